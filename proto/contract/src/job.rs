@@ -1,0 +1,29 @@
+//! The message on the work queue: ids only, the plan comes with the claim.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::BuildId;
+
+/// The version of [`Job`] that this code writes.
+pub const VERSION: u32 = 1;
+
+/// A build that waits for a runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The build.
+    pub build_id: BuildId,
+    /// The attempt that a claim of this job begins.
+    pub attempt: u32,
+    /// W3C `traceparent` of the request that asked for the build; may be empty.
+    #[serde(default)]
+    pub trace: String,
+}
+
+impl Job {
+    /// `Nats-Msg-Id`: a job that is pushed twice is stored once.
+    pub fn message_id(&self) -> String {
+        format!("{}.{}", self.build_id, self.attempt)
+    }
+}

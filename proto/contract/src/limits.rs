@@ -1,0 +1,17 @@
+//! Bounds that more than one process keeps. A number here has its reason beside it.
+
+/// Longest recipe, in steps.
+pub const RECIPE_STEPS_MAX: usize = 200;
+/// Text of one log record, in bytes; a longer line goes out in parts (`cont`).
+pub const LOG_RECORD_TEXT_MAX: usize = 16 * 1024;
+/// A batch of log records leaves at this many bytes of text.
+pub const LOG_BATCH_BYTES: usize = 16 * 1024;
+/// A batch of log records leaves after this long, in milliseconds.
+pub const LOG_BATCH_MS: u64 = 50;
+/// A line that waits for its end goes out in parts after this long, in milliseconds.
+pub const LOG_PARTIAL_LINE_MS: u64 = 1_000;
+/// How much of a step's stdout, and of its stderr, stands in the build row: this much of its head and
+/// this much of its tail, in bytes. The whole output is in the log.
+pub const STEP_OUTPUT_KEPT: usize = 4 * 1024;
+/// Attempts a build has before it ends as failed with reason `lost`.
+pub const ATTEMPTS_MAX: u32 = 3;

@@ -1,0 +1,164 @@
+//! Subjects, streams and consumers. The one place where their names and settings stand; a process
+//! turns [`StreamSpec`] and [`ConsumerSpec`] into its client's types.
+
+use std::time::Duration;
+
+use crate::id::BuildId;
+
+/// Header with which a log publish names the stream sequence of the last message on its subject.
+pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
+/// Queue group of the desk.
+pub const DESK_QUEUE: &str = "desk";
+/// The durable consumer that all runners of a lane share (KEDA reads its lag by this name).
+pub const RUNNERS_DURABLE: &str = "runners";
+/// The bridges' durable consumer on `LOGS` and on `EVENTS`.
+pub const LEDGER_DURABLE: &str = "ledger";
+/// The lane of a build that names none.
+pub const DEFAULT_LANE: &str = "default";
+/// A job goes back to the queue when no ack or in-progress mark came for this long.
+pub const JOB_ACK_WAIT: Duration = Duration::from_secs(30);
+/// How often a runner marks its job as in progress.
+pub const JOB_PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stream keeps a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// Until it is acknowledged.
+    WorkQueue,
+    /// For this long.
+    Age(Duration),
+}
+
+/// A JetStream stream, in file storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSpec {
+    /// Its name.
+    pub name: String,
+    /// The subjects it captures.
+    pub subjects: Vec<String>,
+    /// How long messages stay.
+    pub retention: Retention,
+    /// A repeated `Nats-Msg-Id` is dropped within this time.
+    pub duplicate_window: Duration,
+    /// Largest message, in bytes.
+    pub max_message_bytes: i32,
+}
+
+/// A durable pull consumer with explicit acks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerSpec {
+    /// The stream it reads.
+    pub stream: String,
+    /// Its durable name.
+    pub durable: String,
+    /// Redelivery after this long without ack.
+    pub ack_wait: Duration,
+    /// Most messages out at once.
+    pub max_ack_pending: i64,
+}
+
+/// Names of one installation: subjects start with its prefix, streams with its upper-case form unless
+/// the prefix is the default one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    prefix: String,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new("ovenbird")
+    }
+}
+
+impl Names {
+    /// Names under `prefix` (one subject token: letters, digits, `-`, `_`).
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    fn stream(&self, name: &str) -> String {
+        if self.prefix == "ovenbird" {
+            name.to_owned()
+        } else {
+            format!("{}_{name}", self.prefix.to_uppercase())
+        }
+    }
+
+    /// Where jobs of a lane are published.
+    pub fn builds(&self, lane: &str) -> String {
+        format!("{}.builds.{lane}", self.prefix)
+    }
+
+    /// A build's log.
+    pub fn logs(&self, build: &BuildId) -> String {
+        format!("{}.logs.{build}", self.prefix)
+    }
+
+    /// A build's events.
+    pub fn events(&self, build: &BuildId) -> String {
+        format!("{}.events.build.{build}", self.prefix)
+    }
+
+    /// The desk's call `verb`: claim, renew, finish, release.
+    pub fn desk(&self, verb: &str) -> String {
+        format!("{}.desk.{verb}", self.prefix)
+    }
+
+    /// What the runner of a build must hear at once.
+    pub fn control(&self, build: &BuildId) -> String {
+        format!("{}.control.build.{build}", self.prefix)
+    }
+
+    /// The work queue.
+    pub fn builds_stream(&self) -> StreamSpec {
+        StreamSpec {
+            name: self.stream("BUILDS"),
+            subjects: vec![format!("{}.builds.*", self.prefix)],
+            retention: Retention::WorkQueue,
+            duplicate_window: Duration::from_secs(120),
+            max_message_bytes: 16 * 1024,
+        }
+    }
+
+    /// The logs. A message is at most a batch of 16 KiB of text; JSON escapes and base64 may grow it.
+    pub fn logs_stream(&self) -> StreamSpec {
+        StreamSpec {
+            name: self.stream("LOGS"),
+            subjects: vec![format!("{}.logs.*", self.prefix)],
+            retention: Retention::Age(Duration::from_secs(72 * 3600)),
+            duplicate_window: Duration::from_secs(120),
+            max_message_bytes: 512 * 1024,
+        }
+    }
+
+    /// The events.
+    pub fn events_stream(&self) -> StreamSpec {
+        StreamSpec {
+            name: self.stream("EVENTS"),
+            subjects: vec![format!("{}.events.build.*", self.prefix)],
+            retention: Retention::Age(Duration::from_secs(7 * 24 * 3600)),
+            duplicate_window: Duration::from_secs(120),
+            max_message_bytes: 256 * 1024,
+        }
+    }
+
+    /// The durable that runners pull jobs from.
+    pub fn runners_consumer(&self) -> ConsumerSpec {
+        ConsumerSpec {
+            stream: self.stream("BUILDS"),
+            durable: RUNNERS_DURABLE.into(),
+            ack_wait: JOB_ACK_WAIT,
+            max_ack_pending: 10_000,
+        }
+    }
+
+    /// The durables through which the bridges' ledger reads logs and events.
+    pub fn ledger_consumers(&self) -> [ConsumerSpec; 2] {
+        ["LOGS", "EVENTS"].map(|stream| ConsumerSpec {
+            stream: self.stream(stream),
+            durable: LEDGER_DURABLE.into(),
+            ack_wait: Duration::from_secs(30),
+            max_ack_pending: 5_000,
+        })
+    }
+}
