@@ -71,7 +71,9 @@ impl std::fmt::Display for Status {
 
 /// The text is no status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no build status: use queued, running, cancelling, succeeded, failed or cancelled")]
+#[error(
+    "`{0}` is no build status: use queued, running, cancelling, succeeded, failed or cancelled"
+)]
 pub struct UnknownStatus(pub String);
 
 impl std::str::FromStr for Status {

@@ -3,7 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{build::Status, id::BuildId, step::{Phase, StepLog}};
+use crate::{
+    build::Status,
+    id::BuildId,
+    step::{Phase, StepLog},
+};
 
 /// One event: the CloudEvents attributes that matter here, and what happened in `data`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,11 +82,13 @@ mod tests {
     #[test]
     fn event_has_the_documented_json() {
         let id: BuildId = "bld_01h455vb4pex5vsknk084sn02q".parse().expect("valid");
-        let event = Event::new(id, 1, 4, DateTime::UNIX_EPOCH, What::StepStarted {
-            step: 2,
-            phase: Phase::Step,
-            cmd: "RUN make".into(),
-        });
+        let event = Event::new(
+            id,
+            1,
+            4,
+            DateTime::UNIX_EPOCH,
+            What::StepStarted { step: 2, phase: Phase::Step, cmd: "RUN make".into() },
+        );
         insta::assert_json_snapshot!(event);
         let text = serde_json::to_string(&event).expect("serializes");
         assert_eq!(serde_json::from_str::<Event>(&text).expect("parses"), event);
