@@ -1,0 +1,191 @@
+//! What can go wrong in a call, sorted by what callers do about it.
+
+use std::error::Error as _;
+
+use tonic::{Code, Status};
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host's address or name is no valid one, or its TLS settings are unusable.
+    #[error("`{address}` cannot be called")]
+    BadTarget {
+        /// The address as given.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// No connection, or it broke during the call: whether the call took effect is unknown.
+    #[error("the host agent cannot be reached")]
+    Unreachable {
+        /// What the transport said.
+        message: String,
+        /// Why.
+        #[source]
+        source: Box<Status>,
+    },
+    /// The call took longer than its deadline, or the command longer than its time.
+    #[error("no answer within the deadline: {message}")]
+    DeadlineExceeded {
+        /// Which deadline.
+        message: String,
+    },
+    /// Unknown sandbox, template, command or file.
+    #[error("not found: {message}")]
+    NotFound {
+        /// What.
+        message: String,
+    },
+    /// The name is taken.
+    #[error("already exists: {message}")]
+    AlreadyExists {
+        /// What.
+        message: String,
+    },
+    /// A higher attempt of the same build has called this host: the caller was replaced.
+    #[error("the fence is stale: {message}")]
+    StaleFence {
+        /// The agent's words.
+        message: String,
+    },
+    /// The sandbox is in no state for that, paused for example.
+    #[error("refused in this state: {message}")]
+    FailedPrecondition {
+        /// The agent's words.
+        message: String,
+    },
+    /// The host has no room.
+    #[error("the host has no room: {message}")]
+    NoRoom {
+        /// What is short.
+        message: String,
+    },
+    /// The agent refuses an argument; repeating changes nothing.
+    #[error("invalid argument: {message}")]
+    InvalidArgument {
+        /// Which one.
+        message: String,
+    },
+    /// The agent itself says that it cannot now; for CreateSandbox: the guest did not become ready, and the
+    /// message ends with the tail of its console.
+    #[error("unavailable: {message}")]
+    Unavailable {
+        /// The agent's words.
+        message: String,
+    },
+    /// The agent refuses the certificate.
+    #[error("the host agent refuses this caller: {message}")]
+    Forbidden {
+        /// The agent's words.
+        message: String,
+    },
+    /// The agent is too old for the call.
+    #[error("the host agent does not know this call: {message}")]
+    Unimplemented {
+        /// The agent's words.
+        message: String,
+    },
+    /// A fault inside of the agent.
+    #[error("the host agent failed ({code}): {message}")]
+    Internal {
+        /// The gRPC code's name.
+        code: &'static str,
+        /// The agent's words.
+        message: String,
+    },
+}
+
+/// With these words the agent's FAILED_PRECONDITION begins when a fence is stale.
+const STALE_FENCE: &str = "stale fence";
+
+impl Error {
+    /// The text that came with the error, for people.
+    pub fn message(&self) -> String {
+        match self {
+            Self::BadTarget { address, source } => format!("{address}: {source}"),
+            Self::Unreachable { message, .. }
+            | Self::DeadlineExceeded { message }
+            | Self::NotFound { message }
+            | Self::AlreadyExists { message }
+            | Self::StaleFence { message }
+            | Self::FailedPrecondition { message }
+            | Self::NoRoom { message }
+            | Self::InvalidArgument { message }
+            | Self::Unavailable { message }
+            | Self::Forbidden { message }
+            | Self::Unimplemented { message }
+            | Self::Internal { message, .. } => message.clone(),
+        }
+    }
+
+    /// Whether the host could not be reached, so that a repeatable call may be repeated.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    pub(crate) fn from_status(status: Status) -> Self {
+        // A status with a source was made on this side: the transport failed, the agent did not answer.
+        if status.source().is_some() {
+            return Self::Unreachable { message: root_cause(&status), source: Box::new(status) };
+        }
+        let message = status.message().to_owned();
+        let internal = |code| Self::Internal { code, message: status.message().to_owned() };
+        match status.code() {
+            Code::NotFound => Self::NotFound { message },
+            Code::AlreadyExists => Self::AlreadyExists { message },
+            Code::FailedPrecondition if message.starts_with(STALE_FENCE) => {
+                Self::StaleFence { message }
+            }
+            Code::FailedPrecondition => Self::FailedPrecondition { message },
+            Code::ResourceExhausted => Self::NoRoom { message },
+            Code::InvalidArgument | Code::OutOfRange => Self::InvalidArgument { message },
+            Code::DeadlineExceeded => Self::DeadlineExceeded { message },
+            Code::Unavailable => Self::Unavailable { message },
+            Code::PermissionDenied | Code::Unauthenticated => Self::Forbidden { message },
+            Code::Unimplemented => Self::Unimplemented { message },
+            Code::Ok => internal("ok"),
+            Code::Cancelled => internal("cancelled"),
+            Code::Unknown => internal("unknown"),
+            Code::Aborted => internal("aborted"),
+            Code::Internal => internal("internal"),
+            Code::DataLoss => internal("data loss"),
+        }
+    }
+}
+
+/// The innermost cause says what happened ("connection refused"); the outer ones only that something did.
+fn root_cause(status: &Status) -> String {
+    let mut cause = status.source();
+    let mut text = status.message().to_owned();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_of_the_agent_is_told_apart_from_a_broken_connection() {
+        let answered = Error::from_status(Status::unavailable("guest not ready"));
+        assert!(matches!(answered, Error::Unavailable { .. }));
+        let mut broken = Status::unavailable("transport error");
+        broken.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+        let broken = Error::from_status(broken);
+        assert!(broken.is_unreachable());
+        assert_eq!(broken.message(), "connection reset");
+    }
+
+    #[test]
+    fn stale_fence_is_told_apart_from_other_wrong_states() {
+        let stale =
+            Error::from_status(Status::failed_precondition("stale fence: attempt 2 called"));
+        assert!(matches!(stale, Error::StaleFence { .. }));
+        let paused = Error::from_status(Status::failed_precondition("sandbox is paused"));
+        assert!(matches!(paused, Error::FailedPrecondition { .. }));
+    }
+}
