@@ -1,1 +1,50 @@
-//! To be written.
+//! The schema of Postgres. Each migration is one SQL file under `sql/`, run in a transaction of its own:
+//! constraints and partial indexes carry rules that a query builder cannot say.
+//!
+//! A migration that was released is never edited; a change is a new one. There is no way down: a
+//! schema goes forward, and every version of the code reads the schema after its own.
+
+use sea_orm_migration::prelude::*;
+
+/// Every migration, in order.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        macro_rules! sql {
+            ($($name:literal),+ $(,)?) => {
+                vec![$(Box::new(Sql {
+                    name: $name,
+                    up: include_str!(concat!("../sql/", $name, ".sql")),
+                }) as Box<dyn MigrationTrait>),+]
+            };
+        }
+        sql![
+            "m0001_hosts_and_templates",
+            "m0002_builds",
+            "m0003_sandboxes",
+            "m0004_keys_and_audit",
+        ]
+    }
+}
+
+struct Sql {
+    name: &'static str,
+    up: &'static str,
+}
+
+impl MigrationName for Sql {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Sql {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager.get_connection().execute_unprepared(self.up).await?;
+        Ok(())
+    }
+}
