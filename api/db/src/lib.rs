@@ -1,1 +1,42 @@
-//! To be written.
+//! Postgres: entities are passive rows, [`store::Store`] holds the queries under resource-first names
+//! (`build_claim`, `template_list`). Ids are `uuid` columns here and the contract's TypeIDs outside.
+//!
+//! No HTTP, no NATS, no Redis, and no decision that a pure function of `ovenbird-contract` makes: the
+//! store asks that function inside the transaction that writes.
+
+pub mod chunk;
+pub mod entity;
+pub mod store;
+
+use std::time::Duration;
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+
+pub use store::{Error, Store};
+
+/// A statement that takes longer than this is a fault; Postgres ends it.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a request waits for a connection of the pool, and for a new one to be made.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pool of at most `connections` to `url`, made lazily: a Postgres that is away makes calls fail, not
+/// the start of the process.
+///
+/// # Errors
+/// [`Error::Database`] when the URL cannot be read.
+pub async fn connect(url: &str, connections: u32, name: &str) -> Result<DatabaseConnection, Error> {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(0)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .statement_timeout(STATEMENT_TIMEOUT)
+        // A round trip before each use would double the cost of the short statements here. A connection
+        // that broke fails one call, which every caller repeats or answers as unavailable.
+        .test_before_acquire_if_idle_for(Duration::from_secs(10))
+        .set_application_name(name)
+        .sqlx_logging(false)
+        .connect_lazy(true);
+    Ok(Database::connect(options).await?)
+}

@@ -1,0 +1,122 @@
+//! Every query. One file per resource or duty; the names begin with the resource.
+//!
+//! Writing statements compare what they rely on (status, attempt, lease owner, lease) themselves. A
+//! method that returns a refusal changed nothing.
+
+pub mod host;
+
+use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value as Json;
+
+/// The queries over one pool. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    db: DatabaseConnection,
+}
+
+impl Store {
+    /// Queries over `db`.
+    pub fn new(db: DatabaseConnection) -> Self {
+        Self { db }
+    }
+
+    /// The pool, for readiness checks and migrations.
+    pub fn connection(&self) -> &DatabaseConnection {
+        &self.db
+    }
+
+    /// Whether Postgres answers.
+    ///
+    /// # Errors
+    /// [`Error::Database`] when it does not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.db.ping().await?)
+    }
+}
+
+/// A query failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres refused the statement or could not be reached.
+    #[error("Postgres did not do it")]
+    Database(#[from] DbErr),
+    /// A row holds what this code never writes.
+    #[error("{table}.{column} holds an unknown value")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Log records could not be packed or unpacked.
+    #[error("a log chunk is not usable")]
+    Chunk(#[from] crate::chunk::Error),
+    /// A value could not become JSON.
+    #[error("a value has no JSON form")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// Whether the statement itself is at fault, so that repeating it cannot help. Everything else
+    /// (Postgres away, a deadlock, a full pool) is worth another try.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Chunk(_) | Self::Json(_) => true,
+            Self::Database(error) => sqlstate(error).is_some_and(|code| {
+                // Data exceptions and broken constraints; see Postgres' appendix A.
+                code.starts_with("22") || code.starts_with("23")
+            }),
+        }
+    }
+}
+
+/// The five letters of Postgres' error, when it was Postgres that refused.
+fn sqlstate(error: &DbErr) -> Option<String> {
+    use sea_orm::RuntimeErr;
+    match error {
+        DbErr::Exec(RuntimeErr::SqlxError(error))
+        | DbErr::Query(RuntimeErr::SqlxError(error))
+        | DbErr::Conn(RuntimeErr::SqlxError(error)) => {
+            error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
+        }
+        _ => None,
+    }
+}
+
+fn corrupt<E>(table: &'static str, column: &'static str) -> impl FnOnce(E) -> Error
+where
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    move |source| Error::Corrupt { table, column, source: source.into() }
+}
+
+fn sql(text: &str, values: impl IntoIterator<Item = Value>) -> Statement {
+    Statement::from_sql_and_values(DbBackend::Postgres, text, values)
+}
+
+/// JSON that Postgres takes: `jsonb` refuses U+0000, which any program may print. It becomes U+FFFD.
+fn json<T: Serialize>(value: &T) -> Result<Json, Error> {
+    fn clean(value: &mut Json) {
+        match value {
+            Json::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+            Json::Array(items) => items.iter_mut().for_each(clean),
+            Json::Object(map) => map.values_mut().for_each(clean),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(value)?;
+    clean(&mut value);
+    Ok(value)
+}
+
+fn from_json<T: DeserializeOwned>(
+    value: Json,
+    table: &'static str,
+    column: &'static str,
+) -> Result<T, Error> {
+    serde_json::from_value(value).map_err(corrupt(table, column))
+}
