@@ -3,7 +3,10 @@
 //! Writing statements compare what they rely on (status, attempt, lease owner, lease) themselves. A
 //! method that returns a refusal changed nothing.
 
+pub mod build_admin;
 pub mod host;
+pub mod key;
+pub mod template_admin;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};
 use serde::{Serialize, de::DeserializeOwned};

@@ -1,0 +1,109 @@
+//! Templates as the api sees them: found by name and tag, listed.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use super::{Error, Store, build_admin::After};
+use crate::entity::{template, template_tag};
+
+/// A template and the tags that point to it now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateRow {
+    /// The template.
+    pub template: template::Model,
+    /// Its present tags, in order.
+    pub tags: Vec<String>,
+}
+
+impl Store {
+    /// The template that `name:tag` points to now.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_resolve(
+        &self,
+        name: &str,
+        tag: &str,
+    ) -> Result<Option<template::Model>, Error> {
+        use template_tag::Column;
+        let tagged: Option<Uuid> = template_tag::Entity::find()
+            .select_only()
+            .column(Column::TemplateId)
+            .filter(Column::Name.eq(name))
+            .filter(Column::Tag.eq(tag))
+            .filter(Column::SupersededAt.is_null())
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        let Some(id) = tagged else { return Ok(None) };
+        Ok(template::Entity::find_by_id(id)
+            .filter(template::Column::DeletedAt.is_null())
+            .one(&self.db)
+            .await?)
+    }
+
+    /// Names of templates, for a hint: at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_names(&self, limit: u64) -> Result<Vec<String>, Error> {
+        use template::Column;
+        Ok(template::Entity::find()
+            .select_only()
+            .column(Column::Name)
+            .distinct()
+            .filter(Column::DeletedAt.is_null())
+            .order_by_asc(Column::Name)
+            .limit(limit)
+            .into_tuple()
+            .all(&self.db)
+            .await?)
+    }
+
+    /// Up to `limit` templates after `after`, newest first, with the tags that point to them.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_list(
+        &self,
+        name: Option<&str>,
+        after: Option<After>,
+        limit: u64,
+    ) -> Result<Vec<TemplateRow>, Error> {
+        use template::Column;
+        let mut select = template::Entity::find()
+            .filter(Column::DeletedAt.is_null())
+            .order_by_desc(Column::CreatedAt)
+            .order_by_desc(Column::Id)
+            .limit(limit);
+        if let Some(name) = name {
+            select = select.filter(Column::Name.eq(name));
+        }
+        if let Some(After { created_at, id }) = after {
+            select = select.filter(Condition::any().add(Column::CreatedAt.lt(created_at)).add(
+                Condition::all().add(Column::CreatedAt.eq(created_at)).add(Column::Id.lt(id)),
+            ));
+        }
+        let templates = select.all(&self.db).await?;
+        let ids: Vec<Uuid> = templates.iter().map(|template| template.id).collect();
+        let tags = template_tag::Entity::find()
+            .filter(template_tag::Column::TemplateId.is_in(ids))
+            .filter(template_tag::Column::SupersededAt.is_null())
+            .order_by_asc(template_tag::Column::Tag)
+            .all(&self.db)
+            .await?;
+        let mut by_template: BTreeMap<Uuid, Vec<String>> = BTreeMap::new();
+        for tag in tags {
+            by_template.entry(tag.template_id).or_default().push(tag.tag);
+        }
+        Ok(templates
+            .into_iter()
+            .map(|template| {
+                let tags = by_template.remove(&template.id).unwrap_or_default();
+                TemplateRow { template, tags }
+            })
+            .collect())
+    }
+}
