@@ -1,3 +1,3 @@
-//! To be written.
+//! The runner's process: reads its configuration and runs the service until it is told to stop.
 
 fn main() {}

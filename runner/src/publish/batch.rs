@@ -1,0 +1,84 @@
+//! From lines to one message on the log subject. Pure.
+//!
+//! A batch holds at most [`LOG_BATCH_BYTES`] of text, so that no message is larger than the stream takes,
+//! whatever JSON makes of the text. It holds output of one command only, because it carries one resume point.
+
+use chrono::{DateTime, Utc};
+use ovenbird_contract::{
+    limits::LOG_BATCH_BYTES,
+    log::{Batch, LineRecord, Record, Resume, Stream},
+};
+
+use super::{log::Progress, output::Marks};
+
+/// Most records of a batch; a record's own fields are some 130 bytes of JSON.
+pub(super) const BATCH_RECORDS: usize = 1_000;
+
+/// A line that has no number yet.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) ts: DateTime<Utc>,
+    pub(super) step: u32,
+    pub(super) stream: Stream,
+    pub(super) text: String,
+    pub(super) data: Option<String>,
+    pub(super) cont: bool,
+    /// Set on a command's output.
+    pub(super) source: Option<(Progress, Marks)>,
+}
+
+/// Lines that leave together.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    pub(super) entries: Vec<Entry>,
+    bytes: usize,
+    source: Option<(Progress, Marks)>,
+}
+
+impl Open {
+    /// Adds `entry`, or gives it back when it belongs into the next batch.
+    pub(super) fn add(&mut self, entry: Entry) -> Option<Entry> {
+        let full = self.entries.len() >= BATCH_RECORDS
+            || self.bytes + entry.text.len() > LOG_BATCH_BYTES && !self.entries.is_empty();
+        let foreign = match (&self.source, &entry.source) {
+            (Some((ours, _)), Some((theirs, _))) => ours.exec_id() != theirs.exec_id(),
+            _ => false,
+        };
+        if full || foreign {
+            return Some(entry);
+        }
+        self.bytes += entry.text.len();
+        if entry.source.is_some() {
+            self.source.clone_from(&entry.source);
+        }
+        self.entries.push(entry);
+        None
+    }
+
+    /// The command whose output it holds, and the marks after it.
+    pub(super) fn source(&self) -> Option<&(Progress, Marks)> {
+        self.source.as_ref()
+    }
+
+    /// The message, its first record numbered `first_seq`.
+    pub(super) fn numbered(&self, first_seq: u64, attempt: u32) -> Batch {
+        let record = |(seq, entry): (u64, &Entry)| {
+            Record::Line(LineRecord {
+                seq,
+                ts: entry.ts,
+                attempt,
+                step: entry.step,
+                stream: entry.stream,
+                text: entry.text.clone(),
+                cont: entry.cont,
+                data: entry.data.clone(),
+            })
+        };
+        let resume = self.source.as_ref().map(|(progress, marks)| Resume {
+            exec_id: progress.exec_id().to_owned(),
+            stdout: marks.stdout,
+            stderr: marks.stderr,
+        });
+        Batch { records: (first_seq..).zip(&self.entries).map(record).collect(), resume }
+    }
+}

@@ -1,0 +1,378 @@
+//! The one writer of a build's log.
+//!
+//! Records get their numbers when they leave, one message at a time: the next one leaves when the one
+//! before is acknowledged. While the line is quiet a record leaves at once; under load a batch collects
+//! meanwhile, up to 16 KiB of text. What waits is bounded in bytes; a writer that cannot write holds its
+//! callers back.
+//!
+//! Every message names the stream sequence of the one before it on the subject, so a second writer is
+//! noticed by whoever comes later:
+//!
+//! ```text
+//! refused ─► last message on the subject ─┬─ is this very message (its ack was lost)   ─► go on
+//!                                         ├─ is of a lower attempt, written at the last ─► number after it, publish again
+//!                                         ├─ is gone, or an older one of ours           ─► publish again behind it
+//!                                         └─ is of a higher attempt, or the end          ─► FenceLost: stop
+//! ```
+//!
+//! Not done here: the terminal record, which is the desk's.
+
+use std::sync::Arc;
+
+use async_nats::{
+    header::NATS_MESSAGE_ID,
+    jetstream::{
+        Context,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+        stream::LastRawMessageErrorKind,
+    },
+};
+use bytes::Bytes;
+use chrono::Utc;
+use ovenbird_agent_client::OutputStream;
+use ovenbird_contract::{
+    desk::LogPosition,
+    id::BuildId,
+    log::{Batch, Record, Stream, decode},
+    nats::Names,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    batch::{Entry, Open},
+    output::{Marks, OutputLine},
+};
+
+/// Text that may wait for the writer, in bytes; beyond it callers wait.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// What a line costs at least, so that empty lines are bounded too.
+const LINE_COST_MIN: usize = 64;
+/// A log that cannot be written for this long ends the attempt, even when the lease holds.
+const RETRIES_FOR: Duration = Duration::from_secs(300);
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
+
+/// The log takes nothing any more: its writer has stopped, and says why when it is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the build's log takes nothing any more")]
+pub struct Closed;
+
+/// Why the writer stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A higher attempt writes this log, or it has ended: this attempt is over.
+    #[error("another writer has taken over the log")]
+    FenceLost,
+    /// NATS did not take it while the lease held, or for too long.
+    #[error("NATS did not take the log")]
+    GaveUp,
+    /// NATS will never take this message.
+    #[error("a log message of {bytes} bytes was refused")]
+    Refused {
+        /// Its size.
+        bytes: usize,
+        /// Why.
+        #[source]
+        source: PublishError,
+    },
+    /// The writer's task broke.
+    #[error("the log writer broke")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+/// What is written, and from where on.
+#[derive(Debug, Clone)]
+pub struct WriterConfig {
+    /// The installation's names.
+    pub names: Names,
+    /// The build.
+    pub build_id: BuildId,
+    /// The attempt that writes.
+    pub attempt: u32,
+    /// As the claim says.
+    pub position: LogPosition,
+}
+
+/// How much of one detached command's output is durable.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    shared: Arc<(String, watch::Sender<u64>)>,
+}
+
+impl Progress {
+    /// Nothing below `from` has to be acknowledged any more.
+    pub fn new(exec_id: impl Into<String>, from: u64) -> Self {
+        Self { shared: Arc::new((exec_id.into(), watch::Sender::new(from))) }
+    }
+
+    /// The command.
+    pub fn exec_id(&self) -> &str {
+        &self.shared.0
+    }
+
+    /// The offset below which everything is in the log.
+    pub fn durable(&self) -> watch::Receiver<u64> {
+        self.shared.1.subscribe()
+    }
+
+    fn advance(&self, marks: Marks) {
+        self.shared.1.send_replace(marks.low());
+    }
+}
+
+/// Where lines go. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    entries: mpsc::Sender<(Entry, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+}
+
+impl Log {
+    /// Writes Ovenbird's own words, one record a line.
+    ///
+    /// # Errors
+    /// [`Closed`] when the writer has stopped.
+    pub async fn system(&self, step: u32, text: &str) -> Result<(), Closed> {
+        for line in text.lines() {
+            let entry = Entry {
+                ts: Utc::now(),
+                step,
+                stream: Stream::System,
+                text: line.to_owned(),
+                data: None,
+                cont: false,
+                source: None,
+            };
+            self.send(entry).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line of a command's output. Waits while the log is behind.
+    ///
+    /// # Errors
+    /// [`Closed`] when the writer has stopped.
+    pub async fn output(
+        &self,
+        step: u32,
+        line: &OutputLine,
+        progress: Option<&Progress>,
+    ) -> Result<(), Closed> {
+        let (text, data) = decode(&line.bytes);
+        let stream = match line.stream {
+            OutputStream::Stdout => Stream::Stdout,
+            OutputStream::Stderr => Stream::Stderr,
+        };
+        let source = progress.map(|progress| (progress.clone(), line.marks));
+        self.send(Entry { ts: Utc::now(), step, stream, text, data, cont: line.cont, source }).await
+    }
+
+    async fn send(&self, entry: Entry) -> Result<(), Closed> {
+        let cost = entry.text.len().clamp(LINE_COST_MIN, WAITING_BYTES_MAX);
+        let cost = u32::try_from(cost).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(cost).await.map_err(|_| Closed)?;
+        self.entries.send((entry, room)).await.map_err(|_| Closed)
+    }
+}
+
+/// Owns the task that writes.
+#[derive(Debug)]
+pub struct Writer {
+    task: JoinHandle<Result<LogPosition, WriteError>>,
+    closing: CancellationToken,
+}
+
+impl Writer {
+    /// Starts writing. Once `give_up` is cancelled a publish that fails is not repeated any more.
+    pub fn start(
+        jetstream: Context,
+        config: WriterConfig,
+        give_up: CancellationToken,
+    ) -> (Self, Log) {
+        let (sender, receiver) = mpsc::channel(WAITING_BYTES_MAX / LINE_COST_MIN);
+        let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        let closing = CancellationToken::new();
+        let task = Task {
+            subject: config.names.logs(&config.build_id),
+            stream: config.names.logs_stream().name,
+            build_id: config.build_id,
+            attempt: config.attempt,
+            position: config.position,
+            jetstream,
+            give_up,
+        };
+        let run = run(task, receiver, Arc::clone(&room), closing.clone());
+        (Self { task: tokio::spawn(run), closing }, Log { entries: sender, room })
+    }
+
+    /// Writes what waits, takes nothing more, and says where the log stands.
+    ///
+    /// # Errors
+    /// Why not everything was written.
+    pub async fn close(self) -> Result<LogPosition, WriteError> {
+        self.closing.cancel();
+        self.task.await.map_err(WriteError::Broken)?
+    }
+}
+
+async fn run(
+    mut task: Task,
+    mut entries: mpsc::Receiver<(Entry, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+    closing: CancellationToken,
+) -> Result<LogPosition, WriteError> {
+    let mut next = None;
+    let written = loop {
+        let (entry, mut held) = match next.take() {
+            Some(first) => first,
+            None => tokio::select! {
+                first = entries.recv() => match first {
+                    Some(first) => first,
+                    None => break Ok(task.position),
+                },
+                () = closing.cancelled(), if !entries.is_closed() => {
+                    entries.close();
+                    continue;
+                }
+            },
+        };
+        let mut open = Open::default();
+        let none = open.add(entry);
+        debug_assert!(none.is_none(), "an empty batch takes any line");
+        while let Ok((entry, permit)) = entries.try_recv() {
+            if let Some(entry) = open.add(entry) {
+                next = Some((entry, permit));
+                break;
+            }
+            held.merge(permit);
+        }
+        if let Err(error) = task.publish(&open).await {
+            break Err(error);
+        }
+        if let Some((progress, marks)) = open.source() {
+            progress.advance(*marks);
+        }
+    };
+    // Whoever waits for room must hear that there will be none.
+    room.close();
+    written
+}
+
+struct Task {
+    jetstream: Context,
+    subject: String,
+    stream: String,
+    build_id: BuildId,
+    attempt: u32,
+    position: LogPosition,
+    give_up: CancellationToken,
+}
+
+/// What a refused sequence means.
+enum Resolved {
+    /// This very message is in the stream, at this sequence.
+    Written(u64),
+    /// Publish again from here.
+    Again(LogPosition),
+}
+
+impl Task {
+    async fn publish(&mut self, open: &Open) -> Result<(), WriteError> {
+        let mut delay = RETRY_FIRST;
+        let end = Instant::now() + RETRIES_FOR;
+        loop {
+            let payload = encode(&open.numbered(self.position.next_seq, self.attempt));
+            // The attempt is part of the id: two attempts may begin at the same record, and the server must
+            // not take the second one's message for a repetition of the first one's.
+            let id = format!("{}.{}.{}", self.build_id, self.attempt, self.position.next_seq);
+            let failed = match self.send(&id, payload.clone()).await {
+                Ok(sequence) => {
+                    self.wrote(open, sequence);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => {
+                    match self.resolve(&id).await? {
+                        Some(Resolved::Written(sequence)) => {
+                            self.wrote(open, sequence);
+                            return Ok(());
+                        }
+                        Some(Resolved::Again(position)) => {
+                            self.position = position;
+                            continue;
+                        }
+                        None => error,
+                    }
+                }
+                Err(source) if source.kind() == PublishErrorKind::MaxPayloadExceeded => {
+                    return Err(WriteError::Refused { bytes: payload.len(), source });
+                }
+                Err(error) => error,
+            };
+            if self.give_up.is_cancelled() || Instant::now() >= end {
+                return Err(WriteError::GaveUp);
+            }
+            tracing::warn!(build.id = %self.build_id, error = %failed, "log publish failed, trying again");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.give_up.cancelled() => {}
+            }
+            delay = (delay * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    async fn send(&self, id: &str, payload: Bytes) -> Result<u64, PublishError> {
+        let message = PublishMessage::build()
+            .payload(payload)
+            .message_id(id)
+            .expected_last_subject_sequence(self.position.stream_seq);
+        let ack = self.jetstream.send_publish(self.subject.clone(), message).await?.await?;
+        Ok(ack.sequence)
+    }
+
+    fn wrote(&mut self, open: &Open, sequence: u64) {
+        self.position.next_seq += open.entries.len() as u64;
+        self.position.stream_seq = sequence;
+    }
+
+    /// Nothing when the stream cannot be asked now.
+    async fn resolve(&self, id: &str) -> Result<Option<Resolved>, WriteError> {
+        let Ok(stream) = self.jetstream.get_stream_no_info(&self.stream).await else {
+            return Ok(None);
+        };
+        let ours = self.position.next_seq;
+        let last = match stream.get_last_raw_message_by_subject(&self.subject).await {
+            Ok(last) => last,
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                let position = LogPosition { next_seq: ours, stream_seq: 0 };
+                return Ok(Some(Resolved::Again(position)));
+            }
+            Err(_) => return Ok(None),
+        };
+        if last.headers.get(NATS_MESSAGE_ID).is_some_and(|header| header.as_str() == id) {
+            return Ok(Some(Resolved::Written(last.sequence)));
+        }
+        let record = serde_json::from_slice::<Batch>(&last.payload)
+            .ok()
+            .and_then(|mut batch| batch.records.pop());
+        match record {
+            Some(Record::Line(line)) if line.attempt < self.attempt => {
+                let next_seq = ours.max(line.seq + 1);
+                Ok(Some(Resolved::Again(LogPosition { next_seq, stream_seq: last.sequence })))
+            }
+            Some(Record::Line(line)) if line.attempt == self.attempt && line.seq < ours => {
+                Ok(Some(Resolved::Again(LogPosition { next_seq: ours, stream_seq: last.sequence })))
+            }
+            _ => Err(WriteError::FenceLost),
+        }
+    }
+}
+
+fn encode(batch: &Batch) -> Bytes {
+    serde_json::to_vec(batch).expect("a batch has no map with other keys than text").into()
+}

@@ -1,0 +1,23 @@
+//! What a build tells the world while it runs: log records and events.
+//!
+//! ```text
+//! attach stream ─► Output (lines, marks) ─► Log (bounded) ─► Writer ─► LOGS     one publish in flight
+//!                                              ▲                └──► durable offset ─► AckExec
+//!                                        system lines
+//! ```
+//!
+//! Everything is held back rather than dropped: while a publish is not acknowledged the buffer fills, the
+//! attach stream is not read, the guest's buffer fills, and the command waits.
+
+mod batch;
+mod event;
+mod excerpt;
+mod log;
+mod output;
+mod split;
+
+pub use event::Events;
+pub use excerpt::{Excerpt, Tail};
+pub use log::{Closed, Log, WriteError, Writer, WriterConfig};
+pub use output::{Marks, Output, OutputLine};
+pub use split::{Part, Splitter};
