@@ -3,9 +3,16 @@
 //! Writing statements compare what they rely on (status, attempt, lease owner, lease) themselves. A
 //! method that returns a refusal changed nothing.
 
+pub mod build;
 pub mod build_admin;
+pub mod claim;
+pub mod finish;
 pub mod host;
+pub mod job;
 pub mod key;
+pub mod lease;
+pub mod ledger;
+pub mod template;
 pub mod template_admin;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};

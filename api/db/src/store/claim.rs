@@ -1,0 +1,280 @@
+//! A runner takes a queued build: the choice of the host, and the statement that begins an attempt.
+//!
+//! Two claims that see the same free room would overbook the host. So the chosen host's row is locked,
+//! and the statement that begins the attempt counts the room again. One host is locked per
+//! transaction, so that no two claims can wait for each other.
+
+use std::time::Duration;
+
+use ovenbird_contract::{
+    build::{Event, Status},
+    id::{BuildId, RunnerId, TemplateId},
+};
+use sea_orm::{DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    build::{attempt, lock, status},
+    host::millis,
+    sql, template,
+};
+use crate::entity;
+
+/// Who wants which attempt.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The build.
+    pub build: BuildId,
+    /// The attempt to begin.
+    pub attempt: u32,
+    /// The runner.
+    pub runner: RunnerId,
+    /// How long it holds without renewal.
+    pub lease: Duration,
+}
+
+/// The attempt is the runner's.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The row as it is now.
+    pub build: entity::template_build::Model,
+    /// What the sandbox starts from.
+    pub base: entity::template::Model,
+    /// Where.
+    pub host: entity::host::Model,
+    /// The sandbox of the attempt before, when it is on the same host.
+    pub previous_sandbox: Option<Uuid>,
+}
+
+/// Why nothing was claimed; nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// No such build.
+    NotFound,
+    /// It is in this state, or another runner has it.
+    NotClaimable(Status),
+    /// Another attempt comes next.
+    StaleAttempt {
+        /// The last attempt that was begun.
+        begun: u32,
+    },
+    /// Its base template is gone.
+    NoBase,
+    /// No host that answers holds its base template.
+    NoHost,
+    /// The hosts that hold it are full.
+    NoRoom,
+}
+
+/// How often the choice is made again when somebody else took the room in between.
+const CHOICES: usize = 3;
+
+/// Room that running builds and sandboxes take on host `h`. A paused sandbox has no process.
+const USED: &str = "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
+   SELECT b.vcpus AS v, b.memory_mb AS m FROM template_builds b
+   WHERE b.host_id = h.id AND b.status IN ('running', 'cancelling')
+   UNION ALL
+   SELECT s.vcpus, s.memory_mb FROM sandboxes s
+   WHERE s.host_id = h.id AND s.status IN ('creating', 'running', 'pausing', 'resuming', 'destroying')
+ ) taken)";
+
+#[derive(Debug, FromQueryResult)]
+struct Candidate {
+    id: Uuid,
+    fits: bool,
+}
+
+impl Store {
+    /// Begins an attempt. The same request of the same runner is answered the same, as long as its lease
+    /// holds, and renews the lease.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; whether the attempt began is unknown then, so ask again.
+    pub async fn build_claim(&self, request: &Request) -> Result<Result<Claimed, Refused>, Error> {
+        let mut last = Refused::NoRoom;
+        for _ in 0..CHOICES {
+            let tx = self.db.begin().await?;
+            match claim_once(&tx, request).await? {
+                Ok(claimed) => {
+                    tx.commit().await?;
+                    return Ok(Ok(claimed));
+                }
+                Err(Outcome::Refused(refused)) => {
+                    tx.rollback().await?;
+                    return Ok(Err(refused));
+                }
+                Err(Outcome::RoomTaken) => tx.rollback().await?,
+            }
+            last = Refused::NoRoom;
+        }
+        Ok(Err(last))
+    }
+}
+
+enum Outcome {
+    Refused(Refused),
+    RoomTaken,
+}
+
+async fn claim_once(
+    tx: &DatabaseTransaction,
+    request: &Request,
+) -> Result<Result<Claimed, Outcome>, Error> {
+    let refused = |refused| Ok(Err(Outcome::Refused(refused)));
+    let Some(build) = lock(tx, request.build).await? else {
+        return refused(Refused::NotFound);
+    };
+    let now = status(&build)?;
+    let mine = build.lease_owner == Some(request.runner.uuid());
+    if now == Status::Running && mine && attempt(&build) == request.attempt {
+        return repeat(tx, request).await;
+    }
+    let Ok(next) = now.apply(Event::Claimed) else {
+        return refused(Refused::NotClaimable(now));
+    };
+    if attempt(&build).saturating_add(1) != request.attempt {
+        return refused(Refused::StaleAttempt { begun: attempt(&build) });
+    }
+    let base = match build.base_template_id {
+        Some(id) => entity::template::Entity::find_by_id(id).one(tx).await?,
+        None => template::resolve(tx, &build.base_template).await?,
+    };
+    let Some(base) = base.filter(|base| base.deleted_at.is_none()) else {
+        return refused(Refused::NoBase);
+    };
+    let candidates = candidates(tx, &build, base.id).await?;
+    if candidates.is_empty() {
+        return refused(Refused::NoHost);
+    }
+    let Some(chosen) = candidates.iter().find(|candidate| candidate.fits) else {
+        return refused(Refused::NoRoom);
+    };
+    let Some(host) = entity::host::Entity::find()
+        .from_raw_sql(sql(
+            "SELECT * FROM hosts WHERE id = $1 AND status = 'online' FOR NO KEY UPDATE",
+            [chosen.id.into()],
+        ))
+        .one(tx)
+        .await?
+    else {
+        return Ok(Err(Outcome::RoomTaken));
+    };
+    let begun = begin(tx, request, next, base.id, host.id).await?;
+    Ok(match begun {
+        Some(row) => Ok(claimed(row, base, host, build.host_id)),
+        None => Err(Outcome::RoomTaken),
+    })
+}
+
+/// Hosts that hold `base`, the one of the attempt before first, then the emptiest. Not locked: a hint.
+async fn candidates(
+    tx: &DatabaseTransaction,
+    build: &entity::template_build::Model,
+    base: Uuid,
+) -> Result<Vec<Candidate>, Error> {
+    let text = format!(
+        "SELECT h.id,
+           (h.capacity->>'vcpus')::bigint - used.vcpus >= $2
+           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $3 AS fits
+         FROM hosts h
+         JOIN template_placements p ON p.host_id = h.id AND p.template_id = $1 AND p.state = 'present'
+         CROSS JOIN LATERAL {USED} used
+         WHERE h.status = 'online'
+         ORDER BY fits DESC, h.id IS NOT DISTINCT FROM $4 DESC,
+           (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
+         LIMIT 1"
+    );
+    Ok(Candidate::find_by_statement(sql(
+        &text,
+        [base.into(), build.vcpus.into(), build.memory_mb.into(), build.host_id.into()],
+    ))
+    .all(tx)
+    .await?)
+}
+
+/// Writes the attempt, comparing status, attempt and the room on the (locked) host.
+async fn begin(
+    tx: &DatabaseTransaction,
+    request: &Request,
+    next: Status,
+    base: Uuid,
+    host: Uuid,
+) -> Result<Option<entity::template_build::Model>, Error> {
+    let text = format!(
+        "UPDATE template_builds b SET
+           status = $3, attempt = $4, lease_owner = $5,
+           lease_until = now() + $6 * interval '1 millisecond',
+           host_id = h.id, base_template_id = $7, planned_template_id = $8,
+           previous_sandbox_id = b.sandbox_id, sandbox_id = NULL,
+           logs = '[]', current_step = 0, event_stream_seq = 0,
+           job_published_at = NULL, job_stream_seq = NULL,
+           started_at = COALESCE(b.started_at, now())
+         FROM hosts h CROSS JOIN LATERAL {USED} used
+         WHERE b.id = $1 AND b.status = 'queued' AND b.attempt = $4 - 1 AND h.id = $2
+           AND (h.capacity->>'vcpus')::bigint - used.vcpus >= b.vcpus
+           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= b.memory_mb
+         RETURNING b.*"
+    );
+    Ok(entity::template_build::Entity::find()
+        .from_raw_sql(sql(
+            &text,
+            [
+                request.build.uuid().into(),
+                host.into(),
+                next.as_str().into(),
+                i32::try_from(request.attempt).unwrap_or(i32::MAX).into(),
+                request.runner.uuid().into(),
+                millis(request.lease).into(),
+                base.into(),
+                TemplateId::new().uuid().into(),
+            ],
+        ))
+        .one(tx)
+        .await?)
+}
+
+/// The answer got lost, or the runner asks again: the same claim, with the lease renewed.
+async fn repeat(
+    tx: &DatabaseTransaction,
+    request: &Request,
+) -> Result<Result<Claimed, Outcome>, Error> {
+    let row = entity::template_build::Entity::find()
+        .from_raw_sql(sql(
+            "UPDATE template_builds SET lease_until = now() + $4 * interval '1 millisecond'
+             WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = 'running'
+               AND lease_until > now()
+             RETURNING *",
+            [
+                request.build.uuid().into(),
+                i32::try_from(request.attempt).unwrap_or(i32::MAX).into(),
+                request.runner.uuid().into(),
+                millis(request.lease).into(),
+            ],
+        ))
+        .one(tx)
+        .await?;
+    let Some(row) = row else {
+        return Ok(Err(Outcome::Refused(Refused::StaleAttempt { begun: request.attempt })));
+    };
+    let (Some(base), Some(host)) = (row.base_template_id, row.host_id) else {
+        return Ok(Err(Outcome::Refused(Refused::NoBase)));
+    };
+    let base = entity::template::Entity::find_by_id(base).one(tx).await?;
+    let host = entity::host::Entity::find_by_id(host).one(tx).await?;
+    let (Some(base), Some(host)) = (base, host) else {
+        return Ok(Err(Outcome::Refused(Refused::NoBase)));
+    };
+    let on = row.host_id;
+    Ok(Ok(claimed(row, base, host, on)))
+}
+
+fn claimed(
+    build: entity::template_build::Model,
+    base: entity::template::Model,
+    host: entity::host::Model,
+    host_before: Option<Uuid>,
+) -> Claimed {
+    let previous_sandbox = build.previous_sandbox_id.filter(|_| host_before == Some(host.id));
+    Claimed { build, base, host, previous_sandbox }
+}

@@ -1,0 +1,269 @@
+//! The end of a build: status, template, tag and placement in one transaction, or nothing.
+//!
+//! The terminal log record is written after the commit, by the desk or the sweep; `log_end_written` says
+//! whether it is there.
+
+use ovenbird_contract::{
+    build::{Event, Status},
+    desk::{LogPosition, Outcome, Published},
+    id::BuildId,
+};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QuerySelect, TransactionTrait};
+use uuid::Uuid;
+
+use super::{
+    Error, Store,
+    build::{lock, status},
+    corrupt, json,
+    lease::{Holder, Refused, refusal},
+    sql,
+};
+use crate::entity::template_build;
+
+/// How an attempt ended.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Who says so.
+    pub holder: Holder,
+    /// How.
+    pub outcome: Outcome,
+    /// Where its log stands.
+    pub log: LogPosition,
+}
+
+/// A build that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The build.
+    pub build: BuildId,
+    /// How it ended.
+    pub status: Status,
+    /// Highest record known to be in the log.
+    pub log_seq: u64,
+    /// Whether that is the terminal one.
+    pub log_end_written: bool,
+}
+
+impl Store {
+    /// Ends the build. The same request of the same runner is answered the same and writes nothing.
+    /// A success of a build that is being cancelled is refused, as is a cancel of one that is not.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; it may have ended or not, so ask again.
+    pub async fn build_finish(&self, request: &Request) -> Result<Result<Ended, Refused>, Error> {
+        let holder = &request.holder;
+        let tx = self.db.begin().await?;
+        let Some(row) = lock(&tx, holder.build).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
+        let now = status(&row)?;
+        let event = match request.outcome {
+            Outcome::Succeeded(_) => Event::Finished,
+            Outcome::Failed { .. } => Event::StepFailed,
+            Outcome::Cancelled => Event::SandboxDestroyed,
+        };
+        if now.is_terminal() && holder.holds(&row) && now == ends_as(&request.outcome) {
+            return Ok(Ok(ended(&row, now)));
+        }
+        if !holder.holds(&row) {
+            return Ok(Err(refusal(holder, &row)?));
+        }
+        let Ok(next) = now.apply(event) else {
+            return Ok(Err(Refused::WrongStatus(now)));
+        };
+        let template = match &request.outcome {
+            Outcome::Succeeded(published) => Some(publish(&tx, &row, published).await?),
+            Outcome::Failed { .. } | Outcome::Cancelled => None,
+        };
+        let Some(row) = close(&tx, request, now, next, template).await? else {
+            tx.rollback().await?;
+            return Ok(Err(Refused::Stale { attempt: holder.attempt }));
+        };
+        tx.commit().await?;
+        Ok(Ok(ended(&row, next)))
+    }
+
+    /// Whether the events of the attempt are applied up to `stream_seq`, or the attempt is not the
+    /// present one any more.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_events_applied(
+        &self,
+        holder: &Holder,
+        stream_seq: u64,
+    ) -> Result<bool, Error> {
+        let applied: Option<(i32, i64)> = template_build::Entity::find_by_id(holder.build.uuid())
+            .select_only()
+            .column(template_build::Column::Attempt)
+            .column(template_build::Column::EventStreamSeq)
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        Ok(applied.is_none_or(|(attempt, seq)| {
+            attempt != holder.attempt() || seq >= i64::try_from(stream_seq).unwrap_or(i64::MAX)
+        }))
+    }
+
+    /// Up to `limit` builds that are over and whose terminal record is not known to be in the log, the
+    /// oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Corrupt`].
+    pub async fn build_list_without_log_end(&self, limit: u32) -> Result<Vec<Ended>, Error> {
+        let rows = template_build::Entity::find()
+            .from_raw_sql(sql(
+                "SELECT * FROM template_builds WHERE completed_at IS NOT NULL AND NOT log_end_written
+                 ORDER BY completed_at LIMIT $1",
+                [i64::from(limit).into()],
+            ))
+            .all(&self.db)
+            .await?;
+        rows.iter().map(|row| Ok(ended(row, status(row)?))).collect()
+    }
+
+    /// Notes that the terminal record is in the log, at `seq`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_log_ended(&self, build: BuildId, seq: u64) -> Result<(), Error> {
+        self.db
+            .execute_raw(sql(
+                "UPDATE template_builds SET log_end_written = true, log_seq = GREATEST(log_seq, $2)
+                 WHERE id = $1 AND completed_at IS NOT NULL AND NOT log_end_written",
+                [build.uuid().into(), i64::try_from(seq).unwrap_or(i64::MAX).into()],
+            ))
+            .await?;
+        Ok(())
+    }
+}
+
+fn ends_as(outcome: &Outcome) -> Status {
+    match outcome {
+        Outcome::Succeeded(_) => Status::Succeeded,
+        Outcome::Failed { .. } => Status::Failed,
+        Outcome::Cancelled => Status::Cancelled,
+    }
+}
+
+fn ended(row: &template_build::Model, status: Status) -> Ended {
+    Ended {
+        build: BuildId::from_uuid(row.id),
+        status,
+        log_seq: u64::try_from(row.log_seq).unwrap_or(0),
+        log_end_written: row.log_end_written,
+    }
+}
+
+/// Template, tag and placement. The tag is moved under a lock of its own: two builds of the same name
+/// may end at the same time, and the one that commits last has the tag.
+async fn publish(
+    tx: &DatabaseTransaction,
+    build: &template_build::Model,
+    published: &Published,
+) -> Result<Uuid, Error> {
+    let missing = |column| corrupt("template_builds", column)("a running build without it");
+    let template = build.planned_template_id.ok_or_else(|| missing("planned_template_id"))?;
+    let host = build.host_id.ok_or_else(|| missing("host_id"))?;
+    let bytes = i64::try_from(published.size_bytes).unwrap_or(i64::MAX);
+    let provenance = serde_json::json!({
+        "origin": "build",
+        "plan_digest": build.plan_digest,
+        "attempt": build.attempt,
+        "host_id": ovenbird_contract::id::HostId::from_uuid(host).to_string(),
+        "requested_by": build.requested_by,
+    });
+    tx.execute_raw(sql(
+        "INSERT INTO templates (id, name, tag, type, host_name, vcpus, memory_mb, size_bytes, base_template_id,
+           build_id, default_user, default_env, provenance)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        [
+            template.into(),
+            build.name.clone().into(),
+            build.tag.clone().into(),
+            published.kind.as_str().into(),
+            ovenbird_contract::id::TemplateId::from_uuid(template).to_string().into(),
+            build.vcpus.into(),
+            build.memory_mb.into(),
+            bytes.into(),
+            build.base_template_id.into(),
+            build.id.into(),
+            published.default_user.clone().into(),
+            json(&published.default_env)?.into(),
+            json(&provenance)?.into(),
+        ],
+    ))
+    .await?;
+    tag_move(tx, &build.name, &build.tag, template, &build.requested_by).await?;
+    tx.execute_raw(sql(
+        "INSERT INTO template_placements (template_id, host_id, state, bytes) VALUES ($1, $2, 'present', $3)
+         ON CONFLICT (template_id, host_id) DO UPDATE SET state = 'present', bytes = EXCLUDED.bytes, seen_at = now()",
+        [template.into(), host.into(), bytes.into()],
+    ))
+    .await?;
+    Ok(template)
+}
+
+/// Points `name:tag` to `template` and keeps where it pointed before.
+pub(super) async fn tag_move(
+    tx: &DatabaseTransaction,
+    name: &str,
+    tag: &str,
+    template: Uuid,
+    by: &str,
+) -> Result<(), Error> {
+    tx.execute_raw(sql(
+        "SELECT pg_advisory_xact_lock(hashtextextended($1 || ':' || $2, 0))",
+        [name.into(), tag.into()],
+    ))
+    .await?;
+    tx.execute_raw(sql(
+        "UPDATE template_tags SET superseded_at = clock_timestamp()
+         WHERE name = $1 AND tag = $2 AND superseded_at IS NULL",
+        [name.into(), tag.into()],
+    ))
+    .await?;
+    tx.execute_raw(sql(
+        "INSERT INTO template_tags (id, name, tag, template_id, set_by, set_at)
+         VALUES ($1, $2, $3, $4, $5, clock_timestamp())",
+        [Uuid::now_v7().into(), name.into(), tag.into(), template.into(), by.into()],
+    ))
+    .await?;
+    Ok(())
+}
+
+/// The statement that ends the build: status, attempt, owner and lease are compared here once more,
+/// the lease against the clock of Postgres.
+async fn close(
+    tx: &DatabaseTransaction,
+    request: &Request,
+    now: Status,
+    next: Status,
+    template: Option<Uuid>,
+) -> Result<Option<template_build::Model>, Error> {
+    let reason = match &request.outcome {
+        Outcome::Failed { reason } => Some(json(reason)?),
+        Outcome::Succeeded(_) | Outcome::Cancelled => None,
+    };
+    let log_seq = request.log.next_seq.saturating_sub(1);
+    Ok(template_build::Entity::find()
+        .from_raw_sql(sql(
+            "UPDATE template_builds SET status = $5, lease_until = NULL, completed_at = clock_timestamp(),
+               template_id = $6, reason = $7, log_seq = GREATEST(log_seq, $8),
+               sandbox_destroyed_at = CASE WHEN $5 = 'cancelled' THEN clock_timestamp() END
+             WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = $4 AND lease_until > now()
+             RETURNING *",
+            [
+                request.holder.build.uuid().into(),
+                request.holder.attempt().into(),
+                request.holder.runner.uuid().into(),
+                now.as_str().into(),
+                next.as_str().into(),
+                template.into(),
+                reason.into(),
+                i64::try_from(log_seq).unwrap_or(i64::MAX).into(),
+            ],
+        ))
+        .one(tx)
+        .await?)
+}

@@ -1,0 +1,185 @@
+//! The job of a queued build: what the relay needs to publish it, and how the sweep finds out that it is
+//! gone.
+//!
+//! Postgres says only that a build is queued. Whether its id is in Redis or its job in the stream is
+//! noted in `job_published_at` and `job_stream_seq`, as a hint: a wrong hint costs a second job, which the
+//! claim refuses, never a lost build.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ovenbird_contract::{id::BuildId, job};
+use sea_orm::{ConnectionTrait, FromQueryResult};
+use uuid::Uuid;
+
+use super::{Error, Store, host::millis, json, sql};
+
+/// A queued build's next job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queued {
+    /// The job.
+    pub job: job::Job,
+    /// Where it is published.
+    pub lane: String,
+    /// How often it was found to be gone; part of the message id.
+    pub resends: u32,
+}
+
+/// A job that is in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The build.
+    pub build: BuildId,
+    /// The job's attempt.
+    pub attempt: u32,
+    /// Its stream sequence.
+    pub stream_seq: u64,
+}
+
+/// What the work queue says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueState {
+    /// When the stream was made; jobs from before are gone.
+    pub created: DateTime<Utc>,
+    /// Its highest sequence; jobs above it are gone with an older stream.
+    pub last_seq: u64,
+    /// Every job up to this sequence was acknowledged.
+    pub acked_seq: u64,
+    /// No job waits and none is out.
+    pub idle: bool,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct Row {
+    id: Uuid,
+    attempt: i32,
+    lane: String,
+    job_resends: i32,
+    trace: String,
+}
+
+#[derive(Debug, FromQueryResult)]
+struct Id {
+    id: Uuid,
+}
+
+impl Store {
+    /// The jobs of those of `builds` that are queued.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_jobs(&self, builds: &[BuildId]) -> Result<Vec<Queued>, Error> {
+        let ids: Vec<Uuid> = builds.iter().map(|id| id.uuid()).collect();
+        let rows = Row::find_by_statement(sql(
+            "SELECT id, attempt, lane, job_resends, trace FROM template_builds
+             WHERE status = 'queued' AND id IN (SELECT value::uuid FROM jsonb_array_elements_text($1))",
+            [json(&ids)?.into()],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Queued {
+                job: job::Job {
+                    v: job::VERSION,
+                    build_id: BuildId::from_uuid(row.id),
+                    attempt: u32::try_from(row.attempt).unwrap_or(0).saturating_add(1),
+                    trace: row.trace,
+                },
+                lane: row.lane,
+                resends: u32::try_from(row.job_resends).unwrap_or(0),
+            })
+            .collect())
+    }
+
+    /// Notes that jobs are in the stream. Not flushed to disk before it returns: a lost note is a
+    /// second job at worst.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_jobs_published(&self, published: &[Published]) -> Result<(), Error> {
+        let rows: Vec<_> = published
+            .iter()
+            .map(|one| {
+                serde_json::json!({
+                    "id": one.build.uuid(), "attempt": one.attempt, "seq": one.stream_seq,
+                })
+            })
+            .collect();
+        self.db
+            .execute_raw(sql(
+                "WITH lax AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+                 UPDATE template_builds b SET job_published_at = now(), job_stream_seq = p.seq
+                 FROM jsonb_to_recordset($1) AS p(id uuid, attempt int, seq bigint), lax
+                 WHERE b.id = p.id AND b.status = 'queued' AND b.attempt = p.attempt - 1",
+                [json(&rows)?.into()],
+            ))
+            .await?;
+        Ok(())
+    }
+
+    /// Up to `limit` builds that are queued for longer than `waited` and have no known job, the oldest
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_list_without_job(
+        &self,
+        waited: Duration,
+        limit: u32,
+    ) -> Result<Vec<BuildId>, Error> {
+        let rows = Id::find_by_statement(sql(
+            "SELECT id FROM template_builds
+             WHERE status = 'queued' AND job_published_at IS NULL
+               AND queued_at < now() - $1 * interval '1 millisecond'
+             ORDER BY queued_at LIMIT $2",
+            [millis(waited).into(), i64::from(limit).into()],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(ids(rows))
+    }
+
+    /// Forgets the jobs of up to `limit` queued builds whose job is gone: it stood in an older stream, or
+    /// was acknowledged without a claim; and, because every rule may miss a case, those published longer
+    /// than `fallback` ago. Jobs younger than `settled` are left alone: their claim may be on its way.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_jobs_forget(
+        &self,
+        queue: &QueueState,
+        settled: Duration,
+        fallback: Duration,
+        limit: u32,
+    ) -> Result<Vec<BuildId>, Error> {
+        let rows = Id::find_by_statement(sql(
+            "UPDATE template_builds SET job_published_at = NULL, job_stream_seq = NULL,
+               job_resends = job_resends + 1
+             WHERE id IN (
+               SELECT id FROM template_builds
+               WHERE status = 'queued' AND job_published_at < now() - $5 * interval '1 millisecond'
+                 AND (job_published_at < $1 OR job_stream_seq > $2 OR job_stream_seq <= $3 OR $4
+                   OR job_published_at < now() - $6 * interval '1 millisecond')
+               ORDER BY queued_at LIMIT $7 FOR NO KEY UPDATE SKIP LOCKED
+             ) AND status = 'queued'
+             RETURNING id",
+            [
+                queue.created.into(),
+                i64::try_from(queue.last_seq).unwrap_or(i64::MAX).into(),
+                i64::try_from(queue.acked_seq).unwrap_or(i64::MAX).into(),
+                queue.idle.into(),
+                millis(settled).into(),
+                millis(fallback).into(),
+                i64::from(limit).into(),
+            ],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(ids(rows))
+    }
+}
+
+fn ids(rows: Vec<Id>) -> Vec<BuildId> {
+    rows.into_iter().map(|row| BuildId::from_uuid(row.id)).collect()
+}

@@ -1,0 +1,40 @@
+//! The catalogue of templates, as far as builds need it.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ConnectionTrait, EntityTrait};
+
+use super::{Error, from_json, sql};
+use crate::entity::template;
+
+/// The tag of a reference that names none.
+pub const DEFAULT_TAG: &str = "latest";
+
+/// Name and tag of `name` or `name:tag`.
+pub fn reference_split(reference: &str) -> (&str, &str) {
+    reference.split_once(':').unwrap_or((reference, DEFAULT_TAG))
+}
+
+/// The default environment in a row.
+///
+/// # Errors
+/// [`Error::Corrupt`] when it is no object of texts.
+pub fn default_env(row: &template::Model) -> Result<BTreeMap<String, String>, Error> {
+    from_json(row.default_env.clone(), "templates", "default_env")
+}
+
+/// The template that `name` or `name:tag` points to now.
+pub(super) async fn resolve(
+    db: &impl ConnectionTrait,
+    reference: &str,
+) -> Result<Option<template::Model>, Error> {
+    let (name, tag) = reference_split(reference);
+    Ok(template::Entity::find()
+        .from_raw_sql(sql(
+            "SELECT t.* FROM template_tags g JOIN templates t ON t.id = g.template_id
+             WHERE g.name = $1 AND g.tag = $2 AND g.superseded_at IS NULL AND t.deleted_at IS NULL",
+            [name.into(), tag.into()],
+        ))
+        .one(db)
+        .await?)
+}
