@@ -1,0 +1,11 @@
+//! What `cargo dev` does: set-up, the platform on one machine, its demo and its tests.
+//!
+//! It starts api, bridge, runner and agent as processes, as in production, and links none of them. Nothing
+//! here runs in production.
+
+pub mod cache;
+pub mod initramfs;
+pub mod program;
+pub mod progress;
+pub mod setup;
+pub mod tree;
