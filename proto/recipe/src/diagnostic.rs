@@ -13,9 +13,10 @@ pub struct Diagnostic {
     pub code: Code,
     /// Which part of the submission `line` and `column` belong to.
     pub part: Part,
-    /// From 1. In a list each entry is one line, and one more for each line end inside it.
+    /// From 1. In a list each entry is one line, and one more for each line end inside it (not at its end).
     pub line: u32,
-    /// From 1, in characters; one past the end of the line when something is missing there. 1 in an object.
+    /// From 1, in characters; one past the end of the line when something is missing there. Everything in
+    /// an object is at the object's begin.
     pub column: u32,
     /// The place inside an object, such as `args[1]` or `timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

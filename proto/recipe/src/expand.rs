@@ -60,10 +60,14 @@ pub fn env_apply(
     variables: &[Variable],
     env: &mut BTreeMap<String, String>,
 ) -> Result<(), ExpandError> {
+    let size = |key: &str, value: &str| key.len() + value.len() + 2;
+    let mut bytes: usize = env.iter().map(|(key, value)| size(key, value)).sum();
     for variable in variables {
         let value = expand(&variable.value, env)?;
-        env.insert(variable.key.clone(), value);
-        let bytes: usize = env.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+        bytes += size(&variable.key, &value);
+        if let Some(before) = env.insert(variable.key.clone(), value) {
+            bytes -= size(&variable.key, &before);
+        }
         if bytes > ENVIRONMENT_BYTES_MAX {
             return Err(ExpandError::EnvironmentTooLarge);
         }
@@ -115,7 +119,7 @@ pub(crate) fn pieces(template: &str) -> impl Iterator<Item = Result<Piece<'_>, B
     })
 }
 
-fn piece_at(rest: &str, at: usize) -> (Result<Piece<'_>, BadVariable>, usize) {
+pub(crate) fn piece_at(rest: &str, at: usize) -> (Result<Piece<'_>, BadVariable>, usize) {
     let Some(after) = rest.strip_prefix('$') else {
         let len = rest.find('$').unwrap_or(rest.len());
         return (Ok(Piece::Text(&rest[..len])), len);

@@ -2,16 +2,72 @@
 //!
 //! [`parse`] turns a submitted recipe and healthcheck into a [`Plan`], or into every [`Diagnostic`] at once.
 //! Pure: no I/O, no runtime, nothing else of ours; the same submission gives the same answer everywhere.
+//!
+//! ```text
+//! Source ── lines ──► logical lines, objects ── text | object ──► Statement ── check ──► Action
+//!                                                                                           │
+//! healthcheck string ── health ──────────────► Healthcheck ──────────────► Plan ◄── print ──┘
+//! ```
+//!
+//! # The text form
+//!
+//! One step a line. Blank lines and lines that begin with `#` are left out, also between a line and its
+//! continuation (a blank line there is an error). A `\` at the end of a line joins it with the next one.
+//!
+//! | step | meaning |
+//! |---|---|
+//! | `RUN [--timeout=5m] [--retries=2] [--secret=NAME]… <sh command>` | waits for exit 0 |
+//! | `START <sh command>` | a process that must still run when the healthcheck passes |
+//! | `ENV KEY=VALUE …` | variables for later steps and the template |
+//! | `WORKDIR <path>` | relative to the current one |
+//! | `USER [--sudo] <name>` | created if missing |
+//! | `COPY [--chown=user[:group]] <source>… <destination>` | from the build's context |
+//!
+//! Words of `ENV`, `WORKDIR`, `USER` and `COPY` may be quoted by `"…"`, `'…'` and `\`, and hold `$VAR`,
+//! `${VAR}` and `$$` (a dollar sign), which are expanded when the step runs; within `'…'` a `$` is itself.
+//! Commands are passed to the shell as they are.
+//!
+//! # The object form
+//!
+//! `{"type":"RUN","args":["make"],"timeout":"5m"}`, as an entry of the list or as a whole line of text. Flags
+//! are fields: `timeout`, `retries`, `secret` (a string or a list), `sudo` (true or false), `chown`. The
+//! `args` of `RUN` and `START` are joined by a blank; a command may hold line ends here.
+//!
+//! ```
+//! use ovenbird_recipe::{Available, Source, parse};
+//!
+//! let plan = parse(&Source::from("ENV PORT=80\nRUN echo $PORT"), None, Available::ALL)?;
+//! assert_eq!(plan.lines(), ["ENV PORT=80", "RUN echo $PORT"]);
+//!
+//! let errors = parse(&Source::from("RUN\nrun x"), None, Available::ALL).unwrap_err();
+//! assert_eq!(errors[1].to_string(), "recipe:2:1: there is no step `run` [unknown_step]: did you mean RUN?");
+//! # Ok::<(), Vec<ovenbird_recipe::Diagnostic>>(())
+//! ```
 
+mod check;
 mod diagnostic;
 mod digest;
+mod duration;
 mod expand;
+mod flags;
+mod health;
 pub mod limits;
+mod lines;
+mod names;
+mod object;
+mod parse;
 mod plan;
+mod print;
+mod sink;
 mod source;
+mod statement;
+mod text;
+mod words;
 
 pub use diagnostic::{Code, Diagnostic, Level, Part};
 pub use expand::{ExpandError, env_apply, expand, path_join};
+pub use names::{context_path_is_valid, user_name_is_valid};
+pub use parse::parse;
 pub use plan::{Action, Healthcheck, Owner, Plan, Step, VERSION, Variable};
 pub use source::{Entry, Source};
 
@@ -27,31 +83,4 @@ pub struct Available {
 impl Available {
     /// The whole language.
     pub const ALL: Self = Self { copy: true, secrets: true };
-}
-
-/// Reads a recipe and its healthcheck.
-///
-/// # Errors
-/// Everything that is wrong, in the order of the source: the recipe first, then the healthcheck.
-pub fn parse(
-    source: &Source,
-    healthcheck: Option<&str>,
-    available: Available,
-) -> Result<Plan, Vec<Diagnostic>> {
-    let _ = (source, healthcheck, available);
-    Err(Vec::new())
-}
-
-/// Whether `name` is one that `USER` takes: `[a-z_][a-z0-9_-]{0,31}`.
-pub fn user_name_is_valid(name: &str) -> bool {
-    name.len() <= limits::USER_NAME_MAX
-        && name.starts_with(|c: char| c == '_' || c.is_ascii_lowercase())
-        && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-'))
-}
-
-impl Plan {
-    /// The recipe as canonical lines of the text form, one a step; [`parse`] reads the same plan from them.
-    pub fn lines(&self) -> Vec<String> {
-        self.steps.iter().map(|step| step.cmd.clone()).collect()
-    }
 }
