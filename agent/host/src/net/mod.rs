@@ -1,0 +1,98 @@
+//! Networks: one namespace per sandbox, the same addresses inside each, one host-reachable address outside.
+//!
+//! ```text
+//!   host                         namespace ovb-<name>-<slot>                    guest
+//!   v-<name>-<slot> ──veth── up0 (host_ip) ── DNAT, masquerade, egress ── tap0 ── eth0
+//!   10.x.y.z/31              10.x.y.z+1/31    rules                172.16.0.1/30   172.16.0.2
+//! ```
+//!
+//! The addresses inside never differ, so a fork needs no reconfiguration. Which sandbox a slot belongs to is
+//! not known here.
+
+mod namespace;
+mod plan;
+mod programs;
+mod rules;
+pub(crate) mod tap;
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use async_trait::async_trait;
+
+pub use namespace::Namespace;
+pub use plan::{InvalidSubnet, Plan, Subnet};
+pub use programs::ProgramNetworks;
+
+use crate::{Identity, Slot, program};
+
+/// The guest's own address, in every namespace.
+pub const GUEST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
+/// The guest's gateway: the namespace's side of the tap.
+pub const GATEWAY_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+/// The length of their common prefix.
+pub const GUEST_PREFIX: u8 = 30;
+/// The tap's name in every namespace.
+pub const TAP: &str = "tap0";
+
+/// A network could not be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `ip` or `nft` failed.
+    #[error("the network of slot {slot} cannot be set up")]
+    Program {
+        /// Whose network.
+        slot: Slot,
+        /// What the program said.
+        #[source]
+        source: program::Error,
+    },
+    /// The host's own rules could not be set.
+    #[error("the host's forwarding rules cannot be set")]
+    Host(#[source] program::Error),
+    /// The kernel refused something.
+    #[error("network: cannot {action}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// After its removal something of it was still there.
+    #[error("the network of slot {slot} is still there after its removal: {what}")]
+    Left {
+        /// Whose network.
+        slot: Slot,
+        /// What is left.
+        what: String,
+    },
+}
+
+/// A sandbox's network, ready for a machine.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The namespace that the machine has to be started in.
+    pub namespace: PathBuf,
+    /// The address under which this host reaches the guest.
+    pub host_ip: Ipv4Addr,
+}
+
+/// A way to make networks.
+#[async_trait]
+pub trait Networks: std::fmt::Debug + Send + Sync {
+    /// Makes the network of a slot, from nothing: what an earlier call left is removed first. When it fails,
+    /// [`Networks::remove`] leaves nothing.
+    async fn ensure(&self, slot: Slot, owner: Identity) -> Result<Network, Error>;
+
+    /// Removes the network of a slot, whose machine has ended. None is fine.
+    async fn remove(&self, slot: Slot) -> Result<(), Error>;
+
+    /// The slots of this agent instance that have a network or a part of one.
+    async fn list(&self) -> Result<Vec<Slot>, Error>;
+
+    /// Sets what all networks share on the host. Repeating it is fine.
+    async fn open(&self) -> Result<(), Error>;
+
+    /// Removes what [`Networks::open`] made. Call it when the last network is gone.
+    async fn close(&self) -> Result<(), Error>;
+}

@@ -1,0 +1,250 @@
+//! Disks that are plain files: `disk` in the sandbox's directory, cloned or copied from the template's.
+//!
+//! Publishing renames the file, since the sandbox it belonged to ends: no bytes are copied.
+
+use std::{
+    fs::{File, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use rustix::fs::OFlags;
+
+use super::{Driver, Error, Request, Volume, Volumes, sparse};
+
+/// The disk's name in the sandbox's directory.
+const DISK: &str = "disk";
+
+/// The `reflink` and `copy` drivers.
+#[derive(Debug, Clone)]
+pub struct FileVolumes {
+    driver: Driver,
+}
+
+impl FileVolumes {
+    /// A driver as configured, or for `None` the best that the file system of `data_dir` can do.
+    ///
+    /// # Errors
+    /// When reflinks are asked for where there are none, or the directory cannot be written to.
+    pub fn open(data_dir: &Path, wanted: Option<Driver>) -> Result<Self, Error> {
+        let driver = match wanted {
+            Some(Driver::Copy) => Driver::Copy,
+            Some(Driver::Reflink) if !can_clone(data_dir)? => {
+                return Err(Error::NoReflink(data_dir.to_owned()));
+            }
+            Some(Driver::Reflink) => Driver::Reflink,
+            None if can_clone(data_dir)? => Driver::Reflink,
+            None => Driver::Copy,
+        };
+        Ok(Self { driver })
+    }
+}
+
+#[async_trait]
+impl Volumes for FileVolumes {
+    fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    async fn ensure(&self, request: &Request) -> Result<Volume, Error> {
+        let (driver, request) = (self.driver, request.clone());
+        blocking(move || ensure(driver, &request)).await
+    }
+
+    async fn publish(&self, dir: &Path, target: &Path) -> Result<u64, Error> {
+        let (disk, target) = (dir.join(DISK), target.to_owned());
+        blocking(move || publish(&disk, &target)).await
+    }
+
+    async fn remove(&self, dir: &Path) -> Result<(), Error> {
+        let disk = dir.join(DISK);
+        blocking(move || match std::fs::remove_file(&disk) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(failed("removed", &disk, source))
+            }
+            _ => Ok(()),
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.expect("disk work does not panic")
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        return Error::Full(path.to_owned());
+    }
+    Error::Io { action, path: path.to_owned(), source }
+}
+
+fn can_clone(dir: &Path) -> Result<bool, Error> {
+    let probe = || -> io::Result<bool> {
+        let (from, to) = (tempfile::tempfile_in(dir)?, tempfile::tempfile_in(dir)?);
+        std::os::unix::fs::FileExt::write_all_at(&from, &[1; 4096], 0)?;
+        Ok(sparse::clone(&from, &to).is_ok())
+    };
+    probe().map_err(|source| failed("probed", dir, source))
+}
+
+fn ensure(driver: Driver, request: &Request) -> Result<Volume, Error> {
+    let origin = File::open(&request.origin).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::NoOrigin(request.origin.clone()),
+        _ => failed("opened", &request.origin, source),
+    })?;
+    let path = request.dir.join(DISK);
+    let make = || -> io::Result<u64> {
+        // Root's alone until it is complete. The directory is root's, so nobody can have put a link here.
+        let disk = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)?;
+        match driver {
+            Driver::Reflink => sparse::clone(&origin, &disk)?,
+            Driver::Copy => sparse::copy(&origin, &disk)?,
+        }
+        let bytes = origin.metadata()?.len().max(request.bytes_min);
+        disk.set_len(bytes)?;
+        fchown(&disk, Some(request.owner.uid), Some(request.owner.gid))?;
+        Ok(bytes)
+    };
+    let bytes = make().map_err(|source| failed("made", &path, source))?;
+    Ok(Volume { path: PathBuf::from(DISK), bytes })
+}
+
+fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
+    let hand_over = || -> io::Result<u64> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(disk)?;
+        fchown(&file, Some(0), Some(0))?;
+        file.set_permissions(Permissions::from_mode(0o444))?;
+        let bytes = sparse::punch_zeros(&file)?;
+        std::fs::rename(disk, target)?;
+        Ok(bytes)
+    };
+    hand_over().map_err(|source| failed("published", target, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::Identity;
+
+    struct Place {
+        root: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir(root.path().join("sandbox")).unwrap();
+            std::fs::write(root.path().join("origin"), vec![5; 300_000]).unwrap();
+            Self { root }
+        }
+
+        fn dir(&self) -> PathBuf {
+            self.root.path().join("sandbox")
+        }
+
+        fn request(&self) -> Request {
+            Request {
+                origin: self.root.path().join("origin"),
+                dir: self.dir(),
+                bytes_min: 1 << 20,
+                owner: Identity { uid: 61_000, gid: 61_000 },
+            }
+        }
+    }
+
+    fn volumes() -> FileVolumes {
+        FileVolumes { driver: Driver::Copy }
+    }
+
+    #[tokio::test]
+    async fn disk_has_the_origins_bytes_its_own_length_and_owner() {
+        let place = Place::new();
+        let volume = volumes().ensure(&place.request()).await.unwrap();
+        assert_eq!(volume, Volume { path: "disk".into(), bytes: 1 << 20 });
+        let disk = place.dir().join("disk");
+        let metadata = std::fs::metadata(&disk).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (61_000, 0o600));
+        let bytes = std::fs::read(&disk).unwrap();
+        assert_eq!(bytes.len(), 1 << 20);
+        assert!(bytes[..300_000].iter().all(|byte| *byte == 5));
+        assert!(bytes[300_000..].iter().all(|byte| *byte == 0));
+    }
+
+    #[tokio::test]
+    async fn made_twice_is_made_once() {
+        let place = Place::new();
+        volumes().ensure(&place.request()).await.unwrap();
+        std::fs::write(place.dir().join("disk"), "half").unwrap();
+        volumes().ensure(&place.request()).await.unwrap();
+        assert_eq!(std::fs::read(place.dir().join("disk")).unwrap()[..4], [5; 4]);
+    }
+
+    #[tokio::test]
+    async fn publish_leaves_a_read_only_file_of_root_and_no_disk() {
+        let place = Place::new();
+        volumes().ensure(&place.request()).await.unwrap();
+        let target = place.root.path().join("rootfs.ext4");
+        let bytes = volumes().publish(&place.dir(), &target).await.unwrap();
+        assert!((1..1 << 20).contains(&bytes), "{bytes}");
+        let metadata = std::fs::metadata(&target).unwrap();
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o444));
+        assert!(!place.dir().join("disk").exists());
+    }
+
+    #[tokio::test]
+    async fn removed_twice_is_removed() {
+        let place = Place::new();
+        volumes().ensure(&place.request()).await.unwrap();
+        volumes().remove(&place.dir()).await.unwrap();
+        volumes().remove(&place.dir()).await.unwrap();
+        assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn missing_origin_is_named() {
+        let place = Place::new();
+        std::fs::remove_file(place.root.path().join("origin")).unwrap();
+        let error = volumes().ensure(&place.request()).await.unwrap_err();
+        assert!(matches!(error, Error::NoOrigin(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn link_in_the_disks_place_is_not_followed() {
+        let place = Place::new();
+        let secret = place.root.path().join("secret");
+        std::fs::write(&secret, "root only").unwrap();
+        std::os::unix::fs::symlink(&secret, place.dir().join("disk")).unwrap();
+        let target = place.root.path().join("rootfs.ext4");
+        assert!(volumes().publish(&place.dir(), &target).await.is_err());
+        assert!(volumes().ensure(&place.request()).await.is_err());
+        assert_eq!(std::fs::read(&secret).unwrap(), b"root only");
+    }
+
+    #[test]
+    fn reflink_is_refused_where_the_file_system_cannot() {
+        let root = tempfile::tempdir().unwrap();
+        if can_clone(root.path()).unwrap() {
+            return;
+        }
+        let error = FileVolumes::open(root.path(), Some(Driver::Reflink)).unwrap_err();
+        assert!(matches!(error, Error::NoReflink(_)));
+        assert_eq!(FileVolumes::open(root.path(), None).unwrap().driver(), Driver::Copy);
+    }
+}

@@ -1,0 +1,191 @@
+//! One QEMU process: started without root's powers, watched and ended through its pidfd.
+//!
+//! The process is not tied to this one's life: it goes on when the agent ends, until somebody ends it.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Mutex,
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::Identity;
+
+/// What to start, and as whom.
+pub(super) struct Launch<'a> {
+    pub(super) program: &'a str,
+    pub(super) arguments: &'a [String],
+    /// Its working directory.
+    pub(super) directory: &'a Path,
+    pub(super) identity: Identity,
+    /// A further group: that of `/dev/kvm`, where it is used.
+    pub(super) group: Option<u32>,
+    /// Open descriptors, inherited under the numbers they have here, which `arguments` name.
+    pub(super) inherited: &'a [RawFd],
+    pub(super) log: File,
+}
+
+impl Launch<'_> {
+    /// Starts the process in the network namespace of the calling thread.
+    pub(super) fn spawn(self) -> io::Result<Child> {
+        let mut command = Command::new(self.program);
+        command
+            .args(self.arguments)
+            .env_clear()
+            .current_dir(self.directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(self.log);
+        let inherited = self.inherited.to_owned();
+        let (identity, group) = (self.identity, self.group);
+        #[allow(unsafe_code)]
+        // SAFETY: between fork and exec only system calls are made, on numbers and on memory that was
+        // allocated before; no lock is taken and nothing is allocated.
+        unsafe {
+            command.pre_exec(move || give_up_powers(identity, group.as_slice(), &inherited));
+        }
+        command.spawn()
+    }
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `struct __user_cap_header_struct` and `__user_cap_data_struct` of capset(2).
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[allow(unsafe_code)]
+fn give_up_powers(identity: Identity, groups: &[u32], inherited: &[RawFd]) -> io::Result<()> {
+    // SAFETY: plain system calls; every pointer is to a local or null where the call allows it.
+    unsafe {
+        for fd in inherited {
+            checked(libc::fcntl(*fd, libc::F_SETFD, 0))?;
+        }
+        // A session of its own: signals of the agent's terminal are not for the machines.
+        checked(libc::setsid())?;
+        libc::umask(0o077);
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        checked(libc::setrlimit(libc::RLIMIT_CORE, &raw const none))?;
+        for capability in 0..64 {
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) == -1 {
+                break; // The kernel knows no more of them.
+            }
+        }
+        checked(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        checked(libc::setresgid(identity.gid, identity.gid, identity.gid))?;
+        checked(libc::setresuid(identity.uid, identity.uid, identity.uid))?;
+        let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+        let no_capabilities = [0_u32; 6];
+        if libc::syscall(libc::SYS_capset, &raw const header, no_capabilities.as_ptr()) == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    }
+}
+
+/// A process that was started, or found.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Process {
+    /// Takes over a child.
+    pub(super) fn of_child(mut child: Child) -> io::Result<Self> {
+        let pid = Pid::from_child(&child);
+        let watch = || -> io::Result<AsyncFd<OwnedFd>> {
+            let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+            #[allow(unsafe_code)]
+            // SAFETY: an OwnedFd stays open, and the same, until it is dropped with the AsyncFd.
+            let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+            Ok(watched?)
+        };
+        match watch() {
+            Ok(pidfd) => Ok(Self { pid, pidfd, child: Mutex::new(Some(child)) }),
+            Err(error) => {
+                child.kill()?;
+                child.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Waits until the process has ended, and reaps it when it is a child.
+    pub(super) async fn exited(&self) {
+        // An error would mean that the runtime is going down: nobody waits then.
+        let _ = self.pidfd.readable().await;
+        let mut child = self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(ended) = child.as_mut()
+            && !matches!(ended.try_wait(), Ok(None))
+        {
+            *child = None;
+        }
+    }
+
+    /// Ends the process at once. One that has ended is fine.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Ends every process whose working directory is below `root`, and waits for it: machines that an agent left
+/// behind when it was killed. Blocking. Returns their ids.
+///
+/// The directory identifies them even when the agent died between starting a machine and noting its id.
+///
+/// # Errors
+/// Those of the kernel, and `TimedOut` when one does not go.
+pub fn kill_all_below(root: &Path) -> io::Result<Vec<u32>> {
+    let mut ended = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        // The pidfd comes first: from here on it is this very process, whatever becomes of the number.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let directory = std::fs::read_link(Path::new("/proc").join(&name).join("cwd"));
+        if !directory.is_ok_and(|directory| directory.starts_with(root) && directory != root) {
+            continue;
+        }
+        match pidfd_send_signal(&pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_for(&pidfd)?;
+        ended.push(pid.as_raw_nonzero().get().cast_unsigned());
+    }
+    Ok(ended)
+}
+
+fn wait_for(pidfd: &OwnedFd) -> io::Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::from(10_000_u16))? == 0 {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not go"));
+    }
+    Ok(())
+}
