@@ -4,7 +4,7 @@
 //! whether it is there.
 
 use ovenbird_contract::{
-    build::{Event, Status},
+    build::{Event, Reason, ReasonCode, Status},
     desk::{LogPosition, Outcome, Published},
     id::BuildId,
 };
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     Error, Store,
-    build::{lock, status},
+    build::{attempt, lock, status},
     corrupt, json,
     lease::{Holder, Refused, refusal},
     sql,
@@ -32,12 +32,16 @@ pub struct Request {
 }
 
 /// A build that is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// The build.
     pub build: BuildId,
+    /// Its last attempt.
+    pub attempt: u32,
     /// How it ended.
     pub status: Status,
+    /// Why no runner ended it, for the log; absent when one did.
+    pub lost: Option<String>,
     /// Highest record known to be in the log.
     pub log_seq: u64,
     /// Whether that is the terminal one.
@@ -149,10 +153,18 @@ fn ends_as(outcome: &Outcome) -> Status {
 fn ended(row: &template_build::Model, status: Status) -> Ended {
     Ended {
         build: BuildId::from_uuid(row.id),
+        attempt: attempt(row),
         status,
+        lost: row.reason.clone().and_then(lost),
         log_seq: u64::try_from(row.log_seq).unwrap_or(0),
         log_end_written: row.log_end_written,
     }
+}
+
+/// The message of a reason that says that the runner was lost.
+fn lost(reason: serde_json::Value) -> Option<String> {
+    let reason: Reason = serde_json::from_value(reason).ok()?;
+    (reason.code == ReasonCode::Lost).then_some(reason.message)
 }
 
 /// Template, tag and placement. The tag is moved under a lock of its own: two builds of the same name

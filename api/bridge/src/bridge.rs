@@ -1,0 +1,197 @@
+//! Connects to Postgres, Redis and NATS, and runs the services until the shutdown.
+//!
+//! Nothing has to be there at the start: every service waits for what it needs.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use ovenbird_agent_client::{Agents, Config as AgentConfig};
+use ovenbird_contract::{nats::Names, redis::Keys};
+use ovenbird_db::Store;
+use ovenbird_kit::tls;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    desk::{self, Desk},
+    hosts, ledger,
+    log::Log,
+    queue::Queue,
+    relay,
+    state::States,
+    streams, sweep,
+};
+
+/// A request to NATS or JetStream without an answer for this long has failed.
+const NATS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to reach NATS at most.
+const NATS_RECONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// The settings cannot be worked with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `database_url`.
+    #[error("database_url cannot be used")]
+    Database(#[from] ovenbird_db::Error),
+    /// `redis_url`.
+    #[error("redis_url cannot be used")]
+    Redis(#[from] redis::RedisError),
+    /// `nats_url`.
+    #[error("nats_url cannot be used")]
+    Nats(#[from] async_nats::ConnectError),
+    /// `[tls]`.
+    #[error("the [tls] section cannot be used")]
+    Tls(#[from] tls::Error),
+    /// Hosts without `[tls]`.
+    #[error("there are [[hosts]] but no [tls] section")]
+    TlsMissing,
+}
+
+/// A bridge that is ready to run.
+pub struct Bridge {
+    id: String,
+    config: Config,
+    store: Store,
+    redis: redis::Client,
+    queue: Queue,
+    client: async_nats::Client,
+    js: jetstream::Context,
+    names: Names,
+    agents: Option<Agents>,
+}
+
+impl Bridge {
+    /// Reads TLS files and prepares the connections; they come up when they are used.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting that cannot be used.
+    pub async fn new(config: Config) -> Result<Self, Error> {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let agents = match &config.tls {
+            // A question that failed is asked again soon; the client need not repeat it.
+            Some(files) => {
+                Some(Agents::new(files, AgentConfig { attempts: 1, ..AgentConfig::default() })?)
+            }
+            None if config.hosts.is_empty() => None,
+            None => return Err(Error::TlsMissing),
+        };
+        let database = ovenbird_db::connect(
+            config.database_url.expose(),
+            config.database_connections,
+            "ovenbird-bridge",
+        )
+        .await?;
+        let redis = redis::Client::open(config.redis_url.expose().as_str())?;
+        let queue = Queue::new(&redis, Keys::new(&config.prefix))?;
+        let client = async_nats::ConnectOptions::new()
+            .name(format!("ovenbird-bridge {id}"))
+            .retry_on_initial_connect()
+            .request_timeout(Some(NATS_TIMEOUT))
+            .reconnect_delay_callback(|attempts| {
+                let pause = Duration::from_millis(20)
+                    .saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
+                pause.min(NATS_RECONNECT_MAX)
+            })
+            .event_callback(|event| async move { tracing::info!(%event, "NATS connection") })
+            .connect(config.nats_url.expose().as_str())
+            .await?;
+        let js = jetstream::ContextBuilder::new()
+            .timeout(NATS_TIMEOUT)
+            .ack_timeout(NATS_TIMEOUT)
+            .build(client.clone());
+        let names = Names::new(&config.prefix);
+        let store = Store::new(database);
+        Ok(Self { id, config, store, redis, queue, client, js, names, agents })
+    }
+
+    /// Runs every service until `shutdown`, and waits for their ends. A service that ends before is a
+    /// fault, and ends the others.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let stop = shutdown.child_token();
+        let mut services = JoinSet::new();
+        let streams = streams::Handle::default();
+        let log = Log::new(self.js.clone(), self.names.clone(), streams.clone());
+        let states = States::new(self.js.clone(), self.names.clone());
+        let config = &self.config;
+        services.spawn(
+            streams::Service::new(
+                self.js.clone(),
+                self.names.clone(),
+                config.streams_interval,
+                streams.clone(),
+            )
+            .run(stop.clone()),
+        );
+        services.spawn(
+            relay::Service::new(
+                self.id.clone(),
+                relay::Parts {
+                    client: self.redis.clone(),
+                    queue: self.queue.clone(),
+                    store: self.store.clone(),
+                    js: self.js.clone(),
+                    names: self.names.clone(),
+                    streams: streams.clone(),
+                },
+                config.relay_batch,
+            )
+            .run(stop.clone()),
+        );
+        let desk = Desk {
+            store: self.store.clone(),
+            log: log.clone(),
+            queue: self.queue.clone(),
+            states: states.clone(),
+            lease: config.lease,
+            finish_wait: config.finish_wait,
+        };
+        services.spawn(
+            desk::Service::new(desk, self.client.clone(), self.names.clone(), config.desk_requests)
+                .run(stop.clone()),
+        );
+        services.spawn(
+            ledger::Service::new(self.store.clone(), self.js.clone(), self.names.clone(), streams)
+                .run(stop.clone()),
+        );
+        services.spawn(self.sweep(log, states).run(stop.clone()));
+        if let Some(agents) = self.agents {
+            services.spawn(
+                hosts::Service::new(
+                    self.store.clone(),
+                    agents,
+                    config.hosts.clone(),
+                    config.hosts_interval,
+                )
+                .run(stop.clone()),
+            );
+        }
+        while let Some(ended) = services.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a service of the bridge failed; stopping");
+                stop.cancel();
+            }
+        }
+        if let Err(error) = self.client.drain().await {
+            tracing::debug!(%error, "the NATS connection was gone already");
+        }
+    }
+
+    fn sweep(&self, log: Log, states: States) -> sweep::Service {
+        sweep::Service {
+            store: self.store.clone(),
+            queue: self.queue.clone(),
+            log,
+            states,
+            js: self.js.clone(),
+            names: self.names.clone(),
+            attempts_max: self.config.attempts_max,
+            times: sweep::Times {
+                interval: self.config.sweep_interval,
+                push_after: self.config.push_after,
+                job_settled: self.config.job_settled,
+                job_fallback: self.config.job_fallback,
+            },
+        }
+    }
+}

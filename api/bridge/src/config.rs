@@ -1,0 +1,80 @@
+//! The bridge's settings; `default.toml` documents each one.
+
+use std::{path::Path, time::Duration};
+
+use ovenbird_kit::{Secret, config, tls};
+use serde::Deserialize;
+
+const DEFAULTS: &str = include_str!("default.toml");
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where Postgres listens; holds a password.
+    pub database_url: Secret<String>,
+    /// Where Redis listens; may hold a password.
+    pub redis_url: Secret<String>,
+    /// Where NATS listens; may hold a password.
+    pub nats_url: Secret<String>,
+    /// Connections to Postgres at most.
+    pub database_connections: u32,
+    /// First word of all subjects and part of all Redis keys.
+    pub prefix: String,
+    /// How long a lease lasts without renewal.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// How often a build may be lost.
+    pub attempts_max: u32,
+    /// Requests answered at the same time.
+    pub desk_requests: usize,
+    /// How long a finish waits for the ledger.
+    #[serde(with = "humantime_serde")]
+    pub finish_wait: Duration,
+    /// Ids relayed at once.
+    pub relay_batch: usize,
+    /// How often the sweep runs.
+    #[serde(with = "humantime_serde")]
+    pub sweep_interval: Duration,
+    /// When a queued build's id is pushed again.
+    #[serde(with = "humantime_serde")]
+    pub push_after: Duration,
+    /// When a queued build's job is looked for.
+    #[serde(with = "humantime_serde")]
+    pub job_settled: Duration,
+    /// When a queued build gets another job in any case.
+    #[serde(with = "humantime_serde")]
+    pub job_fallback: Duration,
+    /// How often streams and consumers are looked for.
+    #[serde(with = "humantime_serde")]
+    pub streams_interval: Duration,
+    /// How often a host that answers is asked.
+    #[serde(with = "humantime_serde")]
+    pub hosts_interval: Duration,
+    /// The hosts.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
+    /// TLS towards the host agents; needed when there are hosts.
+    #[serde(default)]
+    pub tls: Option<tls::Files>,
+}
+
+/// One host agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// `host:port`.
+    pub address: String,
+    /// The name in its certificate.
+    pub server_name: String,
+}
+
+impl Config {
+    /// Reads the defaults, `file` and the environment.
+    ///
+    /// # Errors
+    /// Names the key that is missing, unknown or wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, config::Error> {
+        config::load(DEFAULTS, file, "OVENBIRD_BRIDGE")
+    }
+}

@@ -1,0 +1,145 @@
+//! `desk.claim`: begins an attempt, and says where its log goes on.
+
+use async_nats::service;
+use ovenbird_contract::{
+    build::{Reason, Status},
+    desk::{Base, Claim, ClaimRequest, Host, RefusalCode, Reply},
+    id::{BuildId, HostId, SandboxId, TemplateId},
+};
+use ovenbird_db::store::{
+    self,
+    claim::{Claimed, Refused, Request},
+};
+use serde_json::Value as Json;
+
+use super::{Desk, NO_CAPACITY_AFTER, millis, read, refused, refused_for, send, unavailable};
+use crate::log::{self, Position};
+
+impl Desk {
+    pub(super) async fn answer_claim(&self, request: &service::Request) {
+        let reply = match read(request) {
+            Ok(message) => self.claim(message).await,
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        send(request, &reply).await;
+        if let Reply::Ok(claim) = reply {
+            self.states.tell(claim.build_id, claim.attempt, Status::Running).await;
+        }
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Reply<Claim<Json>> {
+        let claimed = self
+            .store
+            .build_claim(&Request {
+                build: request.build_id,
+                attempt: request.attempt,
+                runner: request.runner_id,
+                lease: self.lease,
+            })
+            .await;
+        let claimed = match claimed {
+            Ok(Ok(claimed)) => claimed,
+            Ok(Err(why)) => return not_claimed(why),
+            Err(error) => return unavailable(&error),
+        };
+        // From here on the attempt is the runner's. When the log cannot be asked it repeats its request,
+        // and gets the same claim.
+        let at = match self.log_opens(&request, &claimed).await {
+            Ok(at) => at,
+            Err(error) => return unavailable(&error),
+        };
+        match self.claim_compose(&request, claimed, at) {
+            Ok(claim) => {
+                tracing::info!(
+                    build.id = %claim.build_id, attempt = claim.attempt, host.id = %claim.host.id,
+                    runner.id = %request.runner_id, "build claimed"
+                );
+                Reply::Ok(claim)
+            }
+            Err(error) => unavailable(&error),
+        }
+    }
+
+    /// A further attempt begins with a record of its own: it says what happened, and it makes the stream
+    /// refuse the runner before.
+    async fn log_opens(
+        &self,
+        request: &ClaimRequest,
+        claimed: &Claimed,
+    ) -> Result<Position, log::Error> {
+        let floor = u64::try_from(claimed.build.log_seq).unwrap_or(0);
+        if request.attempt <= 1 {
+            return self.log.position(request.build_id, floor).await;
+        }
+        let why = claimed
+            .build
+            .reason
+            .clone()
+            .and_then(|reason| serde_json::from_value::<Reason>(reason).ok())
+            .map_or_else(String::new, |reason| format!(" {}", reason.message));
+        let text = format!("Attempt {} begins from the first step.{why}", request.attempt);
+        self.log.begin_again(request.build_id, request.attempt, floor, &text).await
+    }
+
+    fn claim_compose(
+        &self,
+        request: &ClaimRequest,
+        claimed: Claimed,
+        at: Position,
+    ) -> Result<Claim<Json>, store::Error> {
+        let Claimed { build, base, host, previous_sandbox } = claimed;
+        let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
+        let default_env = store::template::default_env(&base)?;
+        Ok(Claim {
+            build_id: BuildId::from_uuid(build.id),
+            attempt: request.attempt,
+            lease_ms: millis(self.lease),
+            plan: build.plan,
+            plan_digest: build.plan_digest,
+            name: build.name,
+            tag: build.tag,
+            vcpus: unsigned(build.vcpus),
+            memory_mb: unsigned(build.memory_mb),
+            disk_mb: build.disk_mb.map(unsigned),
+            base: Base {
+                name: base.name,
+                host_name: base.host_name,
+                default_env,
+                default_user: base.default_user,
+            },
+            host: Host {
+                id: HostId::from_uuid(host.id),
+                address: host.address,
+                server_name: host.server_name,
+            },
+            template_id: TemplateId::from_uuid(build.planned_template_id.unwrap_or_default()),
+            previous_sandbox_id: previous_sandbox.map(|id| SandboxId::from_uuid(id).to_string()),
+            log: at.into(),
+        })
+    }
+}
+
+fn not_claimed(why: Refused) -> Reply<Claim<Json>> {
+    match why {
+        Refused::NotFound => refused(RefusalCode::NotFound, "no such build"),
+        Refused::NotClaimable(status) => {
+            refused(RefusalCode::NotClaimable, format!("the build is {status}"))
+        }
+        Refused::StaleAttempt { begun } => {
+            refused(RefusalCode::StaleAttempt, format!("attempt {begun} was begun last"))
+        }
+        Refused::NoBase => refused_for(
+            RefusalCode::NoCapacity,
+            "the base template does not exist any more",
+            NO_CAPACITY_AFTER,
+        ),
+        Refused::NoHost => refused_for(
+            RefusalCode::NoCapacity,
+            "no host that answers holds the base template",
+            NO_CAPACITY_AFTER,
+        ),
+        Refused::NoRoom => {
+            refused_for(RefusalCode::NoCapacity, "the hosts are full", NO_CAPACITY_AFTER)
+        }
+    }
+}

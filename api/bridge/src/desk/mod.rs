@@ -1,0 +1,221 @@
+//! Answers the runners: claim, renew, finish, release. A NATS service in a queue group, so that each
+//! request reaches one bridge.
+//!
+//! Who may do what is decided in the statement that writes (`ovenbird-db`). Each request is a task; their
+//! number is bounded, and further requests wait in the subscription.
+
+mod claim;
+mod finish;
+mod lease;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client,
+    service::{self, ServiceExt as _},
+};
+use futures::{StreamExt as _, stream::SelectAll};
+use ovenbird_contract::{
+    desk::{Refusal, RefusalCode, Reply},
+    nats::{DESK_QUEUE, Names},
+};
+use ovenbird_db::{Store, store};
+use ovenbird_kit::telemetry::chain;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{log::Log, pace::Pace, queue::Queue, state::States};
+
+/// After the shutdown, requests that were begun have this long.
+const DRAIN: Duration = Duration::from_secs(4);
+/// A runner whose request could not be decided asks again after this.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// A runner whose build has no room asks again after this.
+const NO_CAPACITY_AFTER: Duration = Duration::from_secs(2);
+
+/// What the desk works with.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The builds.
+    pub store: Store,
+    /// Their logs.
+    pub log: Log,
+    /// Where released builds go.
+    pub queue: Queue,
+    /// Told of each change.
+    pub states: States,
+    /// How long a lease lasts.
+    pub lease: Duration,
+    /// How long a finish waits for the ledger.
+    pub finish_wait: Duration,
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    desk: Arc<Desk>,
+    client: Client,
+    names: Names,
+    requests_max: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Verb {
+    Claim,
+    Renew,
+    Finish,
+    Release,
+}
+
+impl Verb {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Claim, "claim"),
+        (Self::Renew, "renew"),
+        (Self::Finish, "finish"),
+        (Self::Release, "release"),
+    ];
+}
+
+type Requests = SelectAll<futures::stream::BoxStream<'static, (Verb, service::Request)>>;
+
+impl Service {
+    /// Answers up to `requests_max` requests at the same time.
+    pub fn new(desk: Desk, client: Client, names: Names, requests_max: usize) -> Self {
+        Self { desk: Arc::new(desk), client, names, requests_max: requests_max.max(1) }
+    }
+
+    /// Runs until `shutdown`, then ends the requests that were begun.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut pace = Pace::services();
+        let permits = Arc::new(Semaphore::new(self.requests_max));
+        let mut tasks = JoinSet::new();
+        while !shutdown.is_cancelled() {
+            match self.open().await {
+                Ok((service, requests)) => {
+                    pace.succeeded();
+                    self.answer(requests, &permits, &mut tasks, &shutdown).await;
+                    if let Err(error) = service.stop().await {
+                        tracing::info!(%error, "the desk's subscriptions did not close in order");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the desk cannot open; trying again");
+                    pace.failed(&shutdown).await;
+                }
+            }
+        }
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("requests of runners were cut off; they ask again");
+        }
+    }
+
+    async fn open(&self) -> Result<(service::Service, Requests), async_nats::Error> {
+        let service = self
+            .client
+            .service_builder()
+            .description("Answers runners: claim, renew, finish, release.")
+            .queue_group(DESK_QUEUE)
+            .start("ovenbird-desk", env!("CARGO_PKG_VERSION"))
+            .await?;
+        let mut requests = SelectAll::new();
+        for (verb, name) in Verb::ALL {
+            let endpoint = service.endpoint_builder().name(name).add(self.names.desk(name)).await?;
+            requests.push(endpoint.map(move |request| (verb, request)).boxed());
+        }
+        Ok((service, requests))
+    }
+
+    /// Answers until `shutdown`, or until the subscriptions end.
+    async fn answer(
+        &self,
+        mut requests: Requests,
+        permits: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) {
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let next = async {
+                let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+                Some((permit, requests.next().await?))
+            };
+            let Some(Some((permit, (verb, request)))) = shutdown.run_until_cancelled(next).await
+            else {
+                return;
+            };
+            let desk = Arc::clone(&self.desk);
+            tasks.spawn(async move {
+                desk.answer(verb, &request).await;
+                drop(permit);
+            });
+        }
+    }
+}
+
+impl Desk {
+    async fn answer(&self, verb: Verb, request: &service::Request) {
+        match verb {
+            Verb::Claim => self.answer_claim(request).await,
+            Verb::Renew => self.answer_renew(request).await,
+            Verb::Finish => self.answer_finish(request).await,
+            Verb::Release => self.answer_release(request).await,
+        }
+    }
+}
+
+fn read<Q: DeserializeOwned>(request: &service::Request) -> Result<Q, Refusal> {
+    serde_json::from_slice(&request.message.payload).map_err(|error| Refusal {
+        code: RefusalCode::BadRequest,
+        message: format!("not understood: {error}"),
+        retry_after_ms: None,
+    })
+}
+
+async fn send<T: Serialize>(request: &service::Request, reply: &Reply<T>) {
+    if let Reply::Refused(refusal) = reply {
+        tracing::debug!(code = ?refusal.code, message = refusal.message, "refused");
+    }
+    match serde_json::to_vec(reply) {
+        Ok(payload) => {
+            if let Err(error) = request.respond(Ok(payload.into())).await {
+                tracing::info!(%error, "an answer was not sent; the runner asks again");
+            }
+        }
+        Err(error) => tracing::error!(%error, "an answer has no JSON form"),
+    }
+}
+
+fn refused<T>(code: RefusalCode, message: impl Into<String>) -> Reply<T> {
+    Reply::Refused(Refusal { code, message: message.into(), retry_after_ms: None })
+}
+
+fn refused_for<T>(code: RefusalCode, message: impl Into<String>, after: Duration) -> Reply<T> {
+    let retry_after_ms = u64::try_from(after.as_millis()).ok();
+    Reply::Refused(Refusal { code, message: message.into(), retry_after_ms })
+}
+
+/// Postgres or the log could not be asked: nothing is known, so the runner asks again.
+fn unavailable<T>(error: &(dyn std::error::Error + 'static)) -> Reply<T> {
+    tracing::warn!(error = chain(error), "a runner's request is not decided; it asks again");
+    refused_for(RefusalCode::Unavailable, "the desk cannot decide now", RETRY_AFTER)
+}
+
+fn lease_refused<T>(refused_by: store::lease::Refused) -> Reply<T> {
+    use store::lease::Refused;
+    match refused_by {
+        Refused::NotFound => refused(RefusalCode::NotFound, "no such build"),
+        Refused::WrongStatus(status) => {
+            refused(RefusalCode::NotClaimable, format!("the build is {status}"))
+        }
+        Refused::Stale { attempt } => refused(
+            RefusalCode::StaleAttempt,
+            format!("the lease is not yours any more; the build is at attempt {attempt}"),
+        ),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

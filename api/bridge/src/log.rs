@@ -1,0 +1,225 @@
+//! Where a build's log stands, and the few records that the bridge writes itself: that an attempt begins
+//! again, and that the build is over.
+//!
+//! Every write names the stream sequence that it expects to be the last on the subject, like a runner's. So
+//! the record that begins an attempt also fences off the log of the runner before, and a terminal record
+//! is the last one.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    Context,
+    context::{PublishError, PublishErrorKind},
+    message::PublishMessage,
+    stream::LastRawMessageErrorKind,
+};
+use chrono::Utc;
+use ovenbird_contract::{
+    desk::LogPosition,
+    id::BuildId,
+    log::{Batch, LineRecord, Record, Stream},
+    nats::Names,
+};
+use ovenbird_db::store::finish::Ended;
+
+use crate::streams;
+
+/// How often a write is tried when another writer was faster. Only a runner that was cut off competes,
+/// and each of its batches is refused after one of ours.
+const TRIES: usize = 8;
+/// One publish or look-up.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The log could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stream did not say what it holds.
+    #[error("the log's end cannot be looked up")]
+    Look(#[source] async_nats::Error),
+    /// The stream did not take the record.
+    #[error("the log takes no record")]
+    Publish(#[source] PublishError),
+    /// No answer in time.
+    #[error("the log does not answer in time")]
+    TimedOut,
+    /// Others wrote at the same time, again and again.
+    #[error("another writer was faster {TRIES} times")]
+    Contended,
+    /// A batch has no JSON form.
+    #[error("a record has no JSON form")]
+    Json(#[source] serde_json::Error),
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last record; 0 when there is none.
+    pub last_seq: u64,
+    /// Stream sequence of the last message; 0 when there is none.
+    pub stream_seq: u64,
+    /// The last record is the terminal one.
+    pub ended: bool,
+}
+
+impl From<LogPosition> for Position {
+    fn from(at: LogPosition) -> Self {
+        Self { last_seq: at.next_seq.saturating_sub(1), stream_seq: at.stream_seq, ended: false }
+    }
+}
+
+impl From<Position> for LogPosition {
+    fn from(at: Position) -> Self {
+        Self { next_seq: at.last_seq.saturating_add(1), stream_seq: at.stream_seq }
+    }
+}
+
+/// The logs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log {
+    js: Context,
+    names: Names,
+    streams: streams::Handle,
+}
+
+impl Log {
+    /// Over `js`; a missing stream is told to `streams`.
+    pub fn new(js: Context, names: Names, streams: streams::Handle) -> Self {
+        Self { js, names, streams }
+    }
+
+    /// Where the log of `build` stands, but not before record `floor`: what Postgres knows to have been
+    /// logged keeps its number, even when the stream lost it.
+    ///
+    /// # Errors
+    /// [`Error::Look`], [`Error::TimedOut`].
+    pub async fn position(&self, build: BuildId, floor: u64) -> Result<Position, Error> {
+        let look = self.look(build);
+        let at = tokio::time::timeout(TIMEOUT, look).await.map_err(|_| Error::TimedOut)??;
+        Ok(Position { last_seq: at.last_seq.max(floor), ..at })
+    }
+
+    async fn look(&self, build: BuildId) -> Result<Position, Error> {
+        let stream = self
+            .js
+            .get_stream_no_info(self.names.logs_stream().name)
+            .await
+            .map_err(|error| Error::Look(error.into()))?;
+        let subject = self.names.logs(&build);
+        let message = match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => message,
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                return Ok(Position { last_seq: 0, stream_seq: 0, ended: false });
+            }
+            Err(error) => {
+                self.streams.wake();
+                return Err(Error::Look(error.into()));
+            }
+        };
+        let last =
+            serde_json::from_slice::<Batch>(&message.payload).map_err(Error::Json)?.records.pop();
+        Ok(Position {
+            last_seq: last.as_ref().map_or(0, Record::seq),
+            stream_seq: message.sequence,
+            ended: last.is_some_and(|record| record.is_end()),
+        })
+    }
+
+    /// Writes that `attempt` begins; answers where the runner goes on. Repeating it writes nothing more
+    /// within the stream's duplicate window.
+    ///
+    /// # Errors
+    /// [`Error`]; the record may be written or not.
+    pub async fn begin_again(
+        &self,
+        build: BuildId,
+        attempt: u32,
+        floor: u64,
+        text: &str,
+    ) -> Result<Position, Error> {
+        let message_id = format!("{build}.attempt.{attempt}");
+        let line = |seq| vec![system_line(seq, attempt, text)];
+        self.append(build, None, floor, &message_id, line).await
+    }
+
+    /// Writes the terminal record of a build that is over, unless it is there; answers its `seq`. `at` is
+    /// where the log stood last, as far as the caller knows.
+    ///
+    /// # Errors
+    /// [`Error`]; the record may be written or not.
+    pub async fn end(&self, ended: &Ended, at: Option<LogPosition>) -> Result<u64, Error> {
+        let message_id = format!("{}.end", ended.build);
+        let records = |seq| match &ended.lost {
+            Some(why) => {
+                vec![system_line(seq, ended.attempt, why), Record::end(seq + 1, ended.status)]
+            }
+            None => vec![Record::end(seq, ended.status)],
+        };
+        let at = at.map(Position::from);
+        let end = self.append(ended.build, at, ended.log_seq, &message_id, records).await?;
+        Ok(end.last_seq)
+    }
+
+    async fn append(
+        &self,
+        build: BuildId,
+        mut at: Option<Position>,
+        floor: u64,
+        message_id: &str,
+        records: impl Fn(u64) -> Vec<Record>,
+    ) -> Result<Position, Error> {
+        for _ in 0..TRIES {
+            let before = match at.take() {
+                Some(at) => Position { last_seq: at.last_seq.max(floor), ..at },
+                None => self.position(build, floor).await?,
+            };
+            if before.ended {
+                return Ok(before);
+            }
+            let batch = Batch { records: records(before.last_seq + 1), resume: None };
+            let last_seq = batch.records.last().map_or(before.last_seq, Record::seq);
+            let ended = batch.records.last().is_some_and(Record::is_end);
+            let message = PublishMessage::build()
+                .message_id(message_id)
+                .expected_last_subject_sequence(before.stream_seq)
+                .payload(serde_json::to_vec(&batch).map_err(Error::Json)?.into());
+            match self.publish(build, message).await {
+                Ok(ack) if ack.duplicate => return self.position(build, floor).await,
+                Ok(ack) => return Ok(Position { last_seq, stream_seq: ack.sequence, ended }),
+                Err(error) => match error.kind() {
+                    PublishErrorKind::WrongLastSequence => {}
+                    PublishErrorKind::StreamNotFound => {
+                        self.streams.wake();
+                        return Err(Error::Publish(error));
+                    }
+                    PublishErrorKind::TimedOut => return Err(Error::TimedOut),
+                    _ => return Err(Error::Publish(error)),
+                },
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    async fn publish(
+        &self,
+        build: BuildId,
+        message: PublishMessage,
+    ) -> Result<async_nats::jetstream::publish::PublishAck, PublishError> {
+        let publish = async { self.js.send_publish(self.names.logs(&build), message).await?.await };
+        tokio::time::timeout(TIMEOUT, publish)
+            .await
+            .unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
+    }
+}
+
+fn system_line(seq: u64, attempt: u32, text: &str) -> Record {
+    Record::Line(LineRecord {
+        seq,
+        ts: Utc::now(),
+        attempt,
+        step: 0,
+        stream: Stream::System,
+        text: text.to_owned(),
+        cont: false,
+        data: None,
+    })
+}

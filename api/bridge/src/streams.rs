@@ -1,0 +1,198 @@
+//! Streams and consumers as `ovenbird-contract` describes them: made or brought up to date at the start,
+//! made again when they vanish.
+//!
+//! Woken by a timer, and by whoever finds one missing. What was in a stream that vanished is not this
+//! service's business: the sweep finds the jobs that are gone.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    Context,
+    consumer::{AckPolicy, pull},
+    context::{CreateStreamError, GetStreamErrorKind},
+    stream::{self, RetentionPolicy, StorageType},
+};
+use ovenbird_contract::nats::{ConsumerSpec, Names, Retention, StreamSpec};
+use ovenbird_kit::telemetry::chain;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::pace::Pace;
+
+/// JetStream refused, or is away.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A stream could not be made.
+    #[error("stream {name} cannot be made")]
+    Stream {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: CreateStreamError,
+    },
+    /// A stream or consumer could not be looked at.
+    #[error("{name} cannot be looked at")]
+    Look {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: async_nats::Error,
+    },
+    /// A consumer could not be made.
+    #[error("consumer {name} cannot be made")]
+    Consumer {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: async_nats::Error,
+    },
+}
+
+/// Tells the service that a stream or consumer is missing. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Handle {
+    missing: Arc<Notify>,
+}
+
+impl Handle {
+    /// Have the streams looked at now.
+    pub fn wake(&self) {
+        self.missing.notify_one();
+    }
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    js: Context,
+    names: Names,
+    interval: Duration,
+    handle: Handle,
+}
+
+impl Service {
+    /// Looks every `interval`, and when `handle` is woken.
+    pub fn new(js: Context, names: Names, interval: Duration, handle: Handle) -> Self {
+        Self { js, names, interval, handle }
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut pace = Pace::services();
+        let mut made = false;
+        loop {
+            let done = if made { self.remake().await } else { ensure(&self.js, &self.names).await };
+            if let Err(error) = done {
+                tracing::warn!(error = chain(&error), "streams are not ready; trying again");
+                if !pace.failed(&shutdown).await {
+                    return;
+                }
+                continue;
+            }
+            made = true;
+            pace.succeeded();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(self.interval) => {}
+                () = self.handle.missing.notified() => {}
+            }
+        }
+    }
+
+    /// Makes everything again when anything is missing.
+    async fn remake(&self) -> Result<(), Error> {
+        if self.complete().await? {
+            return Ok(());
+        }
+        tracing::warn!("a stream or consumer vanished; making it again");
+        ensure(&self.js, &self.names).await
+    }
+
+    async fn complete(&self) -> Result<bool, Error> {
+        for spec in streams(&self.names) {
+            match self.js.get_stream(&spec.name).await {
+                Ok(_) => {}
+                Err(error) => match error.kind() {
+                    GetStreamErrorKind::JetStream(ref answer) if answer.code() == 404 => {
+                        return Ok(false);
+                    }
+                    _ => return Err(Error::Look { name: spec.name, source: error.into() }),
+                },
+            }
+        }
+        for spec in consumers(&self.names) {
+            let stream = self
+                .js
+                .get_stream_no_info(&spec.stream)
+                .await
+                .map_err(|error| Error::Look { name: spec.stream.clone(), source: error.into() })?;
+            // Any answer but the consumer means that it must be made; a JetStream that is away shows
+            // itself then.
+            if stream.consumer_info(&spec.durable).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Makes every stream and consumer, or brings it up to date. Repeating it changes nothing.
+///
+/// # Errors
+/// The first one that could not be made.
+pub async fn ensure(js: &Context, names: &Names) -> Result<(), Error> {
+    for spec in streams(names) {
+        let name = spec.name.clone();
+        js.create_or_update_stream(stream_config(spec))
+            .await
+            .map_err(|source| Error::Stream { name, source })?;
+    }
+    for spec in consumers(names) {
+        let (stream, name) = (spec.stream.clone(), spec.durable.clone());
+        js.create_consumer_on_stream(consumer_config(spec), stream)
+            .await
+            .map_err(|source| Error::Consumer { name, source: source.into() })?;
+    }
+    Ok(())
+}
+
+fn streams(names: &Names) -> [StreamSpec; 3] {
+    [names.builds_stream(), names.logs_stream(), names.events_stream()]
+}
+
+fn consumers(names: &Names) -> [ConsumerSpec; 3] {
+    let [logs, events] = names.ledger_consumers();
+    [names.runners_consumer(), logs, events]
+}
+
+fn stream_config(spec: StreamSpec) -> stream::Config {
+    let (retention, max_age) = match spec.retention {
+        Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
+        Retention::Age(age) => (RetentionPolicy::Limits, age),
+    };
+    stream::Config {
+        name: spec.name,
+        subjects: spec.subjects,
+        retention,
+        max_age,
+        storage: StorageType::File,
+        duplicate_window: spec.duplicate_window,
+        max_message_size: spec.max_message_bytes,
+        allow_direct: true,
+        num_replicas: 1,
+        ..Default::default()
+    }
+}
+
+fn consumer_config(spec: ConsumerSpec) -> pull::Config {
+    pull::Config {
+        durable_name: Some(spec.durable),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: spec.ack_wait,
+        max_ack_pending: spec.max_ack_pending,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,207 @@
+//! What must become true whatever died: idempotent rules without an input of their own, woken by a timer.
+//! Every rule reads what is, and is safe with several bridges at once.
+//!
+//! | rule | finds | does |
+//! |---|---|---|
+//! | leases | running builds whose lease is over | queued again, or failed as lost |
+//! | ends | builds that are over without a terminal record in their log | writes it |
+//! | relaying | lists of bridges that do not live | back to the queue |
+//! | jobs | queued builds whose job is gone from the stream | forgets the job |
+//! | queue | queued builds without a job, not in Redis either | pushes their ids |
+//!
+//! A rule that fails does not keep the next one from running.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use chrono::{DateTime, Utc};
+use ovenbird_contract::{build::Status, id::BuildId, nats::Names};
+use ovenbird_db::{
+    Store,
+    store::{self, job::QueueState},
+};
+use ovenbird_kit::telemetry::chain;
+use redis::RedisError;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    log::{self, Log},
+    pace::sleep,
+    queue::Queue,
+    state::States,
+};
+
+/// Builds that one rule handles in one run; the rest comes in the next.
+const LIMIT: u32 = 500;
+
+/// A rule failed; the next run tries it again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres.
+    #[error("Postgres")]
+    Store(#[from] store::Error),
+    /// Redis.
+    #[error("Redis")]
+    Redis(#[from] RedisError),
+    /// The log.
+    #[error("log")]
+    Log(#[from] log::Error),
+    /// The work queue did not say how it stands.
+    #[error("the work queue cannot be looked at")]
+    Look(#[source] async_nats::Error),
+}
+
+/// How patient the rules are.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Between two runs.
+    pub interval: Duration,
+    /// A build waits for its relay at least this long.
+    pub push_after: Duration,
+    /// A job is looked for when it is this old.
+    pub job_settled: Duration,
+    /// A job is forgotten in any case when it is this old.
+    pub job_fallback: Duration,
+}
+
+/// The service; every rule can also be run by itself.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The builds.
+    pub store: Store,
+    /// The ids.
+    pub queue: Queue,
+    /// The logs.
+    pub log: Log,
+    /// Told of each change.
+    pub states: States,
+    /// The work queue.
+    pub js: Context,
+    /// Under which names.
+    pub names: Names,
+    /// How often a build may be lost.
+    pub attempts_max: u32,
+    /// How patient the rules are.
+    pub times: Times,
+}
+
+impl Service {
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        while sleep(self.times.interval, &shutdown).await {
+            // A rule is dropped in its middle when the process stops: each is one statement or repeatable.
+            shutdown.run_until_cancelled(self.run_once()).await;
+        }
+    }
+
+    /// Runs every rule once.
+    pub async fn run_once(&self) {
+        note("leases", self.leases().await);
+        note("ends", self.ends().await);
+        note("relaying", self.relaying().await);
+        note("jobs", self.jobs().await);
+        note("queue", self.queued().await);
+    }
+
+    /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn leases(&self) -> Result<usize, Error> {
+        let expired = self.store.build_expire(self.attempts_max, LIMIT).await?;
+        for one in &expired {
+            tracing::warn!(
+                build.id = %one.build, attempt = one.attempt, status = %one.status,
+                "the runner was not heard of in time"
+            );
+            self.states.tell(one.build, one.attempt, one.status).await;
+        }
+        let again: Vec<BuildId> = expired
+            .iter()
+            .filter(|one| one.status == Status::Queued)
+            .map(|one| one.build)
+            .collect();
+        self.queue.push(&again).await?;
+        Ok(expired.len())
+    }
+
+    /// Writes missing terminal records.
+    ///
+    /// # Errors
+    /// [`Error`] of the first build that failed; the others were handled.
+    pub async fn ends(&self) -> Result<usize, Error> {
+        let over = self.store.build_list_without_log_end(LIMIT).await?;
+        let mut failure = None;
+        for ended in &over {
+            match self.log.end(ended, None).await {
+                Ok(seq) => self.store.build_log_ended(ended.build, seq).await?,
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(over.len()), |error| Err(error.into()))
+    }
+
+    /// Gives back the lists of dead bridges.
+    ///
+    /// # Errors
+    /// [`Error::Redis`].
+    pub async fn relaying(&self) -> Result<usize, Error> {
+        Ok(self.queue.reclaim().await?)
+    }
+
+    /// Forgets jobs that are gone.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn jobs(&self) -> Result<usize, Error> {
+        let queue = self.work_queue().await?;
+        let Times { job_settled, job_fallback, .. } = self.times;
+        Ok(self.store.build_jobs_forget(&queue, job_settled, job_fallback, LIMIT).await?.len())
+    }
+
+    /// Pushes ids that are nowhere.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn queued(&self) -> Result<usize, Error> {
+        let waiting = self.store.build_list_without_job(self.times.push_after, LIMIT).await?;
+        if waiting.is_empty() {
+            return Ok(0);
+        }
+        let known = self.queue.ids().await?;
+        let lost: Vec<BuildId> =
+            waiting.into_iter().filter(|id| !known.contains(&id.to_string())).collect();
+        if !lost.is_empty() {
+            tracing::info!(builds = lost.len(), "queued builds without a job are pushed again");
+            self.queue.push(&lost).await?;
+        }
+        Ok(lost.len())
+    }
+
+    async fn work_queue(&self) -> Result<QueueState, Error> {
+        let spec = self.names.runners_consumer();
+        let look = |error: async_nats::Error| Error::Look(error);
+        let stream = self.js.get_stream(&spec.stream).await.map_err(|error| look(error.into()))?;
+        let consumer =
+            stream.consumer_info(&spec.durable).await.map_err(|error| look(error.into()))?;
+        let info = stream.cached_info();
+        let created = DateTime::<Utc>::from_timestamp(
+            info.created.unix_timestamp(),
+            info.created.nanosecond(),
+        );
+        Ok(QueueState {
+            created: created.unwrap_or(DateTime::UNIX_EPOCH),
+            last_seq: info.state.last_sequence,
+            acked_seq: consumer.ack_floor.stream_sequence,
+            idle: consumer.num_pending == 0 && consumer.num_ack_pending == 0,
+        })
+    }
+}
+
+fn note(rule: &str, result: Result<usize, Error>) {
+    match result {
+        Ok(0) => {}
+        Ok(handled) => tracing::info!(rule, handled, "swept"),
+        Err(error) => tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again"),
+    }
+}
