@@ -3,8 +3,13 @@
 //! It starts api, bridge, runner and agent as processes, as in production, and links none of them. Nothing
 //! here runs in production.
 
+pub mod api;
+pub mod build;
 pub mod cache;
+pub mod command;
+pub mod host;
 pub mod initramfs;
+pub mod platform;
 pub mod program;
 pub mod progress;
 pub mod setup;

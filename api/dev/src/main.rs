@@ -1,11 +1,18 @@
 //! `cargo dev`: the workspace's own tool.
 
 use clap::{Parser, Subcommand};
-use ovenbird_dev::{progress::Ui, setup};
+use ovenbird_dev::{
+    command::{demo, test, up},
+    progress::Ui,
+    setup::{self, Again},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
 #[command(
     name = "cargo dev",
+    bin_name = "cargo dev",
     about = "Ovenbird's own tool: set-up, the whole platform on one machine, tests"
 )]
 struct Arguments {
@@ -15,6 +22,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Starts the platform, bakes two recipes into templates, starts a sandbox from each, ends everything.
+    Demo,
+    /// Starts the platform and keeps it running until Ctrl-C; `.ovenbird/up.json` says where everything is.
+    Up {
+        /// Runners, of two builds at once each.
+        #[arg(long, default_value_t = 2)]
+        runners: usize,
+        /// Host agents.
+        #[arg(long, default_value_t = 1)]
+        agents: usize,
+    },
+    /// Runs every test, or those whose names match.
+    Test {
+        /// Parts of test names.
+        filters: Vec<String>,
+    },
     /// Installs and makes what is missing: packages, nats-server, guest kernel, initramfs, base image.
     Setup,
     /// Builds the guest agent and packs its initramfs.
@@ -31,13 +54,48 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let ui = Ui::new();
-    match arguments.command {
-        Command::Setup => setup::run(&ui, setup::Again::default()).await.map(drop),
-        Command::Guest { kernel } => {
-            setup::run(&ui, setup::Again { kernel, image: false }).await.map(drop)
-        }
-        Command::Image => {
-            setup::run(&ui, setup::Again { kernel: false, image: true }).await.map(drop)
-        }
+    let ending = CancellationToken::new();
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let cancel = ending.clone();
+    let signals = tokio::spawn(async move {
+        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        cancel.cancel();
+    });
+    let outcome = run(&ui, arguments.command, ending.clone()).await;
+    signals.abort();
+    if outcome.is_ok() && ending.is_cancelled() {
+        ui.notice("ended by a signal; nothing is left running");
     }
+    outcome
+}
+
+async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Result<()> {
+    // What runs for a while ends in order on its own; the rest is dropped, and its children with it.
+    let work = async {
+        match command {
+            Command::Up { runners, agents } => {
+                return up::run(ui, runners, agents, ending.clone()).await;
+            }
+            Command::Demo => return demo::run(ui, ending.clone()).await,
+            _ => {}
+        }
+        let short = async {
+            match command {
+                Command::Test { filters } => test::run(ui, &filters).await,
+                Command::Guest { kernel } => {
+                    setup::run(ui, Again { kernel, image: false }).await.map(drop)
+                }
+                Command::Image => {
+                    setup::run(ui, Again { kernel: false, image: true }).await.map(drop)
+                }
+                _ => setup::run(ui, Again::default()).await.map(drop),
+            }
+        };
+        ending
+            .run_until_cancelled(short)
+            .await
+            .unwrap_or_else(|| anyhow::bail!("ended by a signal"))
+    };
+    Box::pin(work).await
 }

@@ -27,7 +27,7 @@ mod wait;
 pub use certificates::Authority;
 pub use folder::Folder;
 pub use nats::Nats;
-pub use port::Port;
+pub use port::{Port, Reserved};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use redis::Redis;

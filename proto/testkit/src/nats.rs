@@ -42,6 +42,14 @@ impl Nats {
     /// # Errors
     /// When the program is missing or is not ready in time; the message ends with its log.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::start_program(dir, server()?).await
+    }
+
+    /// As [`Nats::start`], with the given server program.
+    ///
+    /// # Errors
+    /// As [`Nats::start`].
+    pub async fn start_program(dir: &Path, server: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let (client, monitor) = (Port::reserve()?, Port::reserve()?);
         let config = dir.join("nats.conf");
@@ -54,7 +62,7 @@ impl Nats {
             ),
         )?;
         let program =
-            Program::new("nats", server()?, dir.join("nats.log")).arg("--config").arg(config);
+            Program::new("nats", server, dir.join("nats.log")).arg("--config").arg(config);
         let process = Process::start(program.clone())?;
         let mut nats = Self { program, process, client, monitor };
         nats.ready().await?;

@@ -3,13 +3,15 @@
 //! A child is started by `setpriv --pdeathsig …`, which replaces itself by the program: when this process
 //! ends, however it ends, the kernel sends the child that signal. The kernel watches the *thread* that
 //! forked, so one thread that lives as long as the process starts them all (a runtime's worker may end
-//! earlier). Nobody is ever killed by name.
+//! earlier). Each child has a process group of its own, so that a Ctrl-C reaches us alone and we end them in
+//! order. Nobody is ever killed by name.
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     future::Future,
     io,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{LazyLock, mpsc},
@@ -58,7 +60,8 @@ pub struct Program {
     pub dir: Option<PathBuf>,
     /// Where stdout and stderr are appended.
     pub log: PathBuf,
-    /// The signal the kernel sends it when we die.
+    /// The signal the kernel sends it when we die. Another than SIGKILL also comes first when its handle is
+    /// dropped: it then has five seconds.
     pub death_signal: Signal,
     /// The signal with which it ends in order.
     pub stop_signal: Signal,
@@ -116,6 +119,7 @@ impl Program {
             .args(&self.args)
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .current_dir(self.dir.as_deref().unwrap_or(Path::new("/")))
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
@@ -254,7 +258,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Whoever has an orderly way of ending (Postgres removes its shared memory) gets a moment for it.
+        // Postgres removes its shared memory, an agent its microVMs.
         if self.program.death_signal != Signal::SIGKILL {
             self.signal(self.program.death_signal);
             let end = Instant::now() + Duration::from_secs(5);

@@ -1,0 +1,123 @@
+//! A small client of the REST API, for the demo and the end-to-end tests.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use reqwest::{Client, RequestBuilder};
+use serde_json::Value;
+
+/// The REST API, with a key.
+#[derive(Debug, Clone)]
+pub struct Api {
+    client: Client,
+    url: String,
+    key: String,
+}
+
+impl Api {
+    /// The API at `url`.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn new(url: String, key: &str) -> anyhow::Result<Self> {
+        let client =
+            Client::builder().connect_timeout(Duration::from_secs(5)).no_proxy().build()?;
+        Ok(Self { client, url, key: key.to_owned() })
+    }
+
+    /// Whether it and everything behind it is ready.
+    pub async fn ready(&self) -> bool {
+        let asked =
+            self.client.get(format!("{}/readyz", self.url)).timeout(Duration::from_secs(5)).send();
+        asked.await.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Submits a build.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn build_create(&self, build: &Value) -> anyhow::Result<Value> {
+        self.json(self.client.post(format!("{}/v1/admin/builds", self.url)).json(build)).await
+    }
+
+    /// A build.
+    ///
+    /// # Errors
+    /// When there is none of that id.
+    pub async fn build_get(&self, id: &str) -> anyhow::Result<Value> {
+        self.json(self.client.get(format!("{}/v1/admin/builds/{id}", self.url))).await
+    }
+
+    /// The templates, newest first; the first page of them.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn templates(&self) -> anyhow::Result<Vec<Value>> {
+        let page = self.json(self.client.get(format!("{}/v1/admin/templates", self.url))).await?;
+        Ok(page["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// A page of a build's log.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn logs(&self, id: &str, from_seq: u64, limit: u64) -> anyhow::Result<Value> {
+        let url =
+            format!("{}/v1/admin/builds/{id}/logs?from_seq={from_seq}&limit={limit}", self.url);
+        self.json(self.client.get(url)).await
+    }
+
+    /// A build's log as server-sent events: every record from `after` + 1 on, to the terminal one.
+    ///
+    /// # Errors
+    /// When the API refuses; later ones come with the stream.
+    pub async fn logs_stream(
+        &self,
+        id: &str,
+        after: u64,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Value>> + use<>> {
+        let request = self
+            .client
+            .get(format!("{}/v1/admin/builds/{id}/logs/stream", self.url))
+            .bearer_auth(&self.key)
+            .header("accept", "text/event-stream");
+        let request = if after > 0 { request.header("last-event-id", after) } else { request };
+        let answer = request.send().await?.error_for_status()?;
+        let mut events = Events::default();
+        let records = answer.bytes_stream().map(move |chunk| {
+            let chunk = chunk.context("the log stream broke")?;
+            Ok::<_, anyhow::Error>(stream::iter(events.feed(&chunk)))
+        });
+        Ok(records.try_flatten())
+    }
+
+    async fn json(&self, request: RequestBuilder) -> anyhow::Result<Value> {
+        let request = request.bearer_auth(&self.key).timeout(Duration::from_secs(30));
+        let answer = request.send().await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        anyhow::ensure!(status.is_success(), "the API says {status}: {text}");
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))
+    }
+}
+
+/// Takes `data:` lines out of a stream of server-sent events, however it is cut.
+#[derive(Debug, Default)]
+struct Events {
+    rest: Vec<u8>,
+}
+
+impl Events {
+    fn feed(&mut self, chunk: &[u8]) -> Vec<anyhow::Result<Value>> {
+        self.rest.extend_from_slice(chunk);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else {
+            return Vec::new();
+        };
+        let rest = self.rest.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        let lines = whole.split(|byte| *byte == b'\n');
+        let data = lines.filter_map(|line| line.strip_prefix(b"data:"));
+        data.map(|json| serde_json::from_slice(json).context("an event that is not JSON")).collect()
+    }
+}

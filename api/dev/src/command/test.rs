@@ -1,0 +1,50 @@
+//! `cargo dev test`: set-up, the programs, then every test of the workspace.
+
+use std::process::Stdio;
+
+use anyhow::Context;
+
+use crate::{cache::Artifacts, progress::Ui, setup, tree};
+
+/// Runs the tests whose names match `filters`, or all; the runner's own summary comes last.
+///
+/// # Errors
+/// When a test fails.
+pub async fn run(ui: &Ui, filters: &[String]) -> anyhow::Result<()> {
+    let artifacts = setup::run(ui, setup::Again::default()).await?;
+    // The end-to-end tests start the programs as they are, so they must be there.
+    tree::build(ui).await?;
+    let nextest = tree::cargo().args(["nextest", "--version"]).output().await;
+    let nextest = nextest.is_ok_and(|output| output.status.success());
+    let mut failed = Vec::new();
+    if nextest {
+        failed.extend(run_one(&artifacts, &["nextest", "run", "--workspace"], filters).await?);
+        // nextest runs no examples in documentation.
+        if filters.is_empty() {
+            failed.extend(
+                run_one(&artifacts, &["test", "--quiet", "--workspace", "--doc"], &[]).await?,
+            );
+        }
+    } else {
+        ui.notice("cargo-nextest is not there: `cargo test` runs the tests, one after the other");
+        let args = ["test", "--workspace", "--no-fail-fast", "--"];
+        let one_by_one = [&["--test-threads=1".to_owned()], filters].concat();
+        failed.extend(run_one(&artifacts, &args, &one_by_one).await?);
+    }
+    anyhow::ensure!(failed.is_empty(), "tests failed: {}", failed.join("; "));
+    Ok(())
+}
+
+async fn run_one(
+    artifacts: &Artifacts,
+    args: &[&str],
+    filters: &[String],
+) -> anyhow::Result<Option<String>> {
+    let mut command = tree::cargo();
+    command.args(args).args(filters).envs(artifacts.environment());
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let status = command.status().await.context("start cargo")?;
+    let words =
+        args.iter().take_while(|word| **word != "--").copied().collect::<Vec<_>>().join(" ");
+    Ok((!status.success()).then(|| format!("cargo {words} ({status})")))
+}

@@ -1,0 +1,72 @@
+//! `cargo dev up`: the platform, until somebody ends it.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context;
+use fs_err as fs;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    platform::{Options, Platform, place, record::Record},
+    progress::Ui,
+    setup, tree,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Starts the platform, keeps it running until `ending` is cancelled, and ends it.
+///
+/// # Errors
+/// When another one runs in this tree, or something does not start or end.
+pub async fn run(
+    ui: &Ui,
+    runners: usize,
+    agents: usize,
+    ending: CancellationToken,
+) -> anyhow::Result<()> {
+    fs::create_dir_all(tree::scratch())?;
+    let _only = place::exclusive(&tree::scratch().join("up.lock"))?
+        .context("`cargo dev up` runs already in this tree")?;
+    let file = tree::scratch().join("up.json");
+    let options = Options { kind: "up", runners, slots: 2, agents, durable: true };
+    let start = async {
+        let artifacts = setup::run(ui, setup::Again::default()).await?;
+        tree::build(ui).await?;
+        Platform::start(ui, &artifacts, options).await
+    };
+    let Some(platform) = ending.run_until_cancelled(start).await else { return Ok(()) };
+    let mut platform = platform?;
+    let record = platform.record();
+    record.write(&file)?;
+    ui.line(greeting(&record, &file));
+    while ending.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+        let said = platform.look_after().await;
+        if !said.is_empty() {
+            platform.record().write(&file)?;
+        }
+        for line in said {
+            ui.notice(line);
+        }
+    }
+    fs::remove_file(&file)?;
+    platform.stop(ui).await
+}
+
+fn greeting(record: &Record, file: &Path) -> String {
+    let agents: Vec<String> = record
+        .agents
+        .iter()
+        .map(|agent| format!("{} ({})", agent.address, agent.server_name))
+        .collect();
+    format!(
+        "\n  api        {api}   (docs at {api}/docs)\n  admin key  {key}\n  NATS       {nats}\n  \
+         agents     {agents}\n  logs       {logs}\n  for scripts {file}\n\n  \
+         curl -H 'Authorization: Bearer {key}' {api}/v1/admin/builds\n\nCtrl-C ends it.",
+        api = record.api,
+        key = record.admin_key,
+        nats = record.nats,
+        agents = agents.join(", "),
+        logs = record.logs.display(),
+        file = file.display(),
+    )
+}

@@ -1,0 +1,107 @@
+//! Clears away what a killed platform left: its folder is there, its owner is gone.
+//!
+//! Its agents were asked to end by the kernel, and take their microVMs along. Where that failed, too, an agent is
+//! started once more on the old configuration: it removes what bears its name before it listens.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use fs_err as fs;
+use ovenbird_testkit::{Process, process::Program, wait_for};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::{disk, place::Place};
+use crate::{progress::Ui, tree};
+
+const ENDING: Duration = Duration::from_secs(30);
+
+/// Clears away everything that abandoned platforms left. The programs must have been built.
+///
+/// # Errors
+/// When a folder or a mount cannot be removed.
+pub async fn clear(ui: &Ui, scratch: &Path) -> anyhow::Result<()> {
+    for place in Place::abandoned(scratch)? {
+        let step = ui.step("clear away what a killed platform left");
+        step.message(&place.path().display().to_string());
+        let dir = place.path().to_owned();
+        let still = || async { (!running(&dir, "toml")).then_some(()) };
+        if let Err(error) = wait_for("its processes to end", ENDING, still).await {
+            ui.notice(format!("{error:#}"));
+        }
+        for config in agents(&dir)? {
+            if let Err(error) = end_machines(&config, &dir).await {
+                ui.notice(format!("{}: {error:#}", config.display()));
+            }
+        }
+        for mount in mounts(&dir)? {
+            disk::unmount(&mount);
+        }
+        place.remove()?;
+        step.done("");
+    }
+    Ok(())
+}
+
+/// Configuration files of its agents.
+fn agents(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("agent-") && name.ends_with(".toml") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Lets an agent of the same name remove machines and networks, if there are any.
+async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
+    let settings: Value = toml::from_str(&fs::read_to_string(config)?)?;
+    let text = |key: &str| settings.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (name, data) = (text("name"), text("data_dir"));
+    let networks = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let mut networks = networks.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let has_network = networks.any(|network| network.starts_with(&format!("ovb-{name}-")));
+    if !has_network && !running(Path::new(&data), "") {
+        return Ok(());
+    }
+    let address: SocketAddr = text("listen").parse()?;
+    let program =
+        Program::new("agent", tree::binary("ovenbird-agent"), dir.join("agent-again.log"));
+    let mut agent = Process::start(program.arg("--config").arg(config))?;
+    agent.ready(ENDING, || async move { TcpStream::connect(address).await.is_ok() }).await?;
+    agent.stop(ENDING).await
+}
+
+/// Whether a process works in `folder`, or was started with a file of it whose name ends in `ending`.
+fn running(folder: &Path, ending: &str) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    let numbers = processes.flatten().map(|entry| entry.path()).filter(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
+    });
+    let prefix = format!("{}/", folder.display());
+    numbers.into_iter().any(|process| {
+        let words = fs::read(process.join("cmdline")).unwrap_or_default();
+        let named = words.split(|byte| *byte == 0).any(|word| {
+            let word = String::from_utf8_lossy(word);
+            word.starts_with(&prefix) && word.ends_with(ending)
+        });
+        let inside = ending.is_empty()
+            && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+        named || inside
+    })
+}
+
+/// What is mounted below `dir`, innermost first.
+fn mounts(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut found: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
+    found.reverse();
+    Ok(found)
+}

@@ -1,0 +1,451 @@
+//! The whole platform on one machine, as processes with mTLS, with services and folders of its own.
+//!
+//! `cargo dev up`, the demo and the end-to-end tests all start it here, so what is tested is what runs. It
+//! configures and starts the processes; what they do is theirs.
+//!
+//! ```text
+//!  start: services ─ migrate, admin key ─ agents' disk, base image ─ agents ─ bridge ─ api ─ runners
+//!  stop:  runners ─ api, bridge ─ agents (they destroy their microVMs) ─ services ─ disk ─ folder
+//! ```
+
+mod config;
+mod disk;
+pub mod leftovers;
+pub mod member;
+pub mod place;
+pub mod record;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use fs_err as fs;
+use nix::unistd::Uid;
+use ovenbird_testkit::{
+    Authority, Nats, Port, Postgres, Redis, Reserved,
+    certificates::Files,
+    postgres,
+    process::{Program, tail},
+    redis, wait_for,
+};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use self::{
+    disk::Disk,
+    member::{Kind, Member},
+    place::Place,
+    record::{Agent, Record},
+};
+use crate::{
+    api::Api,
+    cache::Artifacts,
+    program,
+    progress::{Step, Ui},
+    tree,
+};
+
+const READY: Duration = Duration::from_secs(60);
+/// The base template that every platform has.
+pub const BASE_TEMPLATE: &str = "minimal";
+
+/// How many of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A word in the folder's name.
+    pub kind: &'static str,
+    /// Runners.
+    pub runners: usize,
+    /// Builds at once in each runner.
+    pub slots: usize,
+    /// Host agents.
+    pub agents: usize,
+    /// Flush everything to disk; else a crash of the machine may cost data.
+    pub durable: bool,
+}
+
+/// A running platform. Dropped, it ends as well, only with less patience.
+#[derive(Debug)]
+pub struct Platform {
+    // The order of the fields is the order in which they are dropped.
+    members: Vec<Member>,
+    nats: Nats,
+    redis: Redis,
+    postgres: Postgres,
+    disk: Disk,
+    place: Place,
+    agents: Vec<AgentPlace>,
+    api_port: Port,
+    admin_key: String,
+    client: Files,
+}
+
+/// Where one agent is, before and after it starts.
+#[derive(Debug)]
+struct AgentPlace {
+    port: Port,
+    server_name: String,
+    /// Makes its name, addresses and user ids differ from those of every other agent on this machine.
+    number: Reserved,
+}
+
+impl Platform {
+    /// Starts everything and waits until a build could run. The programs must have been built.
+    ///
+    /// # Errors
+    /// With the log of what did not start. Nothing stays behind.
+    pub async fn start(ui: &Ui, artifacts: &Artifacts, options: Options) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            Uid::effective().is_root(),
+            "microVMs need root (network namespaces, taps, mounts): run this as root"
+        );
+        leftovers::clear(ui, &tree::scratch()).await?;
+        let step = ui.step("start the platform");
+        let place = Place::create(&tree::scratch(), options.kind)?;
+        let dir = place.path();
+        let logs = dir.join("logs");
+        fs::create_dir(&logs)?;
+
+        step.message("Postgres, Redis, NATS");
+        let durable = options.durable;
+        let (postgres, redis, nats) = tokio::try_join!(
+            async {
+                let options = postgres::Options { durable, ..Default::default() };
+                Postgres::start(&dir.join("postgres"), options).await
+            },
+            async {
+                let options = redis::Options { append_only: durable };
+                Redis::start(&dir.join("redis"), options).await
+            },
+            async { Nats::start_program(&dir.join("nats"), artifacts.nats_server.clone()).await },
+        )?;
+        for (service, log) in
+            [("postgres", "postgres.log"), ("redis", "redis.log"), ("nats", "nats.log")]
+        {
+            fs::os::unix::fs::symlink(dir.join(service).join(log), logs.join(log))?;
+        }
+
+        step.message("certificates, disk");
+        let authority = Authority::new()?;
+        let client =
+            authority.write(&authority.client("dev.ovenbird")?, &dir.join("tls"), "dev")?;
+        let disk = Disk::prepare(ui, &dir.join("hosts")).await?;
+        let agents = (0..options.agents).map(AgentPlace::reserve).collect::<anyhow::Result<_>>()?;
+
+        let mut platform = Self {
+            members: Vec::new(),
+            nats,
+            redis,
+            postgres,
+            disk,
+            agents,
+            api_port: Port::reserve()?,
+            admin_key: String::new(),
+            client,
+            place,
+        };
+        match platform.start_members(&step, artifacts, &authority, options).await {
+            Ok(()) => {
+                step.done(&platform.url());
+                Ok(platform)
+            }
+            Err(error) => {
+                let tails = platform.log_tails(15);
+                platform.stop(ui).await?;
+                Err(error.context(tails))
+            }
+        }
+    }
+
+    async fn start_members(
+        &mut self,
+        step: &Step,
+        artifacts: &Artifacts,
+        authority: &Authority,
+        options: Options,
+    ) -> anyhow::Result<()> {
+        let dir = self.place.path().to_owned();
+        let api = config::write(&dir, "api", &self.api_config().await?)?;
+        step.message("migrations");
+        let ovenbird_api = tree::binary("ovenbird-api");
+        let mut migrate = Command::new(&ovenbird_api);
+        migrate.arg("migrate").arg("--config").arg(&api);
+        program::run(step, migrate).await?;
+        let mut create = Command::new(&ovenbird_api);
+        create.args(["key", "create", "--scope", "admin", "--name", "dev", "--config"]).arg(&api);
+        program::output(create).await?.trim().clone_into(&mut self.admin_key);
+
+        for at in 0..self.agents.len() {
+            step.message(&format!("agent {} of {}", at + 1, self.agents.len()));
+            let config = self.agent_config(at, artifacts, authority).await?;
+            self.launch(Kind::Agent, Some(at + 1), &config)?;
+        }
+        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority)?)?;
+        self.launch(Kind::Bridge, None, &bridge)?;
+        self.launch(Kind::Api, None, &api)?;
+        let runner = config::write(&dir, "runner", &self.runner_config(authority, options)?)?;
+        for at in 0..options.runners {
+            self.launch(Kind::Runner, Some(at + 1), &runner)?;
+        }
+        step.message("api");
+        let client = self.api()?;
+        self.until(&format!("{}/readyz to answer 200", self.url()), || async {
+            client.ready().await.then_some(())
+        })
+        .await?;
+        step.message("hosts");
+        // The bridge has spoken with an agent, and the agent has booted its probe, when the template is there.
+        self.until("the base template to be listed", || async {
+            let templates = client.templates().await.ok()?;
+            templates.iter().any(|template| template["name"] == BASE_TEMPLATE).then_some(())
+        })
+        .await
+    }
+
+    /// Waits for `probe`, and gives up as soon as a process has ended.
+    async fn until<F, Fut>(&mut self, what: &str, probe: F) -> anyhow::Result<()>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Option<()>>,
+    {
+        let members = std::sync::Mutex::new(&mut self.members);
+        let outcome = wait_for(what, READY, || async {
+            let ended = {
+                let mut members = members.lock().ok()?;
+                members.iter_mut().find_map(|member| {
+                    let status = member.process().ended()?;
+                    Some(format!("{} ended ({status})", member.name()))
+                })
+            };
+            match ended {
+                Some(ended) => Some(Err(anyhow::anyhow!(ended))),
+                None => probe().await.map(Ok),
+            }
+        });
+        outcome.await?
+    }
+
+    fn launch(&mut self, kind: Kind, number: Option<usize>, config: &Path) -> anyhow::Result<()> {
+        let name = match number {
+            Some(number) => format!("{}-{number}", kind.as_str()),
+            None => kind.as_str().to_owned(),
+        };
+        let log = self.logs().join(format!("{name}.log"));
+        let binary = tree::binary(&format!("ovenbird-{}", kind.as_str()));
+        let program = Program::new(name, binary, log)
+            .args(["serve", "--config"])
+            .arg(config)
+            .env("OVENBIRD_LOG_FORMAT", "text");
+        self.members.push(Member::start(kind, program)?);
+        Ok(())
+    }
+
+    async fn api_config(&self) -> anyhow::Result<Value> {
+        Ok(json!({
+            "listen": format!("127.0.0.1:{}", self.api_port),
+            "database_url": self.postgres.database("ovenbird").await?,
+            "redis_url": self.redis.url(),
+            "nats_url": self.nats.url(),
+        }))
+    }
+
+    fn bridge_config(&self, authority: &Authority) -> anyhow::Result<Value> {
+        let hosts: Vec<Value> = self
+            .agents
+            .iter()
+            .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
+            .collect();
+        Ok(json!({
+            "database_url": self.postgres.url_of("ovenbird"),
+            "redis_url": self.redis.url(),
+            "nats_url": self.nats.url(),
+            "hosts": hosts,
+            "tls": config::tls(&self.client_of(authority, "bridge")?),
+        }))
+    }
+
+    fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
+        Ok(json!({
+            "nats_url": self.nats.url(),
+            "slots": options.slots,
+            "tls": config::tls(&self.client_of(authority, "runner")?),
+        }))
+    }
+
+    /// Makes the agent's folder with the base image in it, and its configuration.
+    async fn agent_config(
+        &self,
+        at: usize,
+        artifacts: &Artifacts,
+        authority: &Authority,
+    ) -> anyhow::Result<PathBuf> {
+        let agent = &self.agents[at];
+        let name = format!("agent-{}", at + 1);
+        let data = self.disk.path().join(&name);
+        let image = data.join("images").join(BASE_TEMPLATE);
+        fs::create_dir_all(&image)?;
+        let mut copy = Command::new("cp");
+        // The second agent shares the first one's blocks, where the file system can.
+        let first = self.disk.path().join("agent-1/images").join(BASE_TEMPLATE).join("rootfs.ext4");
+        let source = if at == 0 { artifacts.image.clone() } else { first };
+        copy.args(["--reflink=auto", "--sparse=always"]).arg(source).arg(image.join("rootfs.ext4"));
+        program::output(copy).await?;
+
+        let leaf = authority.server(&[&agent.server_name])?;
+        let files = authority.write(&leaf, &self.place.path().join("tls"), &name)?;
+        let number = agent.number.number();
+        let content = json!({
+            "listen": agent.address(),
+            "data_dir": data,
+            "kernel": artifacts.kernel,
+            "initrd": artifacts.initrd,
+            "name": format!("d{number}"),
+            "subnet": format!("10.{}.{}.0/20", 200 + number / 16, number % 16 * 16),
+            "uid_base": 2_000_000 + u32::from(number) * 4096,
+            "storage": self.disk.driver(),
+            "tls": config::tls(&files),
+        });
+        config::write(self.place.path(), &name, &content)
+    }
+
+    fn client_of(&self, authority: &Authority, name: &str) -> anyhow::Result<Files> {
+        let leaf = authority.client(&format!("{name}.ovenbird"))?;
+        Ok(authority.write(&leaf, &self.place.path().join("tls"), name)?)
+    }
+
+    /// Base URL of the REST API.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.api_port)
+    }
+
+    /// A client of the REST API with the admin key.
+    ///
+    /// # Errors
+    /// When no client can be made.
+    pub fn api(&self) -> anyhow::Result<Api> {
+        Api::new(self.url(), &self.admin_key)
+    }
+
+    /// The folder of the log files.
+    pub fn logs(&self) -> PathBuf {
+        self.place.path().join("logs")
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// The last lines of every log of our own processes.
+    pub fn log_tails(&mut self, lines: usize) -> String {
+        let tail_of = |member: &mut Member| {
+            let log = tail(&member.process().program().log, lines);
+            format!("--- {}\n{log}\n", member.name())
+        };
+        self.members.iter_mut().map(tail_of).collect()
+    }
+
+    /// Where everything is.
+    pub fn record(&mut self) -> Record {
+        let mut pids: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for member in &mut self.members {
+            pids.entry(member.kind.as_str().into()).or_default().push(member.process().pid());
+        }
+        pids.insert("nats".into(), vec![self.nats.process().pid()]);
+        pids.insert("redis".into(), vec![self.redis.process().pid()]);
+        pids.insert("postgres".into(), vec![self.postgres.process().pid()]);
+        let agents = self.agents.iter().map(|agent| Agent {
+            address: agent.address(),
+            server_name: agent.server_name.clone(),
+            ca: self.client.ca.clone(),
+            cert: self.client.cert.clone(),
+            key: self.client.key.clone(),
+        });
+        Record {
+            api: self.url(),
+            admin_key: self.admin_key.clone(),
+            nats: self.nats.url(),
+            redis: self.redis.url(),
+            database: self.postgres.url_of("ovenbird"),
+            agents: agents.collect(),
+            pids,
+            logs: self.logs(),
+        }
+    }
+
+    /// Starts again what has died, each process after a pause that doubles up to ten seconds. Says what it saw
+    /// and did; an empty answer means that nothing changed.
+    pub async fn look_after(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        for member in &mut self.members {
+            match member.look_after() {
+                Ok(line) => said.extend(line),
+                Err(error) => said.push(format!("{}: {error:#}", member.name())),
+            }
+        }
+        if let Some(status) = self.postgres.process().ended() {
+            said.push(again("postgres", &status.to_string(), self.postgres.restart().await));
+        }
+        if let Some(status) = self.redis.process().ended() {
+            said.push(again("redis", &status.to_string(), self.redis.restart().await));
+        }
+        if let Some(status) = self.nats.process().ended() {
+            said.push(again("nats", &status.to_string(), self.nats.restart().await));
+        }
+        said
+    }
+
+    /// Ends everything in order and removes its folder.
+    ///
+    /// # Errors
+    /// When a process had to be killed, or something could not be removed; the rest was ended all the same.
+    pub async fn stop(mut self, ui: &Ui) -> anyhow::Result<()> {
+        let step = ui.step("stop the platform");
+        let mut troubles = Vec::new();
+        for group in [&[Kind::Runner][..], &[Kind::Api, Kind::Bridge], &[Kind::Agent]] {
+            let names: Vec<&str> = group.iter().map(|kind| kind.as_str()).collect();
+            step.message(&names.join(", "));
+            let patience = group[0].patience();
+            let stops = self
+                .members
+                .iter_mut()
+                .filter(|member| group.contains(&member.kind))
+                .map(|member| member.process().stop(patience));
+            let outcomes = futures::future::join_all(stops).await;
+            troubles.extend(outcomes.into_iter().filter_map(Result::err));
+        }
+        step.message("Postgres, Redis, NATS");
+        let outcomes = tokio::join!(self.postgres.stop(), self.redis.stop(), self.nats.stop());
+        troubles.extend([outcomes.0, outcomes.1, outcomes.2].into_iter().filter_map(Result::err));
+        step.message("disk and folder");
+        let Self { members, nats, redis, postgres, disk, place, .. } = self;
+        drop((members, nats, redis, postgres, disk));
+        troubles.extend(place.remove().err());
+        let texts: Vec<String> = troubles.iter().map(|trouble| format!("{trouble:#}")).collect();
+        anyhow::ensure!(texts.is_empty(), "not everything ended in order: {}", texts.join("; "));
+        step.done("");
+        Ok(())
+    }
+}
+
+fn again(name: &str, status: &str, outcome: anyhow::Result<()>) -> String {
+    match outcome {
+        Ok(()) => format!("{name} ended ({status}) and was started again"),
+        Err(error) => format!("{name} ended ({status}) and does not start: {error:#}"),
+    }
+}
+
+impl AgentPlace {
+    fn reserve(at: usize) -> anyhow::Result<Self> {
+        let number = Reserved::one_of("agent", 0..800, |_| true).context("number an agent")?;
+        let server_name = format!("agent-{}.ovenbird", at + 1);
+        Ok(Self { port: Port::reserve()?, server_name, number })
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}

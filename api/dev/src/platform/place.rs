@@ -1,0 +1,138 @@
+//! The folder of one running platform, `.ovenbird/run-…`, and who owns it.
+//!
+//! A lock held on a file in it says that its owner lives; nothing else does, least of all a process id. Postgres
+//! runs as a user of its own: where that user may not enter the source tree (a home folder of root, say) the
+//! real folder is under `/var/tmp`, and `.ovenbird/run-…` a link to it.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use fs_err as fs;
+use nix::fcntl::{Flock, FlockArg};
+
+const PREFIX: &str = "run-";
+const OWNER: &str = "owner";
+
+/// The folder of a platform; it goes when dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// `.ovenbird/run-…`: the folder, or a link to it.
+    name: PathBuf,
+    real: PathBuf,
+    owner: Option<Flock<File>>,
+}
+
+impl Place {
+    /// A new folder in `scratch`; `kind` is a word in its name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(scratch: &Path, kind: &str) -> anyhow::Result<Self> {
+        fs::create_dir_all(scratch)?;
+        let scratch = fs::canonicalize(scratch)?;
+        let name = format!("{PREFIX}{kind}-{}", std::process::id());
+        // Two platforms of one process are told apart by the random part.
+        let made =
+            tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&scratch)?.keep();
+        let real = if others_may_enter(&scratch) {
+            made.clone()
+        } else {
+            fs::remove_dir(&made)?;
+            let real =
+                tempfile::Builder::new().prefix("ovenbird-run-").tempdir_in("/var/tmp")?.keep();
+            fs::os::unix::fs::symlink(&real, &made)?;
+            real
+        };
+        fs::set_permissions(&real, std::fs::Permissions::from_mode(0o755))?;
+        let owner = lock(&real)?.context("a new folder is already somebody's")?;
+        Ok(Self { name: made, real, owner: Some(owner) })
+    }
+
+    /// Those of platforms whose process is gone.
+    ///
+    /// # Errors
+    /// When a folder cannot be read.
+    pub fn abandoned(scratch: &Path) -> anyhow::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(scratch)? {
+            let name = entry?.path();
+            let is_run =
+                name.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+            if !is_run {
+                continue;
+            }
+            match fs::canonicalize(&name) {
+                Ok(real) => {
+                    if let Some(owner) = lock(&real)? {
+                        found.push(Self { name, real, owner: Some(owner) });
+                    }
+                }
+                // A link to a folder that a reboot took away.
+                Err(_) => fs::remove_file(&name)?,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.real
+    }
+
+    /// Removes it with all that is in it.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(mut self) -> anyhow::Result<()> {
+        self.clear()
+    }
+
+    fn clear(&mut self) -> anyhow::Result<()> {
+        if self.owner.is_none() {
+            return Ok(());
+        }
+        fs::remove_dir_all(&self.real)?;
+        if self.name != self.real {
+            fs::remove_file(&self.name)?;
+        }
+        self.owner = None;
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear() {
+            eprintln!("could not remove {}: {error:#}", self.real.display());
+        }
+    }
+}
+
+/// The owner's lock, unless somebody has it.
+fn lock(folder: &Path) -> anyhow::Result<Option<Flock<File>>> {
+    exclusive(&folder.join(OWNER))
+}
+
+/// The lock on a file, unless somebody has it.
+///
+/// # Errors
+/// When the file cannot be made or locked.
+pub fn exclusive(path: &Path) -> anyhow::Result<Option<Flock<File>>> {
+    let file: File = fs::File::create(path)?.into();
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(lock)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, error)) => Err(io::Error::from(error)).with_context(|| path.display().to_string()),
+    }
+}
+
+fn others_may_enter(folder: &Path) -> bool {
+    folder.ancestors().all(|folder| {
+        fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
+    })
+}
