@@ -1,1 +1,3 @@
-//! To be written.
+//! The host agent: microVMs, disks, networks and snapshots of one host.
+
+pub mod guest_link;

@@ -1,0 +1,215 @@
+//! Files in and out: a write is whole or not at all, a read is of a regular file.
+
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, fchown},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, stream};
+use ovenbird_guest_protocol::{
+    WRITE_CHUNK_MAX,
+    v1::{
+        FileInfo, ReadFileRequest, ReadFileResponse, WriteFileMeta, WriteFileRequest,
+        read_file_response, write_file_request,
+    },
+};
+use tokio::{
+    fs::{File, OpenOptions},
+    io::{AsyncReadExt, AsyncWriteExt},
+};
+use tonic::Status;
+
+use crate::{
+    error::Error,
+    users::{self, User},
+};
+
+const PATH_MAX: usize = 4095;
+const READ_CHUNK: usize = 64 * 1024;
+const MODE: u32 = 0o7777;
+
+/// Tells the temporary files of writes at the same time apart.
+static WRITES: AtomicU64 = AtomicU64::new(0);
+
+/// Refuses what is no absolute path.
+pub(crate) fn check_path(field: &'static str, path: &str) -> Result<(), Error> {
+    match path {
+        _ if !path.starts_with('/') => Err(Error::argument(field, "is not an absolute path")),
+        _ if path.contains('\0') => Err(Error::argument(field, "must not contain NUL")),
+        _ if path.len() > PATH_MAX => Err(Error::argument(field, "is longer than 4095 bytes")),
+        _ => Ok(()),
+    }
+}
+
+/// Writes one file from its messages; its size.
+pub(crate) async fn write(
+    mut messages: impl Stream<Item = Result<WriteFileRequest, Status>> + Unpin,
+) -> Result<u64, Error> {
+    let first = messages.next().await.transpose().map_err(Error::Upload)?;
+    let Some(WriteFileRequest { content: Some(write_file_request::Content::Meta(meta)) }) = first
+    else {
+        return Err(Error::argument("meta", "is not in the first message"));
+    };
+    let target = Target::prepare(&meta)?;
+    let failed = || Error::file(&meta.path);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&target.temporary)
+        .await
+        .map_err(failed())?;
+    let unfinished = Unfinished(&target.temporary);
+    file.set_max_buf_size(WRITE_CHUNK_MAX);
+    let mut size = 0;
+    while let Some(message) = messages.next().await {
+        let Some(write_file_request::Content::Chunk(chunk)) =
+            message.map_err(Error::Upload)?.content
+        else {
+            return Err(Error::argument("content", "is not a chunk"));
+        };
+        if chunk.len() > WRITE_CHUNK_MAX {
+            return Err(Error::argument("chunk", "is longer than 1 MiB"));
+        }
+        file.write_all(&chunk).await.map_err(failed())?;
+        size += chunk.len() as u64;
+    }
+    file.flush().await.map_err(failed())?;
+    // The owner first: a change of owner takes the set-user-id bits away.
+    fchown(&file, Some(target.owner.uid), Some(target.owner.gid)).map_err(failed())?;
+    file.set_permissions(Permissions::from_mode(target.mode)).await.map_err(failed())?;
+    if meta.sync {
+        file.sync_all().await.map_err(failed())?;
+    }
+    tokio::fs::rename(&target.temporary, &meta.path).await.map_err(failed())?;
+    std::mem::forget(unfinished);
+    if meta.sync {
+        let folder = File::open(&target.folder).await.map_err(failed())?;
+        folder.sync_all().await.map_err(failed())?;
+    }
+    Ok(size)
+}
+
+/// What a write needs to know before the first byte.
+struct Target {
+    folder: PathBuf,
+    temporary: PathBuf,
+    mode: u32,
+    owner: User,
+}
+
+impl Target {
+    fn prepare(meta: &WriteFileMeta) -> Result<Self, Error> {
+        check_path("path", &meta.path)?;
+        if meta.mode & !MODE != 0 {
+            return Err(Error::argument("mode", "has more than permission bits"));
+        }
+        let path = Path::new(&meta.path);
+        let (Some(folder), Some(_)) = (path.parent(), path.file_name()) else {
+            return Err(Error::argument("path", "names no file"));
+        };
+        if meta.path.ends_with('/') {
+            return Err(Error::argument("path", "names a folder"));
+        }
+        let owner = if meta.user.is_empty() { User::root() } else { users::find(&meta.user)? };
+        if meta.make_parents {
+            make_parents(folder, &owner).map_err(Error::file(&meta.path))?;
+        }
+        let replaced = match fs::symlink_metadata(path) {
+            Ok(found) if found.is_file() => Some(found.mode() & MODE),
+            Ok(found) if found.is_symlink() => None,
+            Ok(_) => return Err(Error::NotRegular { path: meta.path.clone() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::file(&meta.path)(error)),
+        };
+        let mode = if meta.mode == 0 { replaced.unwrap_or(0o644) } else { meta.mode };
+        let number = WRITES.fetch_add(1, Ordering::Relaxed);
+        let temporary = folder.join(format!(".ovenbird-{number}.tmp"));
+        Ok(Self { folder: folder.to_owned(), temporary, mode, owner })
+    }
+}
+
+/// Makes the folders that are missing, from the top.
+fn make_parents(folder: &Path, owner: &User) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    for path in missing.into_iter().rev() {
+        DirBuilder::new().mode(0o755).create(path)?;
+        chown(path, Some(owner.uid), Some(owner.gid))?;
+    }
+    Ok(())
+}
+
+/// Removes the temporary file of a write that did not come to its end.
+struct Unfinished<'a>(&'a Path);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
+}
+
+/// Opens a file and gives its messages.
+pub(crate) async fn read(
+    request: ReadFileRequest,
+) -> Result<impl Stream<Item = Result<ReadFileResponse, Status>> + Send, Error> {
+    let path = request.path;
+    check_path("path", &path)?;
+    // Without blocking, or a FIFO would hold the call until somebody writes to it.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&path)
+        .await
+        .map_err(Error::file(&path))?;
+    let meta = file.metadata().await.map_err(Error::file(&path))?;
+    if !meta.is_file() {
+        return Err(Error::NotRegular { path });
+    }
+    let (size, max) = (meta.len(), request.max_bytes);
+    if max > 0 && size > max {
+        return Err(Error::TooLong { path, size, max });
+    }
+    let info = read_file_response::Content::Info(FileInfo { size, mode: meta.mode() & MODE });
+    let chunks = Chunks { file, path, read: 0, max, over: false };
+    Ok(stream::once(async { Ok(info) })
+        .chain(chunks.stream())
+        .map(|content| Ok(ReadFileResponse { content: Some(content.map_err(Status::from)?) })))
+}
+
+/// The rest of a file that is being read.
+struct Chunks {
+    file: File,
+    path: String,
+    read: u64,
+    max: u64,
+    over: bool,
+}
+
+impl Chunks {
+    fn stream(mut self) -> impl Stream<Item = Result<read_file_response::Content, Error>> + Send {
+        self.file.set_max_buf_size(READ_CHUNK);
+        stream::unfold(self, |mut chunks| async move {
+            if chunks.over {
+                return None;
+            }
+            let chunk = chunks.next().await.transpose()?;
+            chunks.over = chunk.is_err();
+            Some((chunk.map(read_file_response::Content::Chunk), chunks))
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let mut chunk = BytesMut::with_capacity(READ_CHUNK);
+        let read = self.file.read_buf(&mut chunk).await.map_err(Error::file(&self.path))?;
+        self.read += read as u64;
+        // Files of the kernel say 0 and have more; others grow while they are read.
+        if self.max > 0 && self.read > self.max {
+            return Err(Error::TooLong { path: self.path.clone(), size: self.read, max: self.max });
+        }
+        Ok((read > 0).then(|| chunk.freeze()))
+    }
+}
