@@ -16,8 +16,8 @@ mod log;
 mod output;
 mod split;
 
-pub use event::Events;
+pub use event::{Events, GaveUp};
 pub use excerpt::{Excerpt, Tail};
-pub use log::{Closed, Log, WriteError, Writer, WriterConfig};
+pub use log::{Closed, Log, Progress, WriteError, Writer, WriterConfig};
 pub use output::{Marks, Output, OutputLine};
 pub use split::{Part, Splitter};

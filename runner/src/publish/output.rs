@@ -141,7 +141,8 @@ impl Output {
         }
     }
 
-    /// `seen` is up to where the other stream is known.
+    /// `seen` is up to where the other stream is known; at least to the end of each part, because a piece
+    /// of output is of one stream only.
     fn collect(
         &self,
         stream: OutputStream,
@@ -150,6 +151,7 @@ impl Output {
         lines: &mut Vec<OutputLine>,
     ) {
         lines.extend(parts.into_iter().map(|part| {
+            let seen = seen.max(part.next);
             let marks = match stream {
                 OutputStream::Stdout => Marks { stdout: part.next, stderr: self.stderr.mark(seen) },
                 OutputStream::Stderr => Marks { stdout: self.stdout.mark(seen), stderr: part.next },

@@ -1,0 +1,255 @@
+//! One claimed attempt, from the claim to the desk's last word.
+//!
+//! ```text
+//! claim ─► lease, log, events ─► build ─► log closed ─┬─ succeeded, failed, cancelled ─► desk.finish
+//!                                                     ├─ the runner ends              ─► desk.release
+//!                                                     └─ lease or log lost            ─► silence
+//! ```
+//!
+//! The sandbox is gone before the desk hears of the end. What the desk refuses is removed from the host: it
+//! can never be published. An end that the desk did not hear is the sweep's.
+
+use ovenbird_agent_client::{Agent, Agents, Target};
+use ovenbird_contract::{
+    build::{Reason, ReasonCode, Status},
+    desk::{Claim, LogPosition, Outcome, RefusalCode},
+    event::What,
+    nats::Names,
+};
+use ovenbird_recipe::Plan;
+use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    build::{self, Ending, Setup},
+    desk::{Desk, Held},
+    lease::Lease,
+    publish::{Events, Log, Writer, WriterConfig},
+    stop::{Interrupt, Stop},
+};
+
+/// The desk hears of an end for this long; then it learns it by the lease.
+const FINISH_FOR: Duration = Duration::from_secs(60);
+const RELEASE_FOR: Duration = Duration::from_secs(5);
+const RENEW_FOR: Duration = Duration::from_secs(5);
+
+/// What attempts of one process share. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    /// The connection.
+    pub client: async_nats::Client,
+    /// JetStream over it.
+    pub jetstream: async_nats::jetstream::Context,
+    /// The installation's names.
+    pub names: Names,
+    /// The desk, in this runner's name.
+    pub desk: Desk,
+    /// The hosts.
+    pub agents: Agents,
+    /// Most microVMs that are tried for one attempt.
+    pub boots_max: u32,
+    /// Cancelled when the time that builds have after SIGTERM is over.
+    pub drain: CancellationToken,
+}
+
+/// Runs an attempt whose claim was asked for at `since`.
+pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instant, trace: &str) {
+    let held = Held { build_id: claim.build_id, attempt: claim.attempt };
+    let length = Duration::from_millis(claim.lease_ms);
+    let lease =
+        Lease::keep(shared.client.clone(), &shared.names, shared.desk.clone(), held, length, since);
+    tracing::info!(build.id = %held.build_id, attempt = held.attempt, host.id = %claim.host.id, "build claimed");
+    let template = claim.template_id.to_string();
+    let target =
+        Target { address: claim.host.address.clone(), server_name: claim.host.server_name.clone() };
+    let agent = match shared.agents.at(&target) {
+        Ok(agent) => Some(agent.fenced(held.build_id.to_string(), held.attempt).traced(trace)),
+        Err(error) => {
+            tracing::error!(host.id = %claim.host.id, error = ovenbird_kit::telemetry::chain(&error), "host cannot be called");
+            None
+        }
+    };
+    let worked = work(shared, &lease, claim, agent.clone()).await;
+    let end = End { shared, lease: &lease, held, agent, template };
+    end.tell(worked).await;
+    lease.stop().await;
+}
+
+/// An attempt's end, ready to be told.
+struct Worked {
+    ending: Ending,
+    log: LogPosition,
+    event_stream_seq: u64,
+}
+
+async fn work(
+    shared: &Shared,
+    lease: &Lease,
+    claim: Claim<serde_json::Value>,
+    agent: Option<Agent>,
+) -> Worked {
+    let (build_id, attempt) = (claim.build_id, claim.attempt);
+    let config =
+        WriterConfig { names: shared.names.clone(), build_id, attempt, position: claim.log };
+    let begun = claim.log;
+    let (writer, log) = Writer::start(shared.jetstream.clone(), config, lease.lost());
+    let events =
+        Events::new(shared.jetstream.clone(), &shared.names, build_id, attempt, lease.lost());
+    let (ending, event_stream_seq) =
+        Box::pin(drive(shared, lease, claim, agent, &log, events)).await;
+    // Whoever reads along must not be left with a line that says nothing of why it goes no further.
+    let last_word = match &ending {
+        Ending::Interrupted(Interrupt::Drain) => "given back to the queue: the runner ends",
+        Ending::Interrupted(Interrupt::Cancelled) => "cancelled: the sandbox is destroyed",
+        _ => "",
+    };
+    if log.system(0, last_word).await.is_err() {
+        tracing::debug!(build.id = %build_id, "no last word in the log");
+    }
+    drop(log);
+    match writer.close().await {
+        Ok(position) => Worked { ending, log: position, event_stream_seq },
+        Err(error) => {
+            tracing::error!(build.id = %build_id, error = ovenbird_kit::telemetry::chain(&error), "build's log cut off");
+            Worked { ending: Ending::Superseded, log: begun, event_stream_seq }
+        }
+    }
+}
+
+async fn drive(
+    shared: &Shared,
+    lease: &Lease,
+    claim: Claim<serde_json::Value>,
+    agent: Option<Agent>,
+    log: &Log,
+    mut events: Events,
+) -> (Ending, u64) {
+    if let Err(error) = events.publish(What::State { status: Status::Running }).await {
+        tracing::error!(error = ovenbird_kit::telemetry::chain(&error), "events cannot be written");
+        return (Ending::Superseded, 0);
+    }
+    let failed =
+        |code, message: String| Ending::Failed(Reason { code, message, step: None, tail: None });
+    let Some(agent) = agent else {
+        let message = "the host's address cannot be called".to_owned();
+        return (failed(ReasonCode::HostLost, message), events.last_stream_seq());
+    };
+    let plan = match serde_json::from_value::<Plan>(claim.plan.clone()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            let message = format!("the build's plan cannot be read by this runner: {error}");
+            return (failed(ReasonCode::Internal, message), events.last_stream_seq());
+        }
+    };
+    let stop =
+        Stop { lost: lease.lost(), cancelled: lease.cancelled(), drain: shared.drain.clone() };
+    let setup = Setup {
+        claim: with_plan(claim, plan),
+        agent,
+        log: log.clone(),
+        events,
+        stop,
+        boots_max: shared.boots_max,
+    };
+    let (ending, events) = build::run(setup).await;
+    (ending, events.last_stream_seq())
+}
+
+fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
+    Claim {
+        plan,
+        build_id: claim.build_id,
+        attempt: claim.attempt,
+        lease_ms: claim.lease_ms,
+        plan_digest: claim.plan_digest,
+        name: claim.name,
+        tag: claim.tag,
+        vcpus: claim.vcpus,
+        memory_mb: claim.memory_mb,
+        disk_mb: claim.disk_mb,
+        base: claim.base,
+        host: claim.host,
+        template_id: claim.template_id,
+        previous_sandbox_id: claim.previous_sandbox_id,
+        log: claim.log,
+    }
+}
+
+struct End<'a> {
+    shared: &'a Shared,
+    lease: &'a Lease,
+    held: Held,
+    agent: Option<Agent>,
+    template: String,
+}
+
+impl End<'_> {
+    async fn tell(&self, worked: Worked) {
+        let build = self.held.build_id;
+        let outcome = match &worked.ending {
+            Ending::Succeeded(published) => Outcome::Succeeded(published.clone()),
+            Ending::Failed(reason) => Outcome::Failed { reason: reason.clone() },
+            Ending::Interrupted(Interrupt::Cancelled) => Outcome::Cancelled,
+            Ending::Interrupted(Interrupt::Drain) => return self.release("the runner ends").await,
+            Ending::Superseded if !self.lease.lost().is_cancelled() => {
+                return self.release("the runner cannot write the build's log").await;
+            }
+            Ending::Superseded | Ending::Interrupted(Interrupt::LeaseLost) => {
+                tracing::warn!(build.id = %build, attempt = self.held.attempt, "attempt given up");
+                return;
+            }
+        };
+        let Err(refused) = self.finish(outcome.clone(), &worked).await else {
+            tracing::info!(build.id = %build, attempt = self.held.attempt, ?outcome, "build finished");
+            return;
+        };
+        // The desk knows of a cancel that this runner has not heard of yet.
+        let cancelled = refused != RefusalCode::BadRequest
+            && outcome != Outcome::Cancelled
+            && self.is_cancelled().await;
+        if matches!(outcome, Outcome::Succeeded(_)) {
+            self.remove_template().await;
+        }
+        if cancelled && self.finish(Outcome::Cancelled, &worked).await.is_ok() {
+            tracing::info!(build.id = %build, attempt = self.held.attempt, "build cancelled at its end");
+        }
+    }
+
+    /// # Errors
+    /// The desk's refusal. An end that was not heard is no error here: nothing can be done about it.
+    async fn finish(&self, outcome: Outcome, worked: &Worked) -> Result<(), RefusalCode> {
+        let until = Instant::now() + FINISH_FOR;
+        let finished = self
+            .shared
+            .desk
+            .finish(self.held, outcome, worked.log, worked.event_stream_seq, until)
+            .await;
+        let Err(error) = finished else { return Ok(()) };
+        let chain = ovenbird_kit::telemetry::chain(&error);
+        tracing::warn!(build.id = %self.held.build_id, error = chain, "desk did not take the build's end");
+        error.refusal().map_or(Ok(()), Err)
+    }
+
+    async fn is_cancelled(&self) -> bool {
+        let renewed = self.shared.desk.renew(self.held, RENEW_FOR).await;
+        self.lease.cancelled().is_cancelled() || renewed.is_ok_and(|renewed| renewed.cancel)
+    }
+
+    async fn release(&self, why: &str) {
+        let until = Instant::now() + RELEASE_FOR;
+        match self.shared.desk.release(self.held, why, until).await {
+            Ok(()) => tracing::info!(build.id = %self.held.build_id, why, "build given back"),
+            Err(error) => {
+                let error = ovenbird_kit::telemetry::chain(&error);
+                tracing::warn!(build.id = %self.held.build_id, error, "build not given back, its lease will end");
+            }
+        }
+    }
+
+    async fn remove_template(&self) {
+        let Some(agent) = &self.agent else { return };
+        if let Err(error) = agent.delete_snapshot(&self.template).await {
+            tracing::warn!(template.id = self.template, %error, "template that was refused not removed");
+        }
+    }
+}

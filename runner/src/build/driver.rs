@@ -1,0 +1,385 @@
+//! Does what [`State`] says comes next, and cleans up.
+
+use std::time::Duration;
+
+use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
+use ovenbird_contract::{
+    build::{Reason, ReasonCode},
+    desk::{Claim, Published, TemplateKind},
+    event::What,
+    id::SandboxId,
+    step::{Phase, StepLog},
+};
+use ovenbird_recipe::Plan;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    start::Started,
+    state::{Event, Next, State},
+};
+use crate::{
+    publish::{Closed, Events, GaveUp, Log, Tail},
+    stop::{Interrupt, Stop},
+};
+
+/// A host that is full may have room in a moment: another sandbox is just being destroyed.
+const ROOM_TRIES: u32 = 5;
+const ROOM_PAUSE: Duration = Duration::from_secs(2);
+/// The way out does not wait longer than this for the sandbox's end; the sweep does the rest.
+const DESTROY_MAX: Duration = Duration::from_secs(10);
+/// The way out does not wait longer than this for the guest to be told what it may forget.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// What an attempt needs.
+#[derive(Debug)]
+pub struct Setup {
+    /// The build, as claimed.
+    pub claim: Claim<Plan>,
+    /// Its host, fenced.
+    pub agent: Agent,
+    /// Where its lines go.
+    pub log: Log,
+    /// Where its events go.
+    pub events: Events,
+    /// What interrupts it.
+    pub stop: Stop,
+    /// Most microVMs that are tried.
+    pub boots_max: u32,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The template is on the host.
+    Succeeded(Published),
+    /// It failed, and nothing is left.
+    Failed(Reason),
+    /// It was interrupted, and nothing is left.
+    Interrupted(Interrupt),
+    /// The build's log or events cannot be written by this attempt any more, or its fence is stale.
+    Superseded,
+}
+
+/// Why there is no event to go on with.
+#[derive(Debug)]
+pub(super) enum Halt {
+    Interrupted(Interrupt),
+    Superseded,
+}
+
+impl From<Interrupt> for Halt {
+    fn from(interrupt: Interrupt) -> Self {
+        Self::Interrupted(interrupt)
+    }
+}
+
+impl From<Closed> for Halt {
+    fn from(_: Closed) -> Self {
+        Self::Superseded
+    }
+}
+
+impl From<GaveUp> for Halt {
+    fn from(error: GaveUp) -> Self {
+        tracing::error!(error = ovenbird_kit::telemetry::chain(&error), "events cannot be written");
+        Self::Superseded
+    }
+}
+
+/// Runs the attempt to its end. The events come back, for the position of the last one.
+pub async fn run(setup: Setup) -> (Ending, Events) {
+    let state = State::new(setup.claim.plan.clone(), &setup.claim.base, setup.boots_max);
+    let mut driver = Driver {
+        claim: setup.claim,
+        agent: setup.agent,
+        log: setup.log,
+        events: setup.events,
+        stop: setup.stop,
+        state,
+        sandbox: None,
+        template_begun: false,
+        started: Vec::new(),
+        background: JoinSet::new(),
+    };
+    let ended = driver.until_over().await;
+    driver.clean_up(&ended).await;
+    let ending = match ended {
+        Ok(Ok(published)) => Ending::Succeeded(published),
+        Ok(Err(reason)) => Ending::Failed(reason),
+        Err(Halt::Interrupted(interrupt)) => Ending::Interrupted(interrupt),
+        Err(Halt::Superseded) => Ending::Superseded,
+    };
+    (ending, driver.events)
+}
+
+pub(super) struct Driver {
+    pub(super) claim: Claim<Plan>,
+    pub(super) agent: Agent,
+    pub(super) log: Log,
+    pub(super) events: Events,
+    pub(super) stop: Stop,
+    pub(super) state: State,
+    /// The one that may exist on the host.
+    pub(super) sandbox: Option<String>,
+    /// Something may bear the template's name on the host.
+    template_begun: bool,
+    pub(super) started: Vec<Started>,
+    /// What tells the guest which output it may forget; each ends by itself.
+    pub(super) background: JoinSet<()>,
+}
+
+impl Driver {
+    async fn until_over(&mut self) -> Result<Result<Published, Reason>, Halt> {
+        if let Some(previous) = self.claim.previous_sandbox_id.clone() {
+            self.destroy_previous(&previous).await?;
+        }
+        loop {
+            let event = match self.state.next() {
+                Next::Boot { nth } => self.boot(nth).await?,
+                Next::Step(work) => self.step(*work).await?,
+                Next::Health(check, context) => self.health(check, context).await?,
+                Next::Publish(kind) => self.publish(kind).await?,
+                Next::Over(end) => return Ok(*end),
+            };
+            if let Event::Failed { code, message, .. } = &event {
+                let step = self.current_step();
+                self.log.system(step, &format!("failed: {message}")).await?;
+                tracing::info!(build.id = %self.claim.build_id, step, ?code, message, "build step failed");
+            }
+            if let Err(error) = self.state.apply(event) {
+                tracing::error!(build.id = %self.claim.build_id, %error, "fault in the build's driver");
+                return Ok(Err(Reason {
+                    code: ReasonCode::Internal,
+                    message: "the runner lost track of the build".into(),
+                    step: None,
+                    tail: None,
+                }));
+            }
+        }
+    }
+
+    fn current_step(&self) -> u32 {
+        match self.state.next() {
+            Next::Step(work) => work.number,
+            _ => 0,
+        }
+    }
+
+    /// The attempt before may have left it. On another host than then it is not found, which is fine too.
+    async fn destroy_previous(&mut self, previous: &str) -> Result<(), Halt> {
+        self.log.system(0, "removing the sandbox of the attempt before").await?;
+        match self.stop.guard(self.agent.destroy_sandbox(previous)).await? {
+            Ok(()) => Ok(()),
+            Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),
+            Err(error) => {
+                tracing::warn!(sandbox.id = previous, %error, "sandbox of the attempt before not destroyed");
+                Ok(())
+            }
+        }
+    }
+
+    async fn boot(&mut self, nth: u32) -> Result<Event, Halt> {
+        let begun = Instant::now();
+        let cmd = format!("boot {}", self.claim.base.name);
+        self.announce(0, Phase::Boot, &cmd).await?;
+        let (vcpus, memory_mb) = (self.claim.vcpus, self.claim.memory_mb);
+        let line = format!(
+            "attempt {}: starting a microVM from {} ({vcpus} vCPU, {memory_mb} MiB)",
+            self.claim.attempt, self.claim.base.name
+        );
+        self.log.system(0, &line).await?;
+        self.destroy().await;
+        let created = self.create().await?;
+        let elapsed = begun.elapsed();
+        let event = match created {
+            Ok(()) => {
+                self.log.system(0, &format!("microVM ready after {}", seconds(elapsed))).await?;
+                Event::Ready
+            }
+            Err(AgentError::Unavailable { message }) => {
+                self.log
+                    .system(0, &format!("microVM {nth} did not become ready: {message}"))
+                    .await?;
+                let mut console = Tail::default();
+                console.push(message.as_bytes());
+                Event::NotReady(console.text())
+            }
+            Err(AgentError::NotFound { message }) => Event::Failed {
+                code: ReasonCode::Internal,
+                message: format!("the host does not hold the base template: {message}"),
+                tail: None,
+            },
+            Err(error) => failed_call(&error, ReasonCode::Internal)?,
+        };
+        let mut entry = entry(0, Phase::Boot, cmd, event == Event::Ready, elapsed);
+        if let Event::NotReady(console) = &event {
+            entry.stderr.clone_from(console);
+        }
+        self.events.publish(What::StepFinished(entry)).await?;
+        Ok(event)
+    }
+
+    async fn create(&mut self) -> Result<Result<(), AgentError>, Halt> {
+        for _ in 1..ROOM_TRIES {
+            match self.create_once().await? {
+                Err(AgentError::NoRoom { message }) => {
+                    self.log.system(0, &format!("the host has no room yet: {message}")).await?;
+                }
+                answer => return Ok(answer),
+            }
+            self.stop.guard(tokio::time::sleep(ROOM_PAUSE)).await?;
+        }
+        self.create_once().await
+    }
+
+    /// The id is known to the world before the sandbox can exist, so that whoever comes after this runner
+    /// can destroy it.
+    async fn create_once(&mut self) -> Result<Result<(), AgentError>, Halt> {
+        let sandbox_id = SandboxId::new().to_string();
+        self.sandbox = Some(sandbox_id.clone());
+        self.events.publish(What::Sandbox { sandbox_id: sandbox_id.clone() }).await?;
+        let new = NewSandbox {
+            sandbox_id,
+            template: self.claim.base.host_name.clone(),
+            vcpus: self.claim.vcpus,
+            memory_mb: self.claim.memory_mb,
+            disk_mb: self.claim.disk_mb,
+            idle_timeout_sec: None,
+        };
+        Ok(self.stop.guard(self.agent.create_sandbox(&new)).await?.map(drop))
+    }
+
+    async fn publish(&mut self, kind: TemplateKind) -> Result<Event, Halt> {
+        let begun = Instant::now();
+        let cmd = format!("write {}:{} as {}", self.claim.name, self.claim.tag, kind.as_str());
+        self.announce(0, Phase::Publish, &cmd).await?;
+        self.log.system(0, &format!("writing the {} template", kind.as_str())).await?;
+        self.stop_started(true).await?;
+        self.settle().await;
+        let sandbox_id = self.sandbox.clone().unwrap_or_default();
+        let name = self.claim.template_id.to_string();
+        self.template_begun = true;
+        let written = match kind {
+            TemplateKind::Snapshot => {
+                self.stop.guard(self.agent.create_snapshot(&sandbox_id, &name)).await?
+            }
+            TemplateKind::Image => {
+                self.stop.guard(self.agent.flatten_rootfs(&sandbox_id, &name)).await?
+            }
+        };
+        let elapsed = begun.elapsed();
+        let event = match written {
+            Ok(size_bytes) => {
+                let mib = size_bytes.div_ceil(1024 * 1024);
+                let line = format!("template written after {}, {mib} MiB", seconds(elapsed));
+                self.log.system(0, &line).await?;
+                Event::Written(size_bytes)
+            }
+            Err(error) => failed_call(&error, ReasonCode::PublishFailed)?,
+        };
+        let ok = matches!(event, Event::Written(_));
+        let entry = entry(0, Phase::Publish, cmd, ok, elapsed);
+        self.events.publish(What::StepFinished(entry)).await?;
+        Ok(event)
+    }
+
+    pub(super) async fn announce(
+        &mut self,
+        step: u32,
+        phase: Phase,
+        cmd: &str,
+    ) -> Result<(), Halt> {
+        Ok(self.events.publish(What::StepStarted { step, phase, cmd: cmd.to_owned() }).await?)
+    }
+
+    /// Nothing more is told to the guest after this.
+    async fn settle(&mut self) {
+        let all = async { while self.background.join_next().await.is_some() {} };
+        if timeout(SETTLE_MAX, all).await.is_err() {
+            self.background.shutdown().await;
+        }
+    }
+
+    /// Destroys the sandbox that may exist. What cannot be destroyed now, the sweep destroys.
+    async fn destroy(&mut self) {
+        let Some(sandbox_id) = self.sandbox.take() else { return };
+        match timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(sandbox.id = sandbox_id, %error, "sandbox not destroyed");
+            }
+            Err(_) => tracing::warn!(sandbox.id = sandbox_id, "sandbox not destroyed in time"),
+        }
+    }
+
+    async fn clean_up(&mut self, ended: &Result<Result<Published, Reason>, Halt>) {
+        let heard = ended.is_ok();
+        if let Err(halt) = self.stop_started(heard).await {
+            tracing::debug!(?halt, "output of background processes cut short");
+        }
+        self.background.shutdown().await;
+        self.destroy().await;
+        if !matches!(ended, Ok(Ok(_))) {
+            self.remove_template().await;
+        }
+    }
+
+    /// A template of an attempt that did not succeed: the write was cut off, or its answer was.
+    async fn remove_template(&mut self) {
+        if !self.template_begun {
+            return;
+        }
+        let name = self.claim.template_id.to_string();
+        if let Ok(Err(error)) = timeout(DESTROY_MAX, self.agent.delete_snapshot(&name)).await {
+            tracing::warn!(template.id = name, %error, "unfinished template not removed");
+        }
+    }
+}
+
+/// A call that failed, as an event; `otherwise` is for errors that say nothing about the host.
+pub(super) fn failed_call(error: &AgentError, otherwise: ReasonCode) -> Result<Event, Halt> {
+    let code = match error {
+        AgentError::StaleFence { .. } => return Err(Halt::Superseded),
+        AgentError::Unreachable { .. }
+        | AgentError::DeadlineExceeded { .. }
+        | AgentError::Unavailable { .. }
+        | AgentError::NoRoom { .. }
+        | AgentError::NotFound { .. }
+        | AgentError::Forbidden { .. }
+        | AgentError::BadTarget { .. } => ReasonCode::HostLost,
+        AgentError::AlreadyExists { .. }
+        | AgentError::FailedPrecondition { .. }
+        | AgentError::InvalidArgument { .. }
+        | AgentError::Unimplemented { .. }
+        | AgentError::Internal { .. } => otherwise,
+    };
+    let message = match error.message() {
+        detail if detail.is_empty() => error.to_string(),
+        detail if error.to_string().ends_with(&detail) => error.to_string(),
+        detail => format!("{error}: {detail}"),
+    };
+    Ok(Event::Failed { code, message, tail: None })
+}
+
+pub(super) fn entry(step: u32, phase: Phase, cmd: String, ok: bool, elapsed: Duration) -> StepLog {
+    StepLog {
+        step,
+        phase,
+        cmd,
+        stdout: String::new(),
+        stderr: String::new(),
+        exit: None,
+        ok,
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        cached: false,
+        truncated: None,
+    }
+}
+
+/// A duration for people.
+pub(super) fn seconds(elapsed: Duration) -> String {
+    format!("{:.2} s", elapsed.as_secs_f64())
+}

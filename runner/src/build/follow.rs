@@ -1,0 +1,276 @@
+//! Runs one detached command in the guest and carries its output into the log, to its end.
+//!
+//! A connection that breaks costs nothing: the command goes on by itself, and this attaches again where it
+//! was. What the log has durably, the guest is told to forget. The log that cannot take more holds the
+//! command back.
+
+use ovenbird_agent_client::{
+    Agent, Command, Error as AgentError, ExecEnd, ExecEvent, ExecEvents, OutputStream,
+};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant, sleep, sleep_until},
+};
+
+use crate::publish::{Closed, Excerpt, Log, Output, OutputLine, Progress, Tail};
+
+/// A host that cannot be reached for this long is lost.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(500);
+/// The guest ends a command that runs too long; one that does not even say so is given up after this long.
+const END_GRACE: Duration = Duration::from_secs(60);
+/// The guest is told every so many bytes what it may forget; it keeps several times as much.
+const ACK_EVERY: u64 = 32 * 1024;
+const ACK_TRIES: u32 = 120;
+
+/// A command to run.
+#[derive(Debug, Clone)]
+pub(super) struct Exec {
+    pub(super) agent: Agent,
+    pub(super) sandbox_id: String,
+    pub(super) exec_id: String,
+    /// Its output is logged under this step.
+    pub(super) step: u32,
+    pub(super) command: Command,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Why the end of a command is not known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The host's answer, or its absence.
+    #[error("the command cannot be followed")]
+    Agent(#[from] AgentError),
+    /// The log is over, and so is this attempt.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+/// The output so far: what the row keeps, and the end for people.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) stdout: Excerpt,
+    pub(super) stderr: Excerpt,
+    pub(super) tail: Tail,
+}
+
+impl Kept {
+    fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
+        match stream {
+            OutputStream::Stdout => self.stdout.push(bytes),
+            OutputStream::Stderr => self.stderr.push(bytes),
+        }
+        self.tail.push(bytes);
+    }
+}
+
+/// Up to where the output goes: `logged` is what the log will say, `end` what the guest may forget then.
+#[derive(Debug, Clone, Copy)]
+struct LastMark {
+    logged: u64,
+    end: u64,
+}
+
+/// Tells the guest what it may forget. Ends by itself when the whole output is durable, or when the command
+/// is given up.
+#[derive(Debug)]
+pub(super) struct Acknowledger {
+    agent: Agent,
+    sandbox_id: String,
+    exec_id: String,
+    durable: watch::Receiver<u64>,
+    last: watch::Receiver<Option<LastMark>>,
+}
+
+impl Acknowledger {
+    pub(super) async fn run(mut self) {
+        let (mut acked, mut tries) = (0, 0);
+        loop {
+            let durable = *self.durable.borrow_and_update();
+            let last = *self.last.borrow_and_update();
+            let over = last.filter(|last| durable >= last.logged);
+            let upto = over.map_or(durable, |last| last.end);
+            if upto >= acked + ACK_EVERY || over.is_some() && upto > acked {
+                match self.agent.ack_exec(&self.sandbox_id, &self.exec_id, upto).await {
+                    Ok(()) => (acked, tries) = (upto, 0),
+                    // Not to tell would hold a loud command back for ever.
+                    Err(error) if error.is_unreachable() && tries < ACK_TRIES => {
+                        tries += 1;
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::debug!(exec.id = self.exec_id, %error, "output not acknowledged");
+                        return;
+                    }
+                }
+            }
+            if over.is_some() {
+                return;
+            }
+            let open = tokio::select! {
+                changed = self.durable.changed() => changed.is_ok(),
+                changed = self.last.changed(), if last.is_none() => changed.is_ok(),
+            };
+            if !open {
+                return;
+            }
+        }
+    }
+}
+
+/// A command under way.
+#[derive(Debug)]
+pub(super) struct Follow {
+    exec: Exec,
+    log: Log,
+    output: Output,
+    progress: Progress,
+    last: watch::Sender<Option<LastMark>>,
+    logged: u64,
+    pub(super) kept: Kept,
+}
+
+impl Follow {
+    /// Starts the command, or finds it started.
+    pub(super) async fn start(exec: Exec, log: Log) -> Result<(Self, Acknowledger), Error> {
+        exec.agent.start_exec(&exec.sandbox_id, &exec.exec_id, &exec.command, exec.timeout).await?;
+        let progress = Progress::new(exec.exec_id.clone(), 0);
+        let (last, receiver) = watch::channel(None);
+        let acknowledger = Acknowledger {
+            agent: exec.agent.clone(),
+            sandbox_id: exec.sandbox_id.clone(),
+            exec_id: exec.exec_id.clone(),
+            durable: progress.durable(),
+            last: receiver,
+        };
+        let follow = Self {
+            exec,
+            log,
+            output: Output::default(),
+            progress,
+            last,
+            logged: 0,
+            kept: Kept::default(),
+        };
+        Ok((follow, acknowledger))
+    }
+
+    /// Follows to the end. May be dropped at any time; the command goes on then.
+    pub(super) async fn until_end(&mut self) -> Result<ExecEnd, Error> {
+        let give_up = self.exec.timeout.map(|time| Instant::now() + time + END_GRACE);
+        let mut away_since = None;
+        loop {
+            let from = self.output.seen();
+            let attached =
+                self.exec.agent.attach_exec(&self.exec.sandbox_id, &self.exec.exec_id, from).await;
+            let broke = match attached {
+                Ok(events) => match self.read(events, give_up).await {
+                    Ok(Some(end)) => return Ok(end),
+                    Ok(None) => None,
+                    Err(error) => Some(error),
+                },
+                Err(error) => Some(Error::Agent(error)),
+            };
+            if self.output.seen() > from {
+                away_since = None;
+            }
+            let since = *away_since.get_or_insert_with(Instant::now);
+            match broke {
+                Some(Error::Agent(error)) if error.is_unreachable() => {
+                    tracing::warn!(exec.id = self.exec.exec_id, %error, "lost the command's output, attaching again");
+                    if since.elapsed() >= AWAY_MAX {
+                        return Err(Error::Agent(error));
+                    }
+                }
+                Some(error) => return Err(error),
+                // The agent closed the stream without an end: it stops, or its guest link broke.
+                None if since.elapsed() >= AWAY_MAX => return Err(Error::Agent(gone())),
+                None => {}
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Puts what is left of the output into the log: an unfinished line, when the command is given up.
+    pub(super) async fn finish(&mut self) -> Result<(), Closed> {
+        let mut lines = Vec::new();
+        self.output.finish(&mut lines);
+        self.write(lines).await
+    }
+
+    /// One attached stream, to its end or its break.
+    async fn read(
+        &mut self,
+        mut events: ExecEvents,
+        give_up: Option<Instant>,
+    ) -> Result<Option<ExecEnd>, Error> {
+        loop {
+            let due = self.output.due();
+            let mut lines = Vec::new();
+            tokio::select! {
+                event = events.next() => match event {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(Error::Agent(error)),
+                    Some(Ok(ExecEvent::Output { offset, stream, data })) => {
+                        self.kept.push(stream, &data);
+                        let now = Instant::now();
+                        let missing = self.output.push(offset, stream, &data, now, &mut lines);
+                        self.say_missing(missing).await?;
+                    }
+                    Some(Ok(ExecEvent::End(end))) => {
+                        self.say_missing(end.end_offset.saturating_sub(self.output.seen())).await?;
+                        self.finish().await?;
+                        self.last.send_replace(Some(LastMark {
+                            logged: self.logged,
+                            end: end.end_offset,
+                        }));
+                        return Ok(Some(end));
+                    }
+                },
+                () = sleep_until_maybe(due) => self.output.flush(Instant::now(), &mut lines),
+                () = sleep_until_maybe(give_up) => return Ok(Some(self.given_up())),
+            }
+            self.write(lines).await?;
+        }
+    }
+
+    async fn write(&mut self, lines: Vec<OutputLine>) -> Result<(), Closed> {
+        for line in lines {
+            self.log.output(self.exec.step, &line, Some(&self.progress)).await?;
+            self.logged = line.marks.low();
+        }
+        Ok(())
+    }
+
+    async fn say_missing(&self, bytes: u64) -> Result<(), Closed> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.log
+            .system(self.exec.step, &format!("{bytes} bytes of output were lost in the guest"))
+            .await
+    }
+
+    /// A guest that does not keep its word about time is treated as if it had.
+    fn given_up(&self) -> ExecEnd {
+        ExecEnd {
+            exit_code: 137,
+            timed_out: true,
+            error: None,
+            end_offset: self.output.seen(),
+            elapsed: self.exec.timeout.unwrap_or_default(),
+        }
+    }
+}
+
+fn gone() -> AgentError {
+    AgentError::Unavailable { message: "the host agent closes the command's output".into() }
+}
+
+async fn sleep_until_maybe(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

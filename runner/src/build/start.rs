@@ -1,0 +1,158 @@
+//! Processes of START steps: they run beside everything that follows, and their output is in the log.
+
+use std::time::Duration;
+
+use ovenbird_agent_client::ExecEnd;
+use ovenbird_contract::{
+    build::ReasonCode,
+    event::What,
+    step::{Phase, StepLog, Truncated},
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    driver::{Driver, Halt, entry},
+    follow::{Error, Follow, Kept},
+    state::Event,
+};
+
+/// The last lines of a process that is stopped must find their way into the log within this time.
+const STOP_MAX: Duration = Duration::from_secs(5);
+/// As an acknowledged offset: nobody will read any more, so the guest throws away what comes.
+const FORGET: u64 = u64::MAX;
+
+/// A process of a START step.
+#[derive(Debug)]
+pub(super) struct Started {
+    number: u32,
+    cmd: String,
+    exec_id: String,
+    begun: Instant,
+    /// Cancelled by its task when the process has ended by itself.
+    ended: CancellationToken,
+    stop: CancellationToken,
+    task: JoinHandle<(Kept, Option<Result<ExecEnd, Error>>)>,
+}
+
+impl Started {
+    pub(super) fn follow(number: u32, cmd: String, exec_id: String, mut follow: Follow) -> Self {
+        let (ended, stop) = (CancellationToken::new(), CancellationToken::new());
+        let (tell, stopped) = (ended.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let end = tokio::select! {
+                end = follow.until_end() => Some(end),
+                () = stopped.cancelled() => None,
+            };
+            match &end {
+                Some(_) => tell.cancel(),
+                // An error here means that the log is over, which whoever writes next finds out.
+                None => drop(follow.finish().await),
+            }
+            (std::mem::take(&mut follow.kept), end)
+        });
+        Self { number, cmd, exec_id, begun: Instant::now(), ended, stop, task }
+    }
+}
+
+impl Driver {
+    /// Waits until one of the started processes has ended by itself.
+    pub(super) async fn any_ended(ended: &[CancellationToken]) {
+        if ended.is_empty() {
+            return std::future::pending().await;
+        }
+        let waits = ended.iter().map(|ended| Box::pin(ended.cancelled()));
+        futures::future::select_all(waits).await;
+    }
+
+    /// What [`Driver::any_ended`] waits for.
+    pub(super) fn ended_tokens(&self) -> Vec<CancellationToken> {
+        self.started.iter().map(|started| started.ended.clone()).collect()
+    }
+
+    /// The first process that has ended, as a failure.
+    pub(super) async fn first_ended(&mut self) -> Result<Option<Event>, Halt> {
+        let Some(at) = self.started.iter().position(|started| started.ended.is_cancelled()) else {
+            return Ok(None);
+        };
+        let started = self.started.remove(at);
+        let number = started.number;
+        let (kept, end) = self.stop_one(started, true).await?;
+        let (code, how) = match end {
+            Some(Ok(ExecEnd { error: Some(error), .. })) => {
+                (ReasonCode::StartDied, format!("could not be started: {error}"))
+            }
+            Some(Ok(end)) => {
+                let how =
+                    format!("ended with exit code {} before the healthcheck passed", end.exit_code);
+                (ReasonCode::StartDied, how)
+            }
+            Some(Err(Error::Closed(_))) => return Err(Halt::Superseded),
+            Some(Err(Error::Agent(error))) => {
+                return super::driver::failed_call(&error, ReasonCode::HostLost).map(Some);
+            }
+            None => return Ok(None),
+        };
+        let message = format!("the process of step {number} (START) {how}");
+        let tail = Some(kept.tail.text()).filter(|tail| !tail.is_empty());
+        Ok(Some(Event::Failed { code, message, tail }))
+    }
+
+    /// Stops following all of them. With `heard` their output so far is put beside their steps.
+    pub(super) async fn stop_started(&mut self, heard: bool) -> Result<(), Halt> {
+        for started in std::mem::take(&mut self.started) {
+            self.stop_one(started, heard).await?;
+        }
+        Ok(())
+    }
+
+    async fn stop_one(
+        &mut self,
+        mut started: Started,
+        heard: bool,
+    ) -> Result<(Kept, Option<Result<ExecEnd, Error>>), Halt> {
+        started.stop.cancel();
+        let (kept, end) = match timeout(STOP_MAX, &mut started.task).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "following a START process broke");
+                (Kept::default(), None)
+            }
+            Err(_) => {
+                started.task.abort();
+                (Kept::default(), None)
+            }
+        };
+        if !heard {
+            return Ok((kept, end));
+        }
+        if end.is_none()
+            && let Some(sandbox_id) = &self.sandbox
+        {
+            // In a sandbox that starts from this template nobody follows it: a full buffer would stop it.
+            let forgotten = self.agent.ack_exec(sandbox_id, &started.exec_id, FORGET).await;
+            if let Err(error) = forgotten {
+                tracing::debug!(exec.id = started.exec_id, %error, "START output not let go");
+            }
+        }
+        let exit = end.as_ref().and_then(|end| end.as_ref().ok()).map(|end| end.exit_code);
+        let cmd = started.cmd;
+        let mut entry =
+            entry(started.number, Phase::Step, cmd, end.is_none(), started.begun.elapsed());
+        entry.exit = exit;
+        put_output(&mut entry, &kept);
+        self.events.publish(What::StepFinished(entry)).await?;
+        Ok((kept, end))
+    }
+}
+
+pub(super) fn put_output(entry: &mut StepLog, kept: &Kept) {
+    entry.stdout = kept.stdout.text();
+    entry.stderr = kept.stderr.text();
+    let (out, err) = (kept.stdout.truncated(), kept.stderr.truncated());
+    let both = Truncated { bytes: out.bytes + err.bytes, lines: out.lines + err.lines };
+    entry.truncated = Some(both).filter(|both| both.bytes > 0);
+}

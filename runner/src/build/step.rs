@@ -1,0 +1,195 @@
+//! Does one try of one step.
+
+use std::time::Duration;
+
+use ovenbird_agent_client::{Command, ExecEnd};
+use ovenbird_contract::{build::ReasonCode, event::What, step::Phase};
+use tokio::time::Instant;
+
+use super::{
+    driver::{Driver, Halt, entry, failed_call, seconds},
+    follow::{Error, Exec, Follow, Kept},
+    scripts,
+    start::{Started, put_output},
+    state::{Context, Event, Task, Work},
+};
+
+/// `WORKDIR` and `USER` do little; more than this is a broken guest.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// What a command in the guest came to.
+pub(super) enum Ran {
+    /// It ended.
+    Ended(ExecEnd, Kept),
+    /// Its end is not known.
+    Failed(Event),
+}
+
+impl Driver {
+    pub(super) async fn step(&mut self, work: Work) -> Result<Event, Halt> {
+        if !work.pause.is_zero() {
+            let line = format!("trying again in {} s (try {})", work.pause.as_secs(), work.nth);
+            self.log.system(work.number, &line).await?;
+            self.stop.guard(tokio::time::sleep(work.pause)).await?;
+        }
+        self.announce(work.number, Phase::Step, &work.cmd).await?;
+        let line = format!("step {}/{}: {}", work.number, self.state.steps(), work.cmd);
+        self.log.system(work.number, &line).await?;
+        let begun = Instant::now();
+        let mut exit = None;
+        let mut kept = None;
+        let event = match self.task(&work).await? {
+            Done::Nothing => Event::StepPassed,
+            Done::Failed(event) => event,
+            Done::Ended(end, output) => {
+                exit = Some(end.exit_code);
+                let event = judge(&work, &end, &output);
+                kept = Some(output);
+                event
+            }
+        };
+        let elapsed = begun.elapsed();
+        let mut entry =
+            entry(work.number, Phase::Step, work.cmd, event == Event::StepPassed, elapsed);
+        entry.exit = exit;
+        if let Some(kept) = &kept {
+            put_output(&mut entry, kept);
+        }
+        self.events.publish(What::StepFinished(entry)).await?;
+        Ok(event)
+    }
+
+    async fn task(&mut self, work: &Work) -> Result<Done, Halt> {
+        let (command, timeout) = match &work.task {
+            Task::Environment(_) => return Ok(Done::Nothing),
+            Task::Impossible { code, message } => {
+                return Ok(Done::Failed(Event::Failed {
+                    code: *code,
+                    message: message.clone(),
+                    tail: None,
+                }));
+            }
+            Task::Start { script } => return self.start(work, script).await,
+            Task::Run { script, timeout } => (in_context(script, &work.context), *timeout),
+            Task::Directory { path } => {
+                (scripts::directory(path, work.context.user.as_deref()), HOUSEKEEPING)
+            }
+            Task::User { name, sudo } => (scripts::user(name, *sudo), HOUSEKEEPING),
+        };
+        let exec_id = self.exec_id(work);
+        Ok(match self.run_command(work.number, exec_id, command, timeout).await? {
+            Ran::Ended(end, kept) => Done::Ended(end, kept),
+            Ran::Failed(event) => Done::Failed(event),
+        })
+    }
+
+    /// The same command has the same id whoever runs it, so that another runner finds it; another try is
+    /// another command.
+    fn exec_id(&self, work: &Work) -> String {
+        let digest: String = self.claim.plan_digest.chars().take(12).collect();
+        let id = format!("{}.{}.{digest}", self.claim.build_id, work.number);
+        if work.nth > 1 { format!("{id}.{}", work.nth) } else { id }
+    }
+
+    /// Runs a command to its end, its output logged under `step`.
+    pub(super) async fn run_command(
+        &mut self,
+        step: u32,
+        exec_id: String,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<Ran, Halt> {
+        let mut follow = match self.follow(step, exec_id, command, Some(timeout)).await? {
+            Ok(follow) => follow,
+            Err(event) => return Ok(Ran::Failed(event)),
+        };
+        match self.stop.guard(follow.until_end()).await? {
+            Ok(end) => Ok(Ran::Ended(end, std::mem::take(&mut follow.kept))),
+            Err(error) => lost(&error).map(Ran::Failed),
+        }
+    }
+
+    async fn start(&mut self, work: &Work, script: &str) -> Result<Done, Halt> {
+        let exec_id = self.exec_id(work);
+        let command = in_context(script, &work.context);
+        match self.follow(work.number, exec_id.clone(), command, None).await? {
+            Ok(follow) => {
+                self.started.push(Started::follow(work.number, work.cmd.clone(), exec_id, follow));
+                Ok(Done::Nothing)
+            }
+            Err(event) => Ok(Done::Failed(event)),
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        step: u32,
+        exec_id: String,
+        command: Command,
+        timeout: Option<Duration>,
+    ) -> Result<Result<Follow, Event>, Halt> {
+        let exec = Exec {
+            agent: self.agent.clone(),
+            sandbox_id: self.sandbox.clone().unwrap_or_default(),
+            exec_id,
+            step,
+            command,
+            timeout,
+        };
+        match self.stop.guard(Follow::start(exec, self.log.clone())).await? {
+            Ok((follow, acknowledger)) => {
+                while self.background.try_join_next().is_some() {}
+                self.background.spawn(acknowledger.run());
+                Ok(Ok(follow))
+            }
+            Err(error) => lost(&error).map(Err),
+        }
+    }
+}
+
+enum Done {
+    Nothing,
+    Ended(ExecEnd, Kept),
+    Failed(Event),
+}
+
+fn lost(error: &Error) -> Result<Event, Halt> {
+    match error {
+        Error::Closed(_) => Err(Halt::Superseded),
+        Error::Agent(error) => failed_call(error, ReasonCode::Internal),
+    }
+}
+
+/// `script` for the guest's `sh`, where and as whom the recipe says.
+pub(super) fn in_context(script: &str, context: &Context) -> Command {
+    let mut command = Command::shell(script);
+    command.env.clone_from(&context.env);
+    command.workdir.clone_from(&context.workdir);
+    command.user.clone_from(&context.user);
+    command
+}
+
+fn judge(work: &Work, end: &ExecEnd, kept: &Kept) -> Event {
+    let tail = Some(kept.tail.text()).filter(|tail| !tail.is_empty());
+    let Work { number, cmd, .. } = work;
+    let (code, message) = if end.timed_out {
+        let limit = match &work.task {
+            Task::Run { timeout, .. } => *timeout,
+            _ => HOUSEKEEPING,
+        };
+        let limit = seconds(limit);
+        let how = format!("ran longer than {limit} and was killed with its children");
+        (ReasonCode::StepTimeout, format!("step {number} ({cmd}) {how}"))
+    } else if let Some(error) = &end.error {
+        (ReasonCode::StepFailed, format!("step {number} ({cmd}) could not be started: {error}"))
+    } else if end.exit_code != 0 {
+        let how = match end.exit_code {
+            signal @ 129..=192 => format!("was ended by signal {}", signal - 128),
+            code => format!("ended with exit code {code}"),
+        };
+        (ReasonCode::StepFailed, format!("step {number} ({cmd}) {how}"))
+    } else {
+        return Event::StepPassed;
+    };
+    Event::Failed { code, message, tail }
+}

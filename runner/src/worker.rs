@@ -1,0 +1,98 @@
+//! From a job to a claim: what a slot does with what it fetched.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use ovenbird_contract::{desk::RefusalCode, id::BuildId, job::Job};
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    attempt::{self, Shared},
+    desk::Error,
+    queue::Verdict,
+};
+
+/// How long a claim is asked for. Jobs come again by themselves.
+const CLAIM_FOR: Duration = Duration::from_secs(20);
+const AWAY_AGAIN: Duration = Duration::from_secs(5);
+/// When the desk does not say when there may be room.
+const ROOM_AGAIN: Duration = Duration::from_secs(5);
+/// A job that comes again while its build runs here.
+const RUNNING_AGAIN: Duration = Duration::from_secs(30);
+
+/// Works on jobs, any number at once. Cheap to clone.
+#[derive(Clone)]
+pub struct Worker {
+    shared: Shared,
+    running: Arc<Mutex<HashSet<BuildId>>>,
+}
+
+impl Worker {
+    /// With nothing running.
+    pub fn new(shared: Shared) -> Self {
+        Self { shared, running: Arc::default() }
+    }
+
+    /// Claims the job's build and runs it to the end of this attempt.
+    pub async fn work(&self, job: Job) -> Verdict {
+        // The server redelivers a job when it heard nothing for too long, to this runner too; the desk
+        // would answer it with the claim that is being worked on.
+        let Some(_running) = Running::begin(&self.running, job.build_id) else {
+            return Verdict::Again(RUNNING_AGAIN);
+        };
+        let since = Instant::now();
+        let claim = match self.shared.desk.claim(&job, since + CLAIM_FOR).await {
+            Ok(claim) => claim,
+            Err(error) => return not_claimed(&job, &error),
+        };
+        Box::pin(attempt::run(&self.shared, claim, since, &job.trace)).await;
+        Verdict::Ack
+    }
+}
+
+fn not_claimed(job: &Job, error: &Error) -> Verdict {
+    let chain = ovenbird_kit::telemetry::chain(error);
+    match error {
+        Error::Refused(refusal) => match refusal.code {
+            RefusalCode::NotFound | RefusalCode::NotClaimable | RefusalCode::StaleAttempt => {
+                tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
+                Verdict::Ack
+            }
+            RefusalCode::NoCapacity => {
+                let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
+                tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");
+                Verdict::Again(again)
+            }
+            RefusalCode::BadRequest => {
+                tracing::error!(build.id = %job.build_id, error = chain, "desk cannot read the claim");
+                Verdict::Again(AWAY_AGAIN)
+            }
+            RefusalCode::Unavailable => Verdict::Again(AWAY_AGAIN),
+        },
+        Error::Away(_) | Error::BadAnswer(_) => {
+            tracing::warn!(build.id = %job.build_id, error = chain, "claim not answered");
+            Verdict::Again(AWAY_AGAIN)
+        }
+    }
+}
+
+/// A build that this process works on; ends with its value, in a panic too.
+struct Running {
+    all: Arc<Mutex<HashSet<BuildId>>>,
+    build_id: BuildId,
+}
+
+impl Running {
+    fn begin(all: &Arc<Mutex<HashSet<BuildId>>>, build_id: BuildId) -> Option<Self> {
+        let fresh = all.lock().unwrap_or_else(PoisonError::into_inner).insert(build_id);
+        fresh.then(|| Self { all: Arc::clone(all), build_id })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.build_id);
+    }
+}
