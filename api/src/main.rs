@@ -1,3 +1,103 @@
-//! To be written.
+//! `ovenbird-api`: serves, and does what has to be done before the first start.
 
-fn main() {}
+use std::{io::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use chrono::Utc;
+use clap::{Args, Parser, Subcommand};
+use ovenbird_api::{
+    app::keys::{self, Scope},
+    config::{Config, DEFAULTS},
+    http, server,
+};
+use ovenbird_kit::{shutdown, telemetry};
+use sea_orm_migration::MigratorTrait as _;
+use tokio_util::sync::CancellationToken;
+
+/// The REST API of Ovenbird.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// TOML file over the documented defaults (`ovenbird-api defaults` prints them).
+    #[arg(long, global = true, env = "OVENBIRD_API_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT (the default).
+    Serve,
+    /// Bring the database to this version's schema.
+    Migrate,
+    /// Print the OpenAPI document.
+    Openapi,
+    /// Print the documented defaults of the configuration.
+    Defaults,
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Make a key and print it, alone, on standard output. It is shown this once.
+    Create(KeyArguments),
+}
+
+#[derive(Debug, Args)]
+struct KeyArguments {
+    /// What the key may do.
+    #[arg(long, value_enum)]
+    scope: Scope,
+    /// What people call it.
+    #[arg(long)]
+    name: String,
+    /// It ends by itself after this long, such as `30d`; never when absent.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    expires_in: Option<Duration>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let config = || Config::load(arguments.config.as_deref());
+    match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => {
+            telemetry::init("ovenbird-api");
+            server::Service::bind(config()?, shutdown::on_signals()).await?.run().await?;
+        }
+        Command::Migrate => {
+            telemetry::init("ovenbird-api migrate");
+            let store = server::store(&config()?).await?;
+            ovenbird_migrations::Migrator::up(store.connection(), None)
+                .await
+                .context("the database cannot be brought to this version's schema")?;
+        }
+        Command::Openapi => print(&openapi(config()?).await?)?,
+        Command::Defaults => print(DEFAULTS)?,
+        Command::Key(KeyCommand::Create(key)) => {
+            let expires_at = key.expires_in.map(|time| Utc::now() + time);
+            let store = server::store(&config()?).await?;
+            let text = keys::create(&store, &key.name, key.scope, expires_at)
+                .await
+                .context("the key cannot be stored; was the database migrated?")?;
+            print(&format!("{}\n", text.expose()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The document follows from the code alone; nothing is connected to.
+async fn openapi(config: Config) -> anyhow::Result<String> {
+    let app = server::connect(&config, CancellationToken::new()).await?;
+    let service = http::service(&app, &config.http, &config.logs);
+    Ok(http::spec::text(&service)?)
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

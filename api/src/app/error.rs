@@ -1,0 +1,89 @@
+//! Why a use case did not do what was asked. Transport-neutral: HTTP has its own words for it.
+
+use sea_orm::{DbErr, RuntimeErr, SqlxError};
+
+use super::Problem;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A use case's refusal or failure.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What was submitted is not accepted; all of it is listed.
+    #[error("{} problems in the submission", .0.len())]
+    Invalid(Vec<Problem>),
+    /// A parameter has the wrong form.
+    #[error("parameter {} is not accepted", .0.field)]
+    Parameter(Problem),
+    /// There is no such thing, or not for this caller.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The idempotency key belongs to another submission.
+    #[error("idempotency key used before with another body")]
+    IdempotencyConflict,
+    /// No more logs can be followed at once.
+    #[error("as many logs are followed as may be")]
+    TooManyStreams,
+    /// A service did not answer, or not in time.
+    #[error("{service} is unavailable")]
+    Unavailable {
+        /// Postgres, NATS or Redis.
+        service: &'static str,
+        /// What it said.
+        #[source]
+        source: Source,
+    },
+    /// A fault of ours.
+    #[error("{doing} failed")]
+    Internal {
+        /// What was being done.
+        doing: &'static str,
+        /// What happened.
+        #[source]
+        source: Source,
+    },
+}
+
+impl Error {
+    /// A service that did not answer.
+    pub fn unavailable(service: &'static str, source: impl Into<Source>) -> Self {
+        Self::Unavailable { service, source: source.into() }
+    }
+
+    /// A fault of ours.
+    pub fn internal(doing: &'static str, source: impl Into<Source>) -> Self {
+        Self::Internal { doing, source: source.into() }
+    }
+}
+
+impl From<ovenbird_db::Error> for Error {
+    fn from(error: ovenbird_db::Error) -> Self {
+        match &error {
+            ovenbird_db::Error::Database(cause) if is_away(cause) => {
+                Self::unavailable("Postgres", error)
+            }
+            _ => Self::internal("a database query", error),
+        }
+    }
+}
+
+/// Whether Postgres could not be asked, rather than said no.
+fn is_away(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(cause)) | DbErr::Query(RuntimeErr::SqlxError(cause)) => {
+            match cause.as_database_error().and_then(|refusal| refusal.code()) {
+                // Connection exceptions, no resources, and an operator who stops it; Postgres' appendix A.
+                Some(code) => ["08", "53", "57"].iter().any(|class| code.starts_with(class)),
+                None => matches!(
+                    **cause,
+                    SqlxError::Io(_)
+                        | SqlxError::Tls(_)
+                        | SqlxError::PoolTimedOut
+                        | SqlxError::PoolClosed
+                ),
+            }
+        }
+        _ => false,
+    }
+}

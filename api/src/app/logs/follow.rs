@@ -1,0 +1,292 @@
+//! A log from a place on, to its end, as it is written.
+//!
+//! One task per follower reads and one bounded queue holds what the client did not take yet. The task
+//! listens first and reads what is stored then, so nothing falls between; a message that was lost on the
+//! way shows as a hole in `seq` and is read from where it is stored. A loss at the very end shows by no
+//! hole: after each quiet while the stream is asked for its last record.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_nats::{Subscriber, jetstream::stream::RawMessageErrorKind};
+use futures::StreamExt as _;
+use ovenbird_contract::{build::Status, id::BuildId, log::Record};
+use ovenbird_db::entity::template_build;
+use ovenbird_kit::telemetry;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tracing::Instrument as _;
+
+use super::{
+    Reader,
+    history::{self, History},
+    tail,
+};
+use crate::app::Error;
+
+/// The first look at the stream after a quiet while; each next one waits twice as long, up to
+/// `logs.probe_every`. A message that is stored while a follower joins can be missed by both its
+/// subscription and its reading, and should not wait for the next line.
+const PROBE_FIRST: Duration = Duration::from_millis(250);
+/// Pauses between attempts while NATS or Postgres is away.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a follower gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// The next record.
+    Record(Record),
+    /// Nothing more comes, because the client took too long; it may come back with the last `seq`.
+    CutOff,
+    /// Nothing more comes, because this process stops; come back with the last `seq`.
+    Stopping,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub struct Follower {
+    records: mpsc::Receiver<Record>,
+    why: Arc<OnceLock<Why>>,
+    ended: bool,
+    task: JoinHandle<()>,
+}
+
+impl Follower {
+    /// The next item; `None` after the terminal record, or at once when the place asked for is after it.
+    pub async fn next(&mut self) -> Option<Item> {
+        if self.ended {
+            return None;
+        }
+        if let Some(record) = self.records.recv().await {
+            self.ended = record.is_end();
+            return Some(Item::Record(record));
+        }
+        self.ended = true;
+        match self.why.get() {
+            Some(Why::AtEnd) => None,
+            Some(Why::CutOff) => Some(Item::CutOff),
+            None => Some(Item::Stopping),
+        }
+    }
+}
+
+impl Drop for Follower {
+    /// The task has nothing to undo, so it is not waited for.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Why the task sends no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The terminal record was sent, or lies before the place asked for.
+    AtEnd,
+    /// The client was too slow.
+    CutOff,
+}
+
+/// The task sends no more; the reason stands in [`Task::why`].
+struct Stop;
+
+impl Reader {
+    /// Follows a build's log from `next` on.
+    pub(super) fn follow(
+        self: Arc<Self>,
+        build: &template_build::Model,
+        next: u64,
+    ) -> Result<Follower, Error> {
+        let permit =
+            Arc::clone(&self.followers).try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
+        let id = BuildId::from_uuid(build.id);
+        let (out, records) = mpsc::channel(self.limits.queue_records);
+        let why = Arc::new(OnceLock::new());
+        let task = Task {
+            build: id,
+            next,
+            out,
+            why: Arc::clone(&why),
+            // The row says that the terminal record is in the log. If it is in neither place then, the log
+            // was lost, and waiting for it would never end.
+            known_end: build.status.parse().ok().filter(|_| build.log_end_written),
+            connections: self.connections.clone(),
+            _permit: permit,
+            reader: self,
+        };
+        let span = tracing::info_span!("log follower", build.id = %id);
+        let task = tokio::spawn(task.run().instrument(span));
+        Ok(Follower { records, why, ended: false, task })
+    }
+}
+
+struct Task {
+    reader: Arc<Reader>,
+    build: BuildId,
+    /// The record to send next.
+    next: u64,
+    out: mpsc::Sender<Record>,
+    why: Arc<OnceLock<Why>>,
+    known_end: Option<Status>,
+    connections: watch::Receiver<u64>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let stopping = self.reader.stopping.clone();
+        let out = self.out.clone();
+        tokio::select! {
+            () = stopping.cancelled() => {}
+            () = out.closed() => {}
+            _ = self.follow() => {}
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), Stop> {
+        let mut live = self.listen().await;
+        self.catch_up().await?;
+        if let Some(status) = self.known_end {
+            tracing::warn!("the log's terminal record is stored nowhere");
+            self.send(vec![Record::end(self.next, status)]).await?;
+        }
+        let mut probe_after = PROBE_FIRST;
+        let mut probe_at = Instant::now() + probe_after;
+        loop {
+            tokio::select! {
+                message = live.next() => match message {
+                    Some(message) => {
+                        self.take(&message.payload).await?;
+                        probe_after = PROBE_FIRST;
+                    }
+                    None => {
+                        live = self.listen().await;
+                        self.catch_up().await?;
+                    }
+                },
+                changed = self.connections.changed() => match changed {
+                    Ok(()) => self.catch_up().await?,
+                    // The connection's owner is gone, and so is this process.
+                    Err(_) => return Err(Stop),
+                },
+                () = tokio::time::sleep_until(probe_at) => {
+                    if self.is_behind().await {
+                        self.catch_up().await?;
+                    }
+                    probe_after = (probe_after * 2).min(self.reader.limits.probe_every);
+                }
+            }
+            probe_at = Instant::now() + probe_after;
+        }
+    }
+
+    /// A subscription. The request to JetStream that follows it on the same connection is answered only
+    /// after the server knows the subscription, so what is read then and what is heard overlap.
+    async fn listen(&self) -> Subscriber {
+        let subject = self.reader.names.logs(&self.build);
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.reader.client.subscribe(subject.clone()).await {
+                Ok(subscriber) => return subscriber,
+                Err(error) => {
+                    tracing::warn!(error = telemetry::chain(&error), "cannot listen to a log");
+                    wait(&mut pause).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a message that was heard. What it repeats is dropped, what lies before it is read first.
+    async fn take(&mut self, payload: &[u8]) -> Result<(), Stop> {
+        let records = match tail::read(payload) {
+            Ok(records) => history::fresh(records, self.next),
+            Err(error) => {
+                tracing::error!(error = telemetry::chain(&error), "a log message is not usable");
+                return Ok(());
+            }
+        };
+        match records.first() {
+            None => Ok(()),
+            Some(first) if first.seq() == self.next => self.send(records).await,
+            Some(_) => self.catch_up().await,
+        }
+    }
+
+    /// Sends everything that is stored, however long Postgres or NATS is away.
+    async fn catch_up(&mut self) -> Result<(), Stop> {
+        let reader = Arc::clone(&self.reader);
+        let mut pause = RETRY_FIRST;
+        loop {
+            let mut history = History::new(&reader, self.build, self.next);
+            let error = loop {
+                match history.run().await {
+                    Ok(Some(records)) => {
+                        self.send(records).await?;
+                        pause = RETRY_FIRST;
+                    }
+                    Ok(None) if history.is_ended() => return Err(self.stop(Why::AtEnd)),
+                    Ok(None) => return Ok(()),
+                    Err(error) => break error,
+                }
+            };
+            tracing::warn!(error = telemetry::chain(&error), "a log cannot be read; trying again");
+            wait(&mut pause).await;
+        }
+    }
+
+    /// Whether the stream holds more than was sent. When it cannot be asked, the connection's return will
+    /// tell.
+    async fn is_behind(&self) -> bool {
+        let stream = self.reader.names.logs_stream().name;
+        let subject = self.reader.names.logs(&self.build);
+        let last = async {
+            let stream = self.reader.jetstream.get_stream_no_info(stream).await.ok()?;
+            match stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => tail::read(&message.payload).ok()?.last().map(Record::seq),
+                Err(error) => {
+                    if !matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
+                        tracing::debug!(error = %error, "the stream cannot be asked");
+                    }
+                    None
+                }
+            }
+        };
+        last.await.is_some_and(|seq| seq >= self.next)
+    }
+
+    /// Hands records over, at the client's pace but not slower than allowed.
+    async fn send(&mut self, records: Vec<Record>) -> Result<(), Stop> {
+        for record in records {
+            let (seq, is_end) = (record.seq(), record.is_end());
+            let patience = self.reader.limits.slow_client_timeout;
+            match self.out.send_timeout(record, patience).await {
+                Ok(()) => self.next = seq + 1,
+                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Err(Stop),
+                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                    tracing::info!(next_seq = seq, "a client reads too slowly and is cut off");
+                    return Err(self.stop(Why::CutOff));
+                }
+            }
+            if is_end {
+                return Err(self.stop(Why::AtEnd));
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&self, why: Why) -> Stop {
+        // Set once, here: the task ends with it.
+        let _ = self.why.set(why);
+        Stop
+    }
+}
+
+async fn wait(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(RETRY_MAX);
+}

@@ -1,0 +1,112 @@
+//! The configuration of the api process. Every key and its default stand in `default.toml`.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use ovenbird_kit::{Secret, config::Error};
+use serde::Deserialize;
+
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("../default.toml");
+/// What variables in the environment begin with.
+pub const ENVIRONMENT: &str = "OVENBIRD_API";
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Postgres.
+    pub database_url: Secret<String>,
+    /// Most connections to Postgres.
+    pub database_connections: u32,
+    /// Redis.
+    pub redis_url: Secret<String>,
+    /// NATS.
+    pub nats_url: Secret<String>,
+    /// What subjects and keys start with.
+    pub prefix: String,
+    /// Bounds of requests.
+    pub http: Http,
+    /// Bounds of log reading.
+    pub logs: Logs,
+    /// Bounds of a build while no host is known.
+    pub bounds: Bounds,
+}
+
+/// Bounds of requests.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Largest JSON body.
+    pub body_max_bytes: usize,
+    /// A body must have arrived after this long.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
+    /// A connection that moves no byte for this long is closed.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Requests in flight may go on for this long at the end.
+    #[serde(with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+    /// What a service that is asked for readiness gets.
+    #[serde(with = "humantime_serde")]
+    pub ready_timeout: Duration,
+}
+
+/// Bounds of log reading.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Logs {
+    /// A silent stream sends a comment this often.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// Records that wait for one client.
+    pub queue_records: usize,
+    /// A client whose queue is full for this long is cut off.
+    #[serde(with = "humantime_serde")]
+    pub slow_client_timeout: Duration,
+    /// A silent build's log is compared with the stream this often.
+    #[serde(with = "humantime_serde")]
+    pub probe_every: Duration,
+    /// Logs that are followed at once.
+    pub streams_max: usize,
+}
+
+/// What a build may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bounds {
+    /// Most virtual CPUs.
+    pub vcpus_max: u32,
+    /// Least memory, in MiB.
+    pub memory_mb_min: u32,
+    /// Most memory, in MiB.
+    pub memory_mb_max: u32,
+    /// Smallest root disk, in MiB.
+    pub disk_mb_min: u32,
+    /// Largest root disk, in MiB.
+    pub disk_mb_max: u32,
+}
+
+impl Config {
+    /// Reads defaults, `file` and the environment.
+    ///
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        ovenbird_kit::config::load(DEFAULTS, file, ENVIRONMENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_defaults_are_the_whole_configuration() {
+        let config: Config =
+            ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
+        assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
+    }
+}

@@ -1,0 +1,146 @@
+//! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, and the scope that an operation
+//! needs, as a type that stands in its signature. An operation without one of these types is public.
+
+use std::{marker::PhantomData, ops::Deref, sync::Arc};
+
+use poem::{
+    Request, RequestBody,
+    http::header::{AUTHORIZATION, HeaderName},
+};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaSecurityScheme, Registry},
+};
+
+use super::{code::Code, error::Failure};
+use crate::app::{
+    App,
+    keys::{Caller, Scope},
+};
+
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const BEARER_SCHEME: &str = "bearer";
+const API_KEY_SCHEME: &str = "api_key";
+
+/// What an operation needs.
+pub trait Needs: Send + Sync + 'static {
+    /// The scopes that may call it.
+    const SCOPES: &'static [Scope];
+}
+
+/// Reads what the key may see.
+#[derive(Debug)]
+pub struct Reads;
+
+impl Needs for Reads {
+    const SCOPES: &'static [Scope] = &[Scope::Admin, Scope::Build, Scope::Read];
+}
+
+/// Submits builds.
+#[derive(Debug)]
+pub struct Builds;
+
+impl Needs for Builds {
+    const SCOPES: &'static [Scope] = &[Scope::Admin, Scope::Build];
+}
+
+/// A caller whose key has one of the scopes of `N`.
+#[derive(Debug)]
+pub struct Allowed<N> {
+    caller: Caller,
+    needs: PhantomData<fn() -> N>,
+}
+
+impl<N> Deref for Allowed<N> {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl<N> Allowed<N> {
+    /// The caller.
+    pub fn into_caller(self) -> Caller {
+        self.caller
+    }
+}
+
+impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        let scheme = |ty, description| MetaSecurityScheme {
+            ty,
+            description: Some(description),
+            name: None,
+            key_in: None,
+            scheme: None,
+            bearer_format: None,
+            flows: None,
+            openid_connect_url: None,
+        };
+        registry.create_security_scheme(
+            BEARER_SCHEME,
+            MetaSecurityScheme {
+                scheme: Some("bearer"),
+                ..scheme("http", "An API key, `ovb_…`, as bearer token.")
+            },
+        );
+        registry.create_security_scheme(
+            API_KEY_SCHEME,
+            MetaSecurityScheme {
+                name: Some("X-API-Key"),
+                key_in: Some("header"),
+                ..scheme("apiKey", "An API key, `ovb_…`, in a header of its own.")
+            },
+        );
+    }
+
+    fn security_schemes() -> Vec<&'static str> {
+        vec![BEARER_SCHEME, API_KEY_SCHEME]
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        _: &mut RequestBody,
+        _: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let app = request.data::<Arc<App>>().ok_or_else(|| {
+            tracing::error!("no use cases are wired in");
+            Failure::new(Code::Internal)
+        })?;
+        let text = key_text(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
+        let caller = app
+            .key_authenticate(text)
+            .await
+            .map_err(Failure::from)?
+            .ok_or_else(|| Failure::new(Code::Unauthorized))?;
+        tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
+        if !N::SCOPES.contains(&caller.scope) {
+            let needed: Vec<_> = N::SCOPES.iter().map(|scope| scope.as_str()).collect();
+            let message = format!(
+                "the key's scope is {}; this needs {}",
+                caller.scope.as_str(),
+                needed.join(" or ")
+            );
+            return Err(Failure::with_message(Code::Forbidden, message).into());
+        }
+        Ok(Self { caller, needs: PhantomData })
+    }
+}
+
+/// The key of a request. Two headers that disagree are no key: guessing would hide a mistake.
+fn key_text(request: &Request) -> Option<&str> {
+    let bearer = request.headers().get(AUTHORIZATION).map(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let api_key = request.headers().get(API_KEY).map(|value| value.to_str().ok());
+    match (bearer, api_key) {
+        (Some(one), Some(other)) => one.filter(|one| Some(*one) == other),
+        (one, other) => one.or(other).flatten(),
+    }
+}

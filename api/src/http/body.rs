@@ -1,0 +1,110 @@
+//! JSON request bodies: bounded in size and time, and held against their published schema.
+//!
+//! The handler gets the raw value together with everything that does not fit, not a refusal: so it can
+//! add what only it knows, and the client hears of all its mistakes at once.
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use poem::{Body, Request, RequestBody};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    payload::{Json, Payload},
+    registry::{MetaMediaType, MetaRequest, Registry},
+    types::Type,
+};
+use serde_json::Value;
+
+use super::{code::Code, error::Failure, schema};
+use crate::{app::Problem, config};
+
+/// How much of a body over the limit is still read, in bytes: a client that is refused while it writes
+/// sees a broken connection instead of the answer.
+const DRAIN_MAX: usize = 4 * 1024 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+/// A body that should be a `T`.
+#[derive(Debug)]
+pub struct Submitted<T> {
+    /// What was sent; valid JSON.
+    pub value: Value,
+    /// Where it does not fit the schema of `T`.
+    pub problems: Vec<Problem>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: Type> ApiExtractor<'a> for Submitted<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Some(MetaRequest {
+            description: None,
+            content: vec![MetaMediaType {
+                content_type: <Json<T> as Payload>::CONTENT_TYPE,
+                schema: T::schema_ref(),
+            }],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let limits = request.data::<Arc<config::Http>>().ok_or_else(|| {
+            tracing::error!("no limits for bodies are configured");
+            Failure::new(Code::Internal)
+        })?;
+        if !request.content_type().is_some_and(<Json<T> as Payload>::check_content_type) {
+            return Err(Failure::new(Code::UnsupportedMediaType).into());
+        }
+        let bytes = tokio::time::timeout(limits.body_timeout, read(body.take()?, limits))
+            .await
+            .map_err(|_| Failure::new(Code::RequestTimeout))??;
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::with_message(
+                Code::MalformedRequest,
+                format!("the body is no valid JSON: {error}"),
+            )
+        })?;
+        let mut registry = Registry::new();
+        T::register(&mut registry);
+        let problems = schema::check(&registry, &T::schema_ref(), &value);
+        Ok(Self { value, problems, kind: PhantomData })
+    }
+}
+
+async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
+    let mut chunks = body.into_bytes_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| {
+            Failure::with_message(Code::MalformedRequest, "the body ended before its time")
+        })?;
+        if bytes.len() + chunk.len() > limits.body_max_bytes {
+            let mut drained = 0;
+            let drain = async {
+                while let Some(Ok(more)) = chunks.next().await {
+                    drained += more.len();
+                    if drained > DRAIN_MAX {
+                        break;
+                    }
+                }
+            };
+            // What the client still sends is of no use: whether it ended does not matter.
+            let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+            let message = format!("the body is over {} bytes", limits.body_max_bytes);
+            return Err(Failure::with_message(Code::BodyTooLarge, message));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

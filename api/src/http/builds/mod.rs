@@ -1,0 +1,192 @@
+//! `/v1/admin/builds`.
+
+mod submission;
+mod types;
+
+use std::sync::Arc;
+
+use poem::Request;
+use poem_openapi::{
+    ApiResponse, Object, OpenApi,
+    param::{Header, Path, Query},
+    payload::Json,
+};
+
+pub use submission::{BuildCreate, RecipeEntry, RecipeStep};
+pub use types::{Build, BuildStatus};
+
+use super::{
+    Tag,
+    auth::{Allowed, Builds, Reads},
+    body::Submitted,
+    error::{Failure, Problem},
+    parameters, request,
+};
+use crate::app::{self, App, builds::Origin, page::Page};
+
+/// The resource.
+#[derive(Debug, Clone)]
+pub struct BuildRoutes {
+    app: Arc<App>,
+}
+
+impl BuildRoutes {
+    /// The resource over the use cases.
+    pub fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+/// A page of builds.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct BuildList {
+    /// Newest first, without logs.
+    pub items: Vec<Build>,
+    /// Pass it as `cursor` for the next page; absent on the last one.
+    pub next_cursor: Option<String>,
+}
+
+/// What is wrong with a submission, or what it would do.
+#[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct Validation {
+    /// Whether it would be accepted.
+    pub valid: bool,
+    /// Everything that is wrong with it.
+    pub problems: Vec<Problem>,
+    /// What it would do, when it is valid.
+    pub steps: Option<Vec<PlannedStep>>,
+}
+
+/// A step as it is understood.
+#[derive(Debug, Object)]
+pub struct PlannedStep {
+    /// Its number in log records and reasons.
+    #[oai(validator(minimum(value = "1")))]
+    pub step: u32,
+    /// The step as one line.
+    pub cmd: String,
+}
+
+/// The answer to a submission.
+#[derive(Debug, ApiResponse)]
+pub enum Created {
+    /// The build, stored and queued.
+    #[oai(status = 201)]
+    Build(
+        Json<Build>,
+        /// Where the build is.
+        #[oai(header = "Location")]
+        String,
+    ),
+}
+
+#[OpenApi(prefix_path = "/v1/admin/builds", tag = "Tag::Builds")]
+impl BuildRoutes {
+    /// Submit a build
+    ///
+    /// Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
+    /// follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
+    /// without making a second build.
+    #[oai(path = "/", method = "post", operation_id = "build_create")]
+    async fn create(
+        &self,
+        request: &Request,
+        caller: Allowed<Builds>,
+        /// Any text of your own, at most 255 printable characters; a UUID is usual.
+        #[oai(name = "Idempotency-Key", validator(pattern = "^[\\x21-\\x7e]{1,255}$"))]
+        idempotency_key: Header<Option<String>>,
+        body: Submitted<BuildCreate>,
+    ) -> Result<Created, Failure> {
+        let (draft, problems) = read(body);
+        let origin = Origin {
+            caller: caller.into_caller(),
+            idempotency_key: idempotency_key.0,
+            trace: request::trace(request),
+        };
+        let build = Build::whole(self.app.build_create(draft, problems, origin).await?)?;
+        let location = build.links.itself.clone();
+        Ok(Created::Build(Json(build), location))
+    }
+
+    /// Check a submission without storing it
+    ///
+    /// Takes the body of a build and lists everything that is wrong with it, or the steps as they are
+    /// understood.
+    #[oai(path = "/validate", method = "post", operation_id = "build_validate")]
+    async fn validate(
+        &self,
+        _caller: Allowed<Reads>,
+        body: Submitted<BuildCreate>,
+    ) -> Result<Json<Validation>, Failure> {
+        let (draft, problems) = read(body);
+        let found = match self.app.build_validate(draft, problems).await? {
+            Ok(plan) => {
+                let steps = plan.steps.into_iter();
+                let steps = steps.map(|step| PlannedStep { step: step.number, cmd: step.cmd });
+                Validation { valid: true, problems: Vec::new(), steps: Some(steps.collect()) }
+            }
+            Err(problems) => Validation {
+                valid: false,
+                problems: problems.into_iter().map(Into::into).collect(),
+                steps: None,
+            },
+        };
+        Ok(Json(found))
+    }
+
+    /// List builds
+    ///
+    /// Newest first. A key of scope `build` sees its own.
+    #[oai(path = "/", method = "get", operation_id = "build_list")]
+    async fn list(
+        &self,
+        caller: Allowed<Reads>,
+        /// Only builds in this state.
+        status: Query<Option<BuildStatus>>,
+        /// Only builds of this name.
+        #[oai(validator(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"))]
+        name: Query<Option<String>>,
+        /// `next_cursor` of the page before.
+        #[oai(validator(max_length = 64))]
+        cursor: Query<Option<String>>,
+        /// Builds of a page.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")), default = "limit_default")]
+        limit: Query<u32>,
+    ) -> Result<Json<BuildList>, Failure> {
+        let status = status.0.map(Into::into);
+        let cursor = cursor.0.as_deref();
+        let Page { items, next } =
+            self.app.build_list(&caller, status, name.0, cursor, limit.0).await?;
+        let items = items.into_iter().map(Build::brief).collect::<Result<_, _>>()?;
+        Ok(Json(BuildList { items, next_cursor: next }))
+    }
+
+    /// Get a build
+    ///
+    /// With what each step did so far. A build that another key of scope `build` asked for is not found.
+    #[oai(path = "/:id", method = "get", operation_id = "build_get")]
+    async fn get(
+        &self,
+        caller: Allowed<Reads>,
+        /// The build.
+        #[oai(validator(pattern = "^bld_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
+        id: Path<String>,
+    ) -> Result<Json<Build>, Failure> {
+        let found = self.app.build_get(&caller, parameters::id(&id.0)?).await?;
+        Ok(Json(Build::whole(found)?))
+    }
+}
+
+fn limit_default() -> u32 {
+    app::page::LIMIT_DEFAULT
+}
+
+/// The recipe crate tells more of a broken step than its schema does.
+fn read(body: Submitted<BuildCreate>) -> (app::builds::Draft, Vec<app::Problem>) {
+    let mut problems = body.problems;
+    problems.retain(|problem| !problem.field.starts_with("recipe["));
+    let draft = submission::draft(&body.value, &problems);
+    (draft, problems)
+}

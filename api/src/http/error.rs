@@ -1,0 +1,196 @@
+//! The one shape of every error answer, and how the inner errors become it.
+//!
+//! Nothing inside is told outside: a 5xx carries the general sentence of its code, and its cause goes to
+//! the log, once, here.
+
+use ovenbird_kit::telemetry;
+use poem::{IntoResponse, Response, http::header};
+use poem_openapi::{
+    ApiResponse, Object,
+    payload::{Json, Payload},
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::{ToJSON, Type},
+};
+
+use super::code::Code;
+use crate::app;
+
+/// Every error answer.
+#[derive(Debug, Clone, Object)]
+pub struct Error {
+    /// What went wrong.
+    pub error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, Object)]
+pub struct ErrorBody {
+    /// A stable word to match on.
+    #[oai(validator(pattern = "^[a-z_]+$"))]
+    pub code: String,
+    /// A sentence for people; it may change.
+    pub message: String,
+    /// Everything that is wrong with the request, where it is the request's fault; otherwise empty.
+    pub details: Vec<Problem>,
+}
+
+/// One thing that is wrong with the request.
+#[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct Problem {
+    /// Where: a field of the body as a path (`name`, `recipe[2].timeout`) or a parameter's name.
+    pub field: String,
+    /// A stable word.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The line, from 1, in a recipe or a healthcheck. In a list of steps each element counts its own lines.
+    #[oai(validator(minimum(value = "1")))]
+    pub line: Option<u32>,
+    /// The column in that line, in characters from 1.
+    #[oai(validator(minimum(value = "1")))]
+    pub column: Option<u32>,
+}
+
+impl From<app::Problem> for Problem {
+    fn from(problem: app::Problem) -> Self {
+        Self {
+            field: problem.field,
+            code: problem.code.into_owned(),
+            message: problem.message,
+            hint: problem.hint,
+            line: problem.line,
+            column: problem.column,
+        }
+    }
+}
+
+/// An error answer on its way out.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    message: String,
+    details: Vec<Problem>,
+}
+
+impl Failure {
+    /// A failure with the general sentence of its code.
+    pub fn new(code: Code) -> Self {
+        Self::with_message(code, code.meaning())
+    }
+
+    /// A failure with a sentence of its own.
+    pub fn with_message(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Vec::new() }
+    }
+
+    /// A failure that lists what is wrong.
+    pub fn with_problems(code: Code, problems: Vec<app::Problem>) -> Self {
+        let message = match problems.as_slice() {
+            [only] => format!("{}: {}", only.field, only.message),
+            more => format!("{} things are wrong; see details", more.len()),
+        };
+        Self { code, message, details: problems.into_iter().map(Into::into).collect() }
+    }
+
+    /// The body, as it is sent.
+    pub fn body(&self) -> Error {
+        Error {
+            error: ErrorBody {
+                code: self.code.as_str().to_owned(),
+                message: self.message.clone(),
+                details: self.details.clone(),
+            },
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let response = Response::builder()
+            .status(self.code.status())
+            .content_type("application/json")
+            .body(self.body().to_json_string());
+        match self.code {
+            Code::Unauthorized => {
+                response.with_header(header::WWW_AUTHENTICATE, "Bearer").into_response()
+            }
+            Code::Unavailable | Code::TooManyStreams => {
+                response.with_header(header::RETRY_AFTER, "2").into_response()
+            }
+            _ => response,
+        }
+    }
+}
+
+impl From<Failure> for poem::Error {
+    fn from(failure: Failure) -> Self {
+        Self::from_response(failure.into_response())
+    }
+}
+
+/// The statuses that are described on every operation; `spec` takes off those that an operation cannot
+/// answer.
+const DESCRIBED: &[(u16, &str)] = &[
+    (400, "A parameter or the body has the wrong form."),
+    (401, "No valid API key was sent."),
+    (403, "The API key lacks the scope."),
+    (404, "There is no such thing, or the API key may not see it."),
+    (408, "The body did not arrive in time."),
+    (409, "The Idempotency-Key was used before with another body."),
+    (413, "The body is over the limit."),
+    (415, "The body is not JSON."),
+    (422, "Something in the body is not accepted; all of it is listed."),
+    (429, "Too many requests; try again later."),
+    (500, "A fault of Ovenbird."),
+    (503, "A service that Ovenbird needs did not answer; try again."),
+];
+
+impl ApiResponse for Failure {
+    fn meta() -> MetaResponses {
+        let responses = DESCRIBED
+            .iter()
+            .map(|&(status, description)| MetaResponse {
+                description,
+                status: Some(status),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: <Json<Error> as Payload>::CONTENT_TYPE,
+                    schema: Error::schema_ref(),
+                }],
+                headers: Vec::new(),
+            })
+            .collect();
+        MetaResponses { responses }
+    }
+
+    fn register(registry: &mut Registry) {
+        Error::register(registry);
+    }
+}
+
+impl From<app::Error> for Failure {
+    fn from(error: app::Error) -> Self {
+        match error {
+            app::Error::Invalid(problems) => Self::with_problems(Code::Invalid, problems),
+            app::Error::Parameter(problem) => {
+                Self::with_problems(Code::InvalidParameter, vec![problem])
+            }
+            app::Error::NotFound(what) => {
+                Self::with_message(Code::NotFound, format!("{what} does not exist"))
+            }
+            app::Error::IdempotencyConflict => Self::new(Code::IdempotencyConflict),
+            app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
+            app::Error::Unavailable { .. } => {
+                tracing::warn!(error = telemetry::chain(&error), "a service did not answer");
+                Self::new(Code::Unavailable)
+            }
+            app::Error::Internal { .. } => {
+                tracing::error!(error = telemetry::chain(&error), "request failed");
+                Self::new(Code::Internal)
+            }
+        }
+    }
+}

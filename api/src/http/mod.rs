@@ -1,0 +1,93 @@
+//! The REST API: one file or folder per resource, and what all of them share. Handlers translate and call
+//! a use case; none touches Postgres, NATS or Redis.
+
+pub mod auth;
+pub mod body;
+pub mod builds;
+pub mod code;
+mod docs;
+pub mod error;
+pub mod health;
+pub mod logs;
+pub mod parameters;
+pub mod request;
+pub mod schema;
+mod shape;
+pub mod spec;
+pub mod templates;
+
+use std::sync::Arc;
+
+use poem::{
+    Endpoint, EndpointExt as _, Response, Route,
+    middleware::{AddData, CatchPanic},
+};
+use poem_openapi::{ContactObject, LicenseObject, OpenApiService, Tags};
+
+use crate::{app::App, config};
+
+/// Groups of operations in the documentation.
+#[derive(Debug, Clone, Copy, Tags)]
+pub enum Tag {
+    /// Recipes on their way to templates, and their logs.
+    Builds,
+    /// What sandboxes start from.
+    Templates,
+    /// For whoever runs Ovenbird.
+    Health,
+}
+
+const DESCRIPTION: &str = "\
+Ovenbird bakes recipes into microVM templates.
+
+Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks \
+needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+
+Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
+lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
+
+Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
+
+type Routes =
+    (builds::BuildRoutes, logs::LogRoutes, templates::TemplateRoutes, health::HealthRoutes);
+
+/// The API over the use cases.
+pub fn service(
+    app: &Arc<App>,
+    http: &config::Http,
+    logs: &config::Logs,
+) -> OpenApiService<Routes, ()> {
+    let routes = (
+        builds::BuildRoutes::new(Arc::clone(app)),
+        logs::LogRoutes::new(Arc::clone(app), logs.clone()),
+        templates::TemplateRoutes::new(Arc::clone(app)),
+        health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
+    );
+    OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))
+        .description(DESCRIPTION)
+        .license(
+            LicenseObject::new("Apache-2.0").url("https://www.apache.org/licenses/LICENSE-2.0"),
+        )
+        .contact(ContactObject::new().name("Ovenbird"))
+        .server("/")
+}
+
+/// Everything that is served: the API, its documentation, and the layers around them.
+///
+/// # Errors
+/// As [`spec::document`].
+pub fn endpoint(
+    app: &Arc<App>,
+    http: &config::Http,
+    logs: &config::Logs,
+) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
+    let service = service(app, http, logs);
+    let docs = docs::routes(&service)?;
+    Ok(Route::new()
+        .nest_no_strip("/openapi.json", docs)
+        .nest_no_strip("/", service)
+        .with(AddData::new(Arc::clone(app)))
+        .with(AddData::new(Arc::new(http.clone())))
+        .with(CatchPanic::new().with_handler(shape::panicked))
+        .with(request::Observe))
+}

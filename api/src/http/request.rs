@@ -1,0 +1,136 @@
+//! One span and one log line per request, a request id in every answer, and the caller's trace context.
+
+use std::time::Instant;
+
+use poem::{Endpoint, IntoResponse as _, Middleware, Request, Response, http::HeaderValue};
+use rand::RngCore as _;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use super::shape;
+
+const REQUEST_ID: &str = "x-request-id";
+const TRACEPARENT: &str = "traceparent";
+/// Longest request id that is taken over from the client.
+const REQUEST_ID_MAX: usize = 64;
+
+/// W3C trace context of a request.
+#[derive(Debug, Clone)]
+struct Trace(String);
+
+/// The `traceparent` under which the request's work goes on elsewhere.
+pub fn trace(request: &Request) -> String {
+    request.data::<Trace>().map(|trace| trace.0.clone()).unwrap_or_default()
+}
+
+/// The outermost layer.
+#[derive(Debug, Clone, Copy)]
+pub struct Observe;
+
+impl<E: Endpoint> Middleware<E> for Observe {
+    type Output = Observed<E>;
+
+    fn transform(&self, inner: E) -> Observed<E> {
+        Observed { inner }
+    }
+}
+
+/// An endpoint whose requests are observed and whose errors have the one shape.
+#[derive(Debug)]
+pub struct Observed<E> {
+    inner: E,
+}
+
+impl<E: Endpoint> Endpoint for Observed<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> poem::Result<Response> {
+        let started = Instant::now();
+        let id = request_id(&request);
+        let trace = traceparent(&request);
+        let span = tracing::info_span!(
+            "request",
+            request.id = id,
+            trace.id = trace.split('-').nth(1),
+            http.method = %request.method(),
+            // Never the query: it is the client's, and long.
+            http.path = request.uri().path(),
+            key.id = tracing::field::Empty,
+        );
+        request.extensions_mut().insert(Trace(trace));
+        let answer = async {
+            let mut response = match self.inner.call(request).await {
+                Ok(response) => response.into_response(),
+                Err(error) => shape::error(error).await,
+            };
+            let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let status = response.status().as_u16();
+            tracing::info!(http.status = status, elapsed_ms, "request answered");
+            if let Ok(value) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert(REQUEST_ID, value);
+            }
+            response
+        };
+        Ok(answer.instrument(span).await)
+    }
+}
+
+/// The client's own id when it is harmless in a log line, else a new one.
+fn request_id(request: &Request) -> String {
+    let harmless = |text: &&str| {
+        (1..=REQUEST_ID_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    given.filter(harmless).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The client's trace context when it is valid, else the beginning of a new trace.
+fn traceparent(request: &Request) -> String {
+    let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    if let Some(given) = given.filter(|given| is_traceparent(given)) {
+        return given.to_owned();
+    }
+    let mut span = [0; 8];
+    rand::rng().fill_bytes(&mut span);
+    format!("00-{}-{}-01", Uuid::new_v4().simple(), hex::encode(span))
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
+    match parts.as_slice() {
+        ["00", trace, span, flags] => {
+            hex(trace, 32) && not_zero(trace) && hex(span, 16) && not_zero(span) && hex(flags, 2)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_context_is_taken_over_only_when_it_is_valid() {
+        let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let request = |value: &str| Request::builder().header(TRACEPARENT, value).finish();
+        assert_eq!(traceparent(&request(valid)), valid);
+        for broken in ["", "00-0-0-01", &valid.replace('4', "Z"), &valid.replace("00-", "01-")] {
+            let made = traceparent(&request(broken));
+            assert!(is_traceparent(&made) && made != broken, "{made}");
+        }
+    }
+
+    #[test]
+    fn request_id_of_the_client_is_taken_over_only_when_it_is_harmless() {
+        let request = |value: &str| Request::builder().header(REQUEST_ID, value).finish();
+        assert_eq!(request_id(&request("abc-1.2_3")), "abc-1.2_3");
+        for harmful in ["", "a b", "a\u{7f}", &"a".repeat(65)] {
+            assert_eq!(request_id(&request(harmful)).len(), 36);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The published OpenAPI document: what poem-openapi derives from the code, corrected where it says
+//! less or other than what is answered.
+
+use poem_openapi::{OpenApi, OpenApiService, Webhook};
+use serde_json::{Map, Value, json};
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+/// Statuses that only an operation with a body answers.
+const BODY_ONLY: [&str; 5] = ["408", "409", "413", "415", "422"];
+
+/// The document.
+///
+/// # Errors
+/// When the derived document is no JSON, which the tests rule out.
+pub fn document<T: OpenApi, W: Webhook>(
+    service: &OpenApiService<T, W>,
+) -> serde_json::Result<Value> {
+    let mut document: Value = serde_json::from_str(&service.spec())?;
+    plain_content_types(&mut document);
+    whole_numbers(&mut document);
+    let mut bodies = Vec::new();
+    for (path, operation) in operations(&mut document) {
+        possible_statuses(&path, operation);
+        if operation.get("security").is_none() {
+            operation.insert("security".into(), json!([]));
+        }
+        if let Some(reference) = operation
+            .get("requestBody")
+            .and_then(|body| body.pointer("/content/application~1json/schema/$ref"))
+            .and_then(Value::as_str)
+        {
+            bodies.push(reference.to_owned());
+        }
+    }
+    for body in bodies {
+        close(&mut document, &body);
+    }
+    Ok(document)
+}
+
+/// The document as it is checked in and served.
+///
+/// # Errors
+/// As [`document`].
+pub fn text<T: OpenApi, W: Webhook>(service: &OpenApiService<T, W>) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(&document(service)?)?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Every operation with its path.
+fn operations(document: &mut Value) -> impl Iterator<Item = (String, &mut Map<String, Value>)> {
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    paths.into_iter().flatten().flat_map(|(path, item)| {
+        let methods = item.as_object_mut().into_iter().flatten();
+        methods.filter_map(|(method, operation)| {
+            let known = METHODS.contains(&method.as_str());
+            let operation = operation.as_object_mut().filter(|_| known)?;
+            Some((path.clone(), operation))
+        })
+    })
+}
+
+/// `application/json; charset=utf-8` is no key that generators look for.
+fn plain_content_types(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(content) = fields.remove("application/json; charset=utf-8") {
+                fields.insert("application/json".into(), content);
+            }
+            fields.values_mut().for_each(plain_content_types);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_content_types),
+        _ => {}
+    }
+}
+
+/// Bounds are floats there, which is odd for whole numbers and too much for some generators.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|it| number.is_f64() && it.fract() == 0.0) {
+                // Far below where the conversion would lose anything.
+                *value = json!(whole as i64);
+            }
+        }
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// Every operation describes every error; this takes off those that cannot be.
+fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
+    let has_body = operation.contains_key("requestBody");
+    let takes = |parameter: &str| {
+        operation.get("parameters").and_then(Value::as_array).is_some_and(|parameters| {
+            parameters.iter().any(|it| it["name"].as_str() == Some(parameter))
+        })
+    };
+    let has_parameters = operation.contains_key("parameters");
+    let repeats = takes("Idempotency-Key");
+    // A validation tells what is wrong in its answer.
+    let validates = path.ends_with("/validate");
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
+        return;
+    };
+    responses.retain(|status, _| match status.as_str() {
+        "409" => repeats,
+        "422" => has_body && !validates,
+        status if BODY_ONLY.contains(&status) => has_body,
+        "400" => has_body || has_parameters,
+        "404" => path.contains('{'),
+        "429" => path.ends_with("/stream"),
+        _ => true,
+    });
+}
+
+/// Marks an object, and the objects in it, as ones that refuse unknown fields. The server does so for
+/// every body.
+fn close(document: &mut Value, reference: &str) {
+    let Some(pointer) = reference.strip_prefix('#') else { return };
+    let Some(schema) = document.pointer_mut(pointer).and_then(Value::as_object_mut) else { return };
+    if schema.get("type") == Some(&json!("object")) {
+        if schema.contains_key("additionalProperties") {
+            return;
+        }
+        schema.insert("additionalProperties".into(), json!(false));
+    }
+    let inner: Vec<String> = references(&Value::Object(schema.clone()));
+    for reference in inner {
+        close(document, &reference);
+    }
+}
+
+fn references(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(name, value)| match (name.as_str(), value.as_str()) {
+                ("$ref", Some(reference)) => vec![reference.to_owned()],
+                _ => references(value),
+            })
+            .collect(),
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}

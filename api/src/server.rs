@@ -1,0 +1,128 @@
+//! The process: its services are connected to, its routes served until it is told to stop.
+//!
+//! It starts without Postgres, NATS or Redis being there; `/readyz` says so until they are.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ovenbird_contract::{nats::Names, redis::Keys};
+use ovenbird_db::Store;
+use poem::Server;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{App, logs, queue},
+    config::Config,
+    http,
+    listener::Bounded,
+};
+
+/// The process cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: check `listen`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// `database_url` cannot be read.
+    #[error("Postgres: check `database_url`")]
+    Database(#[from] ovenbird_db::Error),
+    /// `redis_url` cannot be read.
+    #[error("Redis: check `redis_url`")]
+    Redis(#[from] queue::Error),
+    /// `nats_url` cannot be read.
+    #[error("NATS: check `nats_url`")]
+    Nats(#[from] async_nats::ConnectError),
+    /// The API's own description is broken.
+    #[error("the OpenAPI document cannot be made")]
+    Spec(#[from] serde_json::Error),
+    /// The server broke.
+    #[error("the server broke")]
+    Serve(#[source] std::io::Error),
+}
+
+/// A process that listens and is ready to run.
+#[derive(Debug)]
+pub struct Service {
+    config: Config,
+    app: Arc<App>,
+    listener: TcpListener,
+    stopping: CancellationToken,
+}
+
+impl Service {
+    /// Connects and listens. Log streams end as soon as `stopping` is cancelled, other requests may end.
+    ///
+    /// # Errors
+    /// A URL that cannot be read, an address that cannot be listened on.
+    pub async fn bind(config: Config, stopping: CancellationToken) -> Result<Self, Error> {
+        let app = connect(&config, stopping.clone()).await?;
+        let address = config.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        Ok(Self { config, app, listener, stopping })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> Result<SocketAddr, Error> {
+        self.listener.local_addr().map_err(Error::Serve)
+    }
+
+    /// The use cases.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Serves until it is told to stop, and then until the requests in flight have ended.
+    ///
+    /// # Errors
+    /// When the server breaks.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { config, app, listener, stopping } = self;
+        let endpoint = http::endpoint(&app, &config.http, &config.logs)?;
+        let acceptor =
+            Bounded::new(listener, config.logs.slow_client_timeout).map_err(Error::Serve)?;
+        Server::new_with_acceptor(acceptor)
+            .name("ovenbird-api")
+            .idle_timeout(config.http.idle_timeout)
+            .run_with_graceful_shutdown(
+                endpoint,
+                stopping.cancelled_owned(),
+                Some(config.http.shutdown_timeout),
+            )
+            .await
+            .map_err(Error::Serve)
+    }
+}
+
+/// The use cases over the configured services.
+///
+/// # Errors
+/// A URL that cannot be read.
+pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc<App>, Error> {
+    let store = store(config).await?;
+    let queue = queue::Queue::new(config.redis_url.expose(), &Keys::new(&config.prefix))?;
+    let names = Names::new(&config.prefix);
+    let url = config.nats_url.expose();
+    let logs =
+        logs::Reader::connect(url, names, store.clone(), config.logs.clone(), stopping).await?;
+    Ok(Arc::new(App::new(store, queue, logs, config.bounds)))
+}
+
+/// The configured Postgres.
+///
+/// # Errors
+/// A URL that cannot be read.
+pub async fn store(config: &Config) -> Result<Store, ovenbird_db::Error> {
+    let url = config.database_url.expose();
+    let pool = ovenbird_db::connect(url, config.database_connections, "ovenbird-api").await?;
+    Ok(Store::new(pool))
+}
