@@ -82,10 +82,24 @@ impl Host {
     /// # Errors
     /// Those of the agent; a command that ends with another code than 0 is none.
     pub async fn exec(&self, sandbox: &str, script: &str) -> anyhow::Result<ExecResponse> {
+        self.exec_within(sandbox, script, 0).await
+    }
+
+    /// As [`Host::exec`], for at most `seconds`; 0 means the agent's default.
+    ///
+    /// # Errors
+    /// Those of the agent: DEADLINE_EXCEEDED when the time was over.
+    pub async fn exec_within(
+        &self,
+        sandbox: &str,
+        script: &str,
+        seconds: i32,
+    ) -> anyhow::Result<ExecResponse> {
         let request = ExecRequest {
             sandbox_id: sandbox.into(),
             cmd: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
+            timeout_sec: seconds,
             ..Default::default()
         };
         Ok(self.client.clone().exec(request).await?.into_inner())

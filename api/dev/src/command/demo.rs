@@ -28,7 +28,7 @@ fn image_build() -> Value {
         "recipe": [
             "ENV GREETING=\"hello from an image\"",
             "WORKDIR /srv/app",
-            "RUN for n in 1 2 3 4 5; do echo \"line $$n of 5\"; sleep 0.2; done",
+            "RUN for n in 1 2 3 4 5; do echo \"line $n of 5\"; sleep 0.2; done",
             "RUN echo \"$GREETING\" > greeting.txt && cat greeting.txt",
         ],
     })

@@ -1,0 +1,9 @@
+//! What holds for the whole workspace: who may depend on whom, and the whole way of a build on real microVMs.
+
+#![allow(clippy::unwrap_used)]
+
+mod failures;
+mod logs;
+mod platform;
+mod rules;
+mod templates;

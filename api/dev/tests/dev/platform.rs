@@ -1,0 +1,54 @@
+//! A platform for one test, from the programs that `cargo dev test` has built.
+
+use std::path::PathBuf;
+
+use ovenbird_dev::{
+    api::Api,
+    cache::{Artifacts, Cache},
+    host::Host,
+    platform::{Options, Platform},
+    progress::Ui,
+};
+
+/// A platform with a client of its API and of its only agent.
+pub(crate) struct Stage {
+    ui: Ui,
+    platform: Platform,
+    pub(crate) api: Api,
+    pub(crate) host: Host,
+    pub(crate) nats: String,
+}
+
+impl Stage {
+    pub(crate) async fn set() -> Self {
+        let ui = Ui::new();
+        let artifacts = Artifacts::locate(&Cache::open().unwrap()).unwrap();
+        let options = Options { kind: "test", runners: 2, slots: 1, agents: 1, durable: false };
+        let mut platform = Platform::start(&ui, &artifacts, options).await.unwrap();
+        let record = platform.record();
+        let (api, host) =
+            (platform.api().unwrap(), Host::connect(&record.agents[0]).await.unwrap());
+        Self { ui, platform, api, host, nats: record.nats }
+    }
+
+    /// Ends everything; nothing may be left, of the build's microVMs in particular.
+    pub(crate) async fn strike(self) {
+        let left = self.host.sandboxes().await.unwrap();
+        assert!(left.is_empty(), "sandboxes are left: {left:?}");
+        let folder = self.platform.path().to_owned();
+        self.platform.stop(&self.ui).await.unwrap();
+        assert!(!folder.exists());
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&*folder.to_string_lossy()), "{mounts}");
+        assert_eq!(working_in(&folder), Vec::<PathBuf>::new());
+    }
+}
+
+/// Processes that still work in a folder that is gone.
+fn working_in(folder: &std::path::Path) -> Vec<PathBuf> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let inside = |process: &PathBuf| {
+        std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder))
+    };
+    processes.filter(inside).collect()
+}
