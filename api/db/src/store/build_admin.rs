@@ -101,15 +101,6 @@ pub struct After {
     pub id: Uuid,
 }
 
-/// A run of log records.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LogRun {
-    /// Consecutive records.
-    pub records: Vec<Record>,
-    /// Stream sequence of the message that held the last one.
-    pub stream_seq: u64,
-}
-
 impl Store {
     /// Stores a build as queued, unless its requester used the same idempotency key before.
     ///
@@ -215,7 +206,8 @@ impl Store {
         Ok(select.all(&self.db).await?)
     }
 
-    /// The stored runs of a build's log that end at `from_seq` or after it, at most `limit`, in order.
+    /// The stored runs of a build's log that end at `from_seq` or after it, at most `limit`, in order. A
+    /// run may be missing between two others, for as long as another ledger takes to store it.
     ///
     /// # Errors
     /// [`Error::Database`]; [`Error::Chunk`] when a run cannot be unpacked.
@@ -224,7 +216,7 @@ impl Store {
         id: BuildId,
         from_seq: u64,
         limit: u64,
-    ) -> Result<Vec<LogRun>, Error> {
+    ) -> Result<Vec<Vec<Record>>, Error> {
         use build_log_chunk::Column;
         let from = i64::try_from(from_seq).unwrap_or(i64::MAX);
         let rows = build_log_chunk::Entity::find()
@@ -234,26 +226,21 @@ impl Store {
             .limit(limit)
             .all(&self.db)
             .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LogRun {
-                    records: chunk::decode(&row.records)?,
-                    stream_seq: row.stream_seq.unsigned_abs(),
-                })
-            })
-            .collect()
+        rows.into_iter().map(|row| Ok(chunk::decode(&row.records)?)).collect()
     }
 
-    /// The stream sequence up to which a build's log is stored; 0 when nothing is.
+    /// The stream sequence of the last stored run that ends before `seq`; 0 when there is none. What is
+    /// not stored from `seq` on comes later in the stream.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn build_log_stored(&self, id: BuildId) -> Result<u64, Error> {
+    pub async fn build_log_stored(&self, id: BuildId, seq: u64) -> Result<u64, Error> {
         use build_log_chunk::Column;
         let last: Option<i64> = build_log_chunk::Entity::find()
             .select_only()
             .column(Column::StreamSeq)
             .filter(Column::BuildId.eq(id.uuid()))
+            .filter(Column::LastSeq.lt(i64::try_from(seq).unwrap_or(i64::MAX)))
             .order_by_desc(Column::FirstSeq)
             .limit(1)
             .into_tuple()

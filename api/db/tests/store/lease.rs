@@ -1,0 +1,78 @@
+//! What keeps and ends a lease.
+
+use ovenbird_contract::{build::Status, id::RunnerId};
+use ovenbird_db::store::lease::{Holder, Refused};
+
+use crate::world::{LEASE, World};
+
+#[tokio::test]
+async fn only_the_holder_renews() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    assert!(!world.store.build_renew(&holder, LEASE).await.unwrap().unwrap());
+    let other = Holder { runner: RunnerId::new(), ..holder.clone() };
+    let refused = world.store.build_renew(&other, LEASE).await.unwrap();
+    assert_eq!(refused, Err(Refused::Stale { attempt: 1 }));
+}
+
+#[tokio::test]
+async fn lease_that_ran_out_is_not_renewed() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    world.lease_runs_out(holder.build).await;
+    assert!(world.store.build_renew(&holder, LEASE).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn stale_attempt_neither_renews_nor_releases() {
+    let world = World::with_host(4).await;
+    let stale = world.running("web").await;
+    world.store.build_release(&stale).await.unwrap().unwrap();
+    world.claim(stale.build, 2, RunnerId::new()).await.unwrap();
+    let refused = Err(Refused::Stale { attempt: 2 });
+    assert_eq!(world.store.build_renew(&stale, LEASE).await.unwrap().map(drop), refused);
+    assert_eq!(world.store.build_release(&stale).await.unwrap(), refused);
+    assert_eq!(world.status(stale.build).await, Status::Running);
+}
+
+#[tokio::test]
+async fn renew_of_a_build_that_is_being_cancelled_says_so() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    world.cancel(holder.build).await;
+    assert!(world.store.build_renew(&holder, LEASE).await.unwrap().unwrap());
+    let refused = world.store.build_release(&holder).await.unwrap();
+    assert_eq!(refused, Err(Refused::WrongStatus(Status::Cancelling)));
+}
+
+#[tokio::test]
+async fn release_may_be_repeated_and_is_no_lost_attempt() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    for _ in 0..2 {
+        world.store.build_release(&holder).await.unwrap().unwrap();
+    }
+    let row = world.row(holder.build).await;
+    assert_eq!((row.status.as_str(), row.lost_attempts, row.attempt), ("queued", 0, 1));
+}
+
+#[tokio::test]
+async fn expired_lease_requeues_then_fails_as_lost() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    for attempt in 1..=3 {
+        world.claim(build, attempt, RunnerId::new()).await.unwrap();
+        assert!(world.store.build_expire(3, 10).await.unwrap().is_empty());
+        world.lease_runs_out(build).await;
+        let expired = world.store.build_expire(3, 10).await.unwrap();
+        let status = if attempt < 3 { Status::Queued } else { Status::Failed };
+        assert_eq!(
+            (expired[0].build, expired[0].attempt, expired[0].status),
+            (build, attempt, status)
+        );
+        assert!(world.store.build_expire(3, 10).await.unwrap().is_empty());
+    }
+    let row = world.row(build).await;
+    assert_eq!(row.reason.unwrap()["code"], "lost");
+    assert!(row.completed_at.is_some());
+}

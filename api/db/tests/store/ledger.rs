@@ -1,0 +1,139 @@
+//! What the ledger writes stays right whatever the order and however often.
+
+use chrono::{DateTime, Utc};
+use ovenbird_contract::{
+    build::Status,
+    id::{BuildId, SandboxId},
+    log::{LineRecord, Record, Stream},
+    step::{Phase, StepLog},
+};
+use ovenbird_db::store::ledger::{LogBatch, Progress};
+
+use crate::world::World;
+
+fn line(seq: u64) -> Record {
+    Record::Line(LineRecord {
+        seq,
+        ts: DateTime::<Utc>::UNIX_EPOCH,
+        attempt: 1,
+        step: 1,
+        stream: Stream::Stdout,
+        text: format!("line {seq}"),
+        cont: false,
+        data: None,
+    })
+}
+
+fn batch(build: BuildId, stream_seq: u64, seqs: std::ops::RangeInclusive<u64>) -> LogBatch {
+    LogBatch { build, stream_seq, records: seqs.map(line).collect() }
+}
+
+async fn logged(world: &World, build: BuildId) -> Vec<u64> {
+    let runs = world.store.build_log_runs(build, 1, 100).await.unwrap();
+    runs.iter().flat_map(|run| run.records.iter().map(Record::seq)).collect()
+}
+
+fn step(step: u32, stdout: &str) -> StepLog {
+    StepLog {
+        step,
+        phase: Phase::Step,
+        cmd: format!("RUN {step}"),
+        stdout: stdout.into(),
+        stderr: String::new(),
+        exit: Some(0),
+        ok: true,
+        elapsed_ms: 1,
+        cached: false,
+        truncated: None,
+    }
+}
+
+fn progress(build: BuildId, attempt: u32, steps: Vec<StepLog>, stream_seq: u64) -> Progress {
+    let current_step = steps.iter().map(|step| step.step).max().unwrap_or(0);
+    Progress { build, attempt, steps, current_step, sandbox: None, stream_seq }
+}
+
+#[tokio::test]
+async fn log_messages_are_stored_once_in_any_order_and_grouping() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    let (one, two, three) =
+        (batch(build, 1, 1..=3), batch(build, 2, 4..=6), batch(build, 3, 7..=9));
+    let rounds: [&[&LogBatch]; 6] =
+        [&[&three], &[&one, &two], &[&two, &three], &[&one, &two, &three], &[&two], &[&one]];
+    for round in rounds {
+        let batches: Vec<LogBatch> = round.iter().map(|one| (*one).clone()).collect();
+        world.store.build_log_store(&batches).await.unwrap();
+    }
+    assert_eq!(logged(&world, build).await, (1..=9).collect::<Vec<_>>());
+    let runs = world.store.build_log_runs(build, 5, 100).await.unwrap();
+    assert_eq!(runs.iter().map(|run| run.stream_seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(world.row(build).await.log_seq, 9);
+}
+
+#[tokio::test]
+async fn long_runs_are_split_and_read_back_whole() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    world.store.build_log_store(&[batch(build, 1, 1..=2_500)]).await.unwrap();
+    assert_eq!(logged(&world, build).await.len(), 2_500);
+    assert_eq!(world.store.build_log_runs(build, 1, 100).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn terminal_record_marks_the_log_as_ended() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    let end = Record::end(2, Status::Succeeded);
+    let batch = LogBatch { build, stream_seq: 4, records: vec![line(1), end] };
+    world.store.build_log_store(&[batch]).await.unwrap();
+    let row = world.row(build).await;
+    assert_eq!((row.log_end_written, row.log_seq), (true, 2));
+}
+
+#[tokio::test]
+async fn log_of_an_unknown_build_does_not_hold_up_the_others() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    let batches = [batch(BuildId::new(), 1, 1..=1), batch(build, 2, 1..=1)];
+    world.store.build_log_store(&batches).await.unwrap();
+    assert_eq!(logged(&world, build).await, [1]);
+}
+
+#[tokio::test]
+async fn step_is_kept_once_and_replay_changes_nothing() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    let first = progress(holder.build, 1, vec![step(1, "one")], 3);
+    let second = progress(holder.build, 1, vec![step(2, "two\0")], 5);
+    for progress in [&second, &first, &second, &first] {
+        world.store.build_progress(std::slice::from_ref(progress)).await.unwrap();
+    }
+    let row = world.row(holder.build).await;
+    let steps: Vec<StepLog> = serde_json::from_value(row.logs).unwrap();
+    assert_eq!(steps, [step(1, "one"), step(2, "two\u{fffd}")]);
+    assert_eq!((row.current_step, row.event_stream_seq), (2, 5));
+    assert!(world.store.build_events_applied(&holder, 5).await.unwrap());
+    assert!(!world.store.build_events_applied(&holder, 6).await.unwrap());
+}
+
+#[tokio::test]
+async fn event_of_another_attempt_changes_nothing() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    world.store.build_progress(&[progress(holder.build, 2, vec![step(1, "x")], 3)]).await.unwrap();
+    world.store.build_progress(&[progress(holder.build, 0, vec![step(1, "x")], 3)]).await.unwrap();
+    assert_eq!(world.row(holder.build).await.logs, serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn newest_sandbox_of_the_attempt_stays() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    let (old, new) = (SandboxId::new(), SandboxId::new());
+    for sandbox in [new, old] {
+        let told = Progress { sandbox: Some(sandbox), ..progress(holder.build, 1, vec![], 1) };
+        world.store.build_progress(&[told]).await.unwrap();
+    }
+    assert_eq!(world.row(holder.build).await.sandbox_id, Some(old.uuid().max(new.uuid())));
+}

@@ -1,0 +1,11 @@
+//! The store against a real Postgres.
+// Clippy knows test functions, but not their helpers.
+#![allow(clippy::unwrap_used)]
+
+mod claim;
+mod finish;
+mod host;
+mod job;
+mod lease;
+mod ledger;
+mod world;
