@@ -121,3 +121,25 @@ impl Events {
         data.map(|json| serde_json::from_slice(json).context("an event that is not JSON")).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Events;
+
+    #[test]
+    fn events_are_read_however_the_stream_is_cut() {
+        let text = ": heartbeat\n\nid: 1\ndata: {\"seq\":1}\n\nid: 2\ndata:{\"seq\":2}\r\n\n";
+        for size in 1..=text.len() {
+            let mut events = Events::default();
+            let read: Vec<_> = text
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|chunk| events.feed(chunk))
+                .map(Result::unwrap)
+                .collect();
+            assert_eq!(read, [json!({"seq": 1}), json!({"seq": 2})], "cut every {size} bytes");
+        }
+    }
+}

@@ -195,3 +195,26 @@ pub fn digest(parts: &[&[u8]]) -> String {
     }
     hex::encode(&hash.finalize()[..8])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entry_replaces_the_one_before_it_and_older_ones_are_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache { root: folder.path().to_owned() };
+        for (key, text) in [("a", "1"), ("b", "2"), ("b", "3")] {
+            let bench = cache.workbench().unwrap();
+            let entry = bench.path().join("entry");
+            fs::create_dir(&entry).unwrap();
+            fs::write(entry.join("text"), text).unwrap();
+            cache.put("thing", key, &entry).unwrap();
+        }
+        assert_eq!(fs::read_to_string(cache.newest("thing").unwrap().join("text")).unwrap(), "3");
+        cache.prune("thing", 1).unwrap();
+        assert!(cache.get("thing", "a").is_none() && cache.get("thing", "b").is_some());
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 1, "a workbench or an old entry stayed");
+    }
+}

@@ -68,3 +68,37 @@ impl Archive {
         self.bytes.resize(size, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, process::Stdio};
+
+    use super::*;
+
+    #[test]
+    fn cpio_reads_back_what_was_written_and_the_size_is_whole_pages() {
+        let mut archive = Archive::default();
+        archive.folder("modules");
+        archive.program("init", b"#!/bin/sh\n");
+        archive.file("modules/00-a.ko", &[7; 4097]);
+        archive.file("empty", b"");
+        let bytes = archive.finish();
+        assert_eq!(bytes.len() % PAGE, 0);
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut cpio = std::process::Command::new("cpio")
+            .args(["--extract", "--quiet", "--no-preserve-owner"])
+            .current_dir(folder.path())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        cpio.stdin.take().unwrap().write_all(&bytes).unwrap();
+        assert!(cpio.wait().unwrap().success());
+        let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        assert_eq!(read("init"), b"#!/bin/sh\n");
+        assert_eq!(read("modules/00-a.ko"), [7; 4097]);
+        assert_eq!(read("empty"), b"");
+        let mode = std::fs::metadata(folder.path().join("init")).unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o755);
+    }
+}

@@ -1,5 +1,7 @@
 //! `cargo dev`: the workspace's own tool.
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use ovenbird_dev::{
     command::{demo, test, up},
@@ -51,8 +53,21 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match start(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Each cause on lines of its own: some are whole logs. A backtrace would bury them.
+            eprintln!("{} {error}", console::style("error:").red().bold());
+            for cause in error.chain().skip(1) {
+                eprintln!("  because {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let ui = Ui::new();
     let ending = CancellationToken::new();
     let (mut interrupt, mut terminate) =

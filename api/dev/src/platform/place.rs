@@ -136,3 +136,41 @@ fn others_may_enter(folder: &Path) -> bool {
         fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_is_abandoned_only_once_its_owner_is_gone_and_goes_with_its_handle() {
+        let scratch = tempfile::tempdir().unwrap();
+        let place = Place::create(scratch.path(), "test").unwrap();
+        assert_eq!(Place::abandoned(scratch.path()).unwrap().len(), 0);
+
+        // What a kill leaves: the folder without the lock.
+        let (name, real) = (place.name.clone(), place.real.clone());
+        drop({
+            let mut place = place;
+            place.owner.take()
+        });
+        assert!(real.exists());
+        let mut abandoned = Place::abandoned(scratch.path()).unwrap();
+        assert_eq!(abandoned.len(), 1);
+        assert_eq!(abandoned[0].path(), real);
+        abandoned.remove(0).remove().unwrap();
+        assert!(!real.exists() && name.symlink_metadata().is_err());
+    }
+
+    #[test]
+    fn place_is_elsewhere_when_others_may_not_enter_the_tree() {
+        let scratch = tempfile::tempdir().unwrap();
+        let owner_only = std::fs::Permissions::from_mode(0o700);
+        fs::set_permissions(scratch.path(), owner_only).unwrap();
+        let place = Place::create(scratch.path(), "test").unwrap();
+        let (name, real) = (place.name.clone(), place.real.clone());
+        assert!(real.starts_with("/var/tmp") && others_may_enter(&real));
+        assert_eq!(fs::read_link(&name).unwrap(), real);
+        drop(place);
+        assert!(!real.exists() && name.symlink_metadata().is_err());
+    }
+}
