@@ -22,15 +22,12 @@ use super::{
 
 /// The last lines of a process that is stopped must find their way into the log within this time.
 const STOP_MAX: Duration = Duration::from_secs(5);
-/// As an acknowledged offset: nobody will read any more, so the guest throws away what comes.
-const FORGET: u64 = u64::MAX;
 
 /// A process of a START step.
 #[derive(Debug)]
 pub(super) struct Started {
     number: u32,
     cmd: String,
-    exec_id: String,
     begun: Instant,
     /// Cancelled by its task when the process has ended by itself.
     ended: CancellationToken,
@@ -39,7 +36,7 @@ pub(super) struct Started {
 }
 
 impl Started {
-    pub(super) fn follow(number: u32, cmd: String, exec_id: String, mut follow: Follow) -> Self {
+    pub(super) fn follow(number: u32, cmd: String, mut follow: Follow) -> Self {
         let (ended, stop) = (CancellationToken::new(), CancellationToken::new());
         let (tell, stopped) = (ended.clone(), stop.clone());
         let task = tokio::spawn(async move {
@@ -54,7 +51,7 @@ impl Started {
             }
             (std::mem::take(&mut follow.kept), end)
         });
-        Self { number, cmd, exec_id, begun: Instant::now(), ended, stop, task }
+        Self { number, cmd, begun: Instant::now(), ended, stop, task }
     }
 }
 
@@ -128,15 +125,6 @@ impl Driver {
         };
         if !heard {
             return Ok((kept, end));
-        }
-        if end.is_none()
-            && let Some(sandbox_id) = &self.sandbox
-        {
-            // In a sandbox that starts from this template nobody follows it: a full buffer would stop it.
-            let forgotten = self.agent.ack_exec(sandbox_id, &started.exec_id, FORGET).await;
-            if let Err(error) = forgotten {
-                tracing::debug!(exec.id = started.exec_id, %error, "START output not let go");
-            }
         }
         let exit = end.as_ref().and_then(|end| end.as_ref().ok()).map(|end| end.exit_code);
         let cmd = started.cmd;

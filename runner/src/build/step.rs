@@ -112,9 +112,9 @@ impl Driver {
     async fn start(&mut self, work: &Work, script: &str) -> Result<Done, Halt> {
         let exec_id = self.exec_id(work);
         let command = in_context(script, &work.context);
-        match self.follow(work.number, exec_id.clone(), command, None).await? {
+        match self.follow(work.number, exec_id, command, None).await? {
             Ok(follow) => {
-                self.started.push(Started::follow(work.number, work.cmd.clone(), exec_id, follow));
+                self.started.push(Started::follow(work.number, work.cmd.clone(), follow));
                 Ok(Done::Nothing)
             }
             Err(event) => Ok(Done::Failed(event)),

@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(lines.last().map(|line| line.stream), Some(OutputStream::Stderr));
         assert_eq!(lines.last().map(|line| line.marks.low()), Some(7));
         output.push(end, OutputStream::Stdout, b"more\n", now, &mut lines);
-        assert_eq!(lines.last().map(|line| line.marks.low()), Some(end));
+        assert_eq!(lines.last().map(|line| line.marks.low()), Some(end + 5));
     }
 
     #[test]

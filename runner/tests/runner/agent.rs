@@ -1,0 +1,278 @@
+//! A host agent that is a script of faults: guests that do not become ready, streams that break, commands
+//! that never end. It has no sandbox in it; a command's script says what it is to do:
+//!
+//! `print N` writes N lines; `exit N` ends with N; `hang` never ends; `break` loses the connection once in
+//! the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt.
+
+use std::{
+    collections::HashSet,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use futures::{Stream, StreamExt as _, stream};
+use ovenbird_hostagent::v1::{
+    attach_exec_response::Event,
+    host_agent_service_server::{HostAgentService, HostAgentServiceServer},
+    *,
+};
+use ovenbird_kit::tls::Files;
+use ovenbird_testkit::{Authority, Folder};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+
+/// The script, and what was asked.
+#[derive(Clone, Default)]
+pub(crate) struct Agent {
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    alive: Arc<watch::Sender<usize>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Creations that are still to fail.
+    pub(crate) not_ready: u32,
+    pub(crate) created: Vec<String>,
+    pub(crate) destroyed: Vec<String>,
+    pub(crate) started: Vec<StartExecRequest>,
+    pub(crate) attached: Vec<(String, u64)>,
+    pub(crate) acked: Vec<(String, u64)>,
+    pub(crate) written: Vec<(String, &'static str)>,
+    pub(crate) deleted: Vec<String>,
+    pub(crate) fences: HashSet<(String, u32)>,
+    broken: HashSet<String>,
+}
+
+impl Agent {
+    /// Serves with mutual TLS; answers its address and a client's files.
+    pub(crate) async fn start(&self, folder: &Folder) -> (String, Files, JoinHandle<()>) {
+        let authority = Authority::new().unwrap();
+        let server = authority.server(&["agent.test"]).unwrap();
+        let client = authority.client("runner").unwrap();
+        let files = authority.write(&client, &folder.join("tls"), "runner").unwrap();
+        let files = Files { ca: files.ca, cert: files.cert, key: files.key };
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&server.certificate, &server.key))
+            .client_ca_root(Certificate::from_pem(authority.certificate()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let service = HostAgentServiceServer::new(self.clone());
+        let task = tokio::spawn(async move {
+            let serving = Server::builder().tls_config(tls).unwrap().add_service(service);
+            serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        });
+        (address, files, task)
+    }
+
+    /// Sandboxes that were made and not destroyed.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let seen = self.seen.lock().unwrap();
+        let left = |id: &&String| !seen.destroyed.contains(id);
+        seen.created.iter().filter(left).cloned().collect()
+    }
+
+    /// Waits until `count` commands were started.
+    pub(crate) async fn until_started(&self, count: usize) {
+        let mut alive = self.alive.subscribe();
+        let started = alive.wait_for(|started| *started >= count);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(20), started).await;
+        waited.expect("commands are started").unwrap();
+    }
+
+    fn fence(&self, fence: Option<Fence>) {
+        let fence = fence.expect("every call is fenced");
+        self.seen.lock().unwrap().fences.insert((fence.build_id, fence.attempt));
+    }
+
+    fn script(&self, exec_id: &str) -> String {
+        let seen = self.seen.lock().unwrap();
+        let started = seen.started.iter().find(|started| started.exec_id == exec_id);
+        started.map(|started| started.args[1].clone()).unwrap_or_default()
+    }
+}
+
+fn output(script: &str) -> Vec<u8> {
+    let lines = match script.split_once(' ') {
+        Some(("print", count)) => count.parse().unwrap(),
+        _ if script == "break" => 100,
+        _ => 1,
+    };
+    (1..=lines).map(|n| format!("{script}: line {n}\n")).collect::<String>().into_bytes()
+}
+
+fn exit_code(script: &str, exec_id: &str) -> i32 {
+    let nth = exec_id.rsplit('.').next().and_then(|nth| nth.parse::<i32>().ok()).unwrap_or(1);
+    match script.split_once(' ') {
+        Some(("exit", code)) => code.parse().unwrap(),
+        Some(("pass", at)) => i32::from(nth < at.parse().unwrap()),
+        _ => 0,
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+macro_rules! not_scripted {
+    ($($name:ident($request:ty) -> $response:ty;)+) => {
+        $(fn $name<'a, 'b>(
+            &'a self,
+            _: Request<$request>,
+        ) -> Pin<Box<dyn Future<Output = Reply<$response>> + Send + 'b>>
+        where
+            'a: 'b,
+            Self: 'b,
+        {
+            Box::pin(async { Err(Status::unimplemented(stringify!($name))) })
+        })+
+    };
+}
+
+#[tonic::async_trait]
+impl HostAgentService for Agent {
+    type ExecStreamStream = Streamed<ExecStreamResponse>;
+    type ReadFileStreamStream = Streamed<ReadFileStreamResponse>;
+    type AttachExecStream = Streamed<AttachExecResponse>;
+
+    async fn create_sandbox(
+        &self,
+        request: Request<CreateSandboxRequest>,
+    ) -> Reply<CreateSandboxResponse> {
+        let request = request.into_inner();
+        self.fence(request.fence);
+        let mut seen = self.seen.lock().unwrap();
+        if seen.not_ready > 0 {
+            seen.not_ready -= 1;
+            return Err(Status::unavailable("the guest was not ready in time; console:\npanic"));
+        }
+        seen.created.push(request.sandbox_id.clone());
+        Ok(Response::new(CreateSandboxResponse {
+            sandbox_id: request.sandbox_id,
+            status: "running".into(),
+            host_ip: "10.0.0.1".into(),
+        }))
+    }
+
+    async fn destroy_sandbox(
+        &self,
+        request: Request<DestroySandboxRequest>,
+    ) -> Reply<DestroySandboxResponse> {
+        let request = request.into_inner();
+        self.fence(request.fence);
+        self.seen.lock().unwrap().destroyed.push(request.sandbox_id);
+        Ok(Response::new(DestroySandboxResponse {}))
+    }
+
+    async fn start_exec(&self, request: Request<StartExecRequest>) -> Reply<StartExecResponse> {
+        let request = request.into_inner();
+        self.fence(request.fence.clone());
+        let started = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.started.push(request);
+            seen.started.len()
+        };
+        self.alive.send_replace(started);
+        Ok(Response::new(StartExecResponse { pid: 7, already_started: false }))
+    }
+
+    async fn attach_exec(
+        &self,
+        request: Request<AttachExecRequest>,
+    ) -> Reply<Self::AttachExecStream> {
+        let request = request.into_inner();
+        self.fence(request.fence.clone());
+        let script = self.script(&request.exec_id);
+        let whole = output(&script);
+        let breaks = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.attached.push((request.exec_id.clone(), request.from_offset));
+            script == "break" && seen.broken.insert(request.exec_id.clone())
+        };
+        let from = usize::try_from(request.from_offset).unwrap();
+        let upto = if breaks { whole.len() / 2 } else { whole.len() };
+        let mut events: Vec<Result<AttachExecResponse, Status>> = whole[from.min(upto)..upto]
+            .chunks(1000)
+            .zip((request.from_offset..).step_by(1000))
+            .map(|(data, offset)| ExecOutput {
+                offset,
+                stream: ExecOutputStream::Stdout.into(),
+                data: data.to_vec(),
+            })
+            .map(|output| Ok(AttachExecResponse { event: Some(Event::Output(output)) }))
+            .collect();
+        if !breaks && script != "hang" {
+            let end = ExecEnd {
+                exit_code: exit_code(&script, &request.exec_id),
+                timed_out: script == "slow",
+                error: String::new(),
+                end_offset: whole.len() as u64,
+                elapsed_ms: 5,
+            };
+            events.push(Ok(AttachExecResponse { event: Some(Event::End(end)) }));
+        }
+        let events = stream::iter(events);
+        Ok(Response::new(match script.as_str() {
+            "hang" => events.chain(stream::pending()).boxed(),
+            _ => events.boxed(),
+        }))
+    }
+
+    async fn ack_exec(&self, request: Request<AckExecRequest>) -> Reply<AckExecResponse> {
+        let request = request.into_inner();
+        self.seen.lock().unwrap().acked.push((request.exec_id, request.offset));
+        Ok(Response::new(AckExecResponse {}))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<CreateSnapshotRequest>,
+    ) -> Reply<CreateSnapshotResponse> {
+        let request = request.into_inner();
+        self.fence(request.fence);
+        let mut seen = self.seen.lock().unwrap();
+        seen.written.push((request.name.clone(), "snapshot"));
+        seen.destroyed.push(request.sandbox_id);
+        Ok(Response::new(CreateSnapshotResponse { name: request.name, size_bytes: 4096 }))
+    }
+
+    async fn flatten_rootfs(
+        &self,
+        request: Request<FlattenRootfsRequest>,
+    ) -> Reply<FlattenRootfsResponse> {
+        let request = request.into_inner();
+        self.fence(request.fence);
+        let mut seen = self.seen.lock().unwrap();
+        seen.written.push((request.name, "image"));
+        seen.destroyed.push(request.sandbox_id);
+        Ok(Response::new(FlattenRootfsResponse { size_bytes: 4096 }))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<DeleteSnapshotRequest>,
+    ) -> Reply<DeleteSnapshotResponse> {
+        self.seen.lock().unwrap().deleted.push(request.into_inner().name);
+        Ok(Response::new(DeleteSnapshotResponse {}))
+    }
+
+    not_scripted! {
+        pause_sandbox(PauseSandboxRequest) -> PauseSandboxResponse;
+        resume_sandbox(ResumeSandboxRequest) -> ResumeSandboxResponse;
+        exec(ExecRequest) -> ExecResponse;
+        list_sandboxes(ListSandboxesRequest) -> ListSandboxesResponse;
+        write_file(WriteFileRequest) -> WriteFileResponse;
+        read_file(ReadFileRequest) -> ReadFileResponse;
+        exec_stream(ExecStreamRequest) -> Self::ExecStreamStream;
+        write_file_stream(Streaming<WriteFileStreamRequest>) -> WriteFileStreamResponse;
+        read_file_stream(ReadFileStreamRequest) -> Self::ReadFileStreamStream;
+        ping_sandbox(PingSandboxRequest) -> PingSandboxResponse;
+        terminate(TerminateRequest) -> TerminateResponse;
+        get_sandbox_metrics(GetSandboxMetricsRequest) -> GetSandboxMetricsResponse;
+        flush_sandbox_metrics(FlushSandboxMetricsRequest) -> FlushSandboxMetricsResponse;
+        signal_exec(SignalExecRequest) -> SignalExecResponse;
+        get_host(GetHostRequest) -> GetHostResponse;
+    }
+}

@@ -1,0 +1,303 @@
+//! Whole attempts: what the desk hears, what the log and the events say, and that nothing is left.
+
+use std::time::Duration;
+
+use ovenbird_contract::{
+    build::ReasonCode,
+    desk::{Outcome, TemplateKind},
+    event::What,
+    id::BuildId,
+    step::Phase,
+};
+use ovenbird_kit::Secret;
+use ovenbird_recipe::Plan;
+use ovenbird_runner::{Config, Service};
+use ovenbird_testkit::wait_until;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::Agent,
+    desk::{Desk, failure, plan, push_job},
+    nats::{Server, assert_gapless},
+};
+
+/// A runner with its desk and its host.
+pub(crate) struct Running {
+    pub(crate) server: Server,
+    pub(crate) desk: Desk,
+    service: JoinHandle<()>,
+    shutdown: CancellationToken,
+    others: [JoinHandle<()>; 2],
+}
+
+impl Running {
+    pub(crate) async fn start(agent: &Agent, plan: Plan, slots: usize) -> Self {
+        let server = Server::start().await;
+        let (address, tls, host) = agent.start(&server.folder).await;
+        let (desk, answering) = Desk::start(&server, plan, &address).await;
+        let config = Config {
+            nats_url: Secret::new(server.nats.url()),
+            prefix: "ovenbird".into(),
+            slots,
+            lane: "default".into(),
+            drain: Duration::from_millis(300),
+            exit_within: Duration::from_secs(10),
+            boots_max: 3,
+            tls,
+            agent: ovenbird_agent_client::Config::default(),
+        };
+        let service = Service::connect(config).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let service = tokio::spawn(service.run(shutdown.clone()));
+        Self { server, desk, service, shutdown, others: [host, answering] }
+    }
+
+    /// As SIGTERM does.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(15), &mut self.service).await;
+        ended.expect("the runner ends in time").unwrap();
+        for other in self.others {
+            other.abort();
+        }
+    }
+
+    async fn finished_steps(&self, build: &BuildId) -> Vec<(Phase, u32, bool)> {
+        let events = self.server.events(build).await;
+        let finished = events.into_iter().filter_map(|event| match event.what {
+            What::StepFinished(log) => Some((log.phase, log.step, log.ok)),
+            _ => None,
+        });
+        finished.collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn image_build_runs_its_steps_and_leaves_exactly_the_template() {
+    let agent = Agent::default();
+    let recipe = "ENV A=b\nWORKDIR /srv/app\nUSER web\nRUN print 3\nRUN print 20000";
+    let running = Running::start(&agent, plan(recipe, None), 1).await;
+    running.desk.leave_sandbox("sbx_old");
+    let build = push_job(&running.server).await;
+    let finish = running.desk.finished().await;
+
+    let Outcome::Succeeded(published) = &finish.outcome else { panic!("{:?}", finish.outcome) };
+    assert_eq!((published.kind, published.size_bytes), (TemplateKind::Image, 4096));
+    assert_eq!(published.default_env["A"], "b");
+    assert_eq!(published.default_user.as_deref(), Some("web"));
+    assert!(agent.left().is_empty());
+    let records = running.server.records(&build).await;
+    assert_gapless(&records);
+    assert_eq!(finish.log.next_seq, records.len() as u64 + 1);
+    let texts = running.server.texts(&build).await;
+    let printed: Vec<_> =
+        texts.iter().filter(|text| text.starts_with("print 20000: line")).collect();
+    assert_eq!(printed.len(), 20_000);
+    for (text, n) in printed.iter().zip(1..) {
+        assert_eq!(**text, format!("print 20000: line {n}"));
+    }
+    let step = |number| (Phase::Step, number, true);
+    let phases = [(Phase::Boot, 0, true), step(1), step(2), step(3), step(4), step(5)];
+    let steps = running.finished_steps(&build).await;
+    assert_eq!(steps[..6], phases);
+    assert_eq!(steps[6..], [(Phase::Publish, 0, true)]);
+    {
+        let seen = agent.seen.lock().unwrap();
+        assert_eq!(seen.destroyed[0], "sbx_old");
+        assert_eq!(seen.written[0].1, "image");
+        assert_eq!(seen.fences.len(), 1);
+        let run = seen.started.last().unwrap();
+        assert_eq!(run.exec_id, format!("{build}.5.0123456789ab"));
+        let context = run.context.clone().unwrap();
+        assert_eq!((context.workdir.as_str(), context.user.as_str()), ("/srv/app", "web"));
+        let acked = seen.acked.iter().rfind(|(exec_id, _)| *exec_id == run.exec_id).unwrap();
+        assert!(acked.1 > 400_000, "acknowledged up to {}", acked.1);
+    }
+    wait_until("an empty queue", Duration::from_secs(5), || async {
+        running.server.jobs().await == (0, 0)
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_that_is_not_ready_twice_is_made_a_third_time() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().not_ready = 2;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    let build = push_job(&running.server).await;
+    let finish = running.desk.finished().await;
+    assert!(matches!(finish.outcome, Outcome::Succeeded(_)), "{:?}", finish.outcome);
+    let boots: Vec<bool> =
+        running.finished_steps(&build).await[..3].iter().map(|log| log.2).collect();
+    assert_eq!(boots, [false, false, true]);
+    assert!(agent.left().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guest_that_is_never_ready_fails_the_build_with_its_console() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().not_ready = 9;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    push_job(&running.server).await;
+    let (code, step, _, tail) = failure(&running.desk.finished().await.outcome);
+    assert_eq!((code, step), (ReasonCode::GuestNotReady, None));
+    assert!(tail.unwrap().ends_with("panic"));
+    assert_eq!(agent.seen.lock().unwrap().not_ready, 6);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn step_that_fails_names_itself_and_shows_its_tail() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("# one\nRUN print 2\n\nRUN exit 3", None), 1).await;
+    let build = push_job(&running.server).await;
+    let (code, step, message, tail) = failure(&running.desk.finished().await.outcome);
+    assert_eq!((code, step), (ReasonCode::StepFailed, Some(2)));
+    assert!(message.contains("exit code 3"), "{message}");
+    assert_eq!(tail.as_deref(), Some("exit 3: line 1"));
+    assert!(agent.left().is_empty());
+    assert!(agent.seen.lock().unwrap().written.is_empty());
+    assert_gapless(&running.server.records(&build).await);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn step_over_its_time_says_so() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN --timeout=2s slow", None), 1).await;
+    push_job(&running.server).await;
+    let (code, step, message, _) = failure(&running.desk.finished().await.outcome);
+    assert_eq!((code, step), (ReasonCode::StepTimeout, Some(1)));
+    assert!(message.contains("2.00 s"), "{message}");
+    assert_eq!(agent.seen.lock().unwrap().started[0].timeout_ms, 2_000);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_that_breaks_is_attached_again_and_no_line_is_lost_or_doubled() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN break", None), 1).await;
+    let build = push_job(&running.server).await;
+    let finish = running.desk.finished().await;
+    assert!(matches!(finish.outcome, Outcome::Succeeded(_)), "{:?}", finish.outcome);
+    let texts = running.server.texts(&build).await;
+    let lines: Vec<_> = texts.into_iter().filter(|text| text.starts_with("break: line")).collect();
+    let expected: Vec<_> = (1..=100).map(|n| format!("break: line {n}")).collect();
+    assert_eq!(lines, expected);
+    let attached: Vec<u64> = agent.seen.lock().unwrap().attached.iter().map(|at| at.1).collect();
+    assert_eq!(attached.len(), 2);
+    assert!(attached[1] > 0);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_that_passes_makes_a_snapshot_and_shows_its_attempts() {
+    let agent = Agent::default();
+    let plan = plan("START hang", Some("--interval=100ms --timeout=1s --retries=5 pass 3"));
+    let running = Running::start(&agent, plan, 1).await;
+    let build = push_job(&running.server).await;
+    let finish = running.desk.finished().await;
+    let Outcome::Succeeded(published) = finish.outcome else { panic!("{:?}", finish.outcome) };
+    assert_eq!(published.kind, TemplateKind::Snapshot);
+    assert_eq!(agent.seen.lock().unwrap().written[0].1, "snapshot");
+    let texts = running.server.texts(&build).await;
+    let has = |what: &str| texts.iter().any(|text| text.contains(what));
+    assert!(has("healthcheck attempt 1: exit code 1") && has("healthcheck attempt 2: exit code 1"));
+    assert!(has("healthcheck passed at attempt 3") && has("hang: line 1"), "{texts:#?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_process_that_dies_fails_the_build_with_its_output() {
+    let agent = Agent::default();
+    let plan = plan("START exit 9", Some("--interval=100ms --timeout=1s --retries=100 pass 100"));
+    let running = Running::start(&agent, plan, 1).await;
+    push_job(&running.server).await;
+    let (code, _, message, tail) = failure(&running.desk.finished().await.outcome);
+    assert_eq!(code, ReasonCode::StartDied);
+    assert!(message.contains("step 1") && message.contains("exit code 9"), "{message}");
+    assert_eq!(tail.as_deref(), Some("exit 9: line 1"));
+    assert!(agent.left().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn step_is_tried_again_as_often_as_it_says() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN --retries=1 exit 1", None), 1).await;
+    let build = push_job(&running.server).await;
+    failure(&running.desk.finished().await.outcome);
+    let exec_ids: Vec<String> = {
+        let seen = agent.seen.lock().unwrap();
+        seen.started.iter().map(|started| started.exec_id.clone()).collect()
+    };
+    let first = format!("{build}.1.0123456789ab");
+    assert_eq!(exec_ids, [first.clone(), format!("{first}.2")]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_destroys_the_sandbox_before_the_desk_hears_of_the_end() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.desk.cancel();
+    running.server.client.publish(running.server.names.control(&build), "".into()).await.unwrap();
+    let finish = running.desk.finished().await;
+    assert_eq!(finish.outcome, Outcome::Cancelled);
+    assert!(agent.left().is_empty());
+    assert!(agent.seen.lock().unwrap().written.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempt_that_lost_its_lease_destroys_its_sandbox_and_says_nothing() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.desk.take_lease_away();
+    wait_until("no sandbox", Duration::from_secs(10), || async { agent.left().is_empty() }).await;
+    wait_until("an empty queue", Duration::from_secs(10), || async {
+        running.server.jobs().await == (0, 0)
+    })
+    .await;
+    let heard = running.desk.heard();
+    assert!(heard.finishes.is_empty() && heard.releases.is_empty(), "{heard:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runner_that_ends_gives_its_build_back_without_a_sandbox() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    let (desk, begun) = (running.desk.clone(), tokio::time::Instant::now());
+    running.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let heard = desk.heard();
+    assert!(heard.finishes.is_empty());
+    assert_eq!(heard.releases[0].build_id, build);
+    assert!(agent.left().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template_that_the_desk_refuses_is_removed_and_a_cancel_wins() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    // The desk knows of the cancel, and no renewal has told the runner yet.
+    running.desk.cancel();
+    push_job(&running.server).await;
+    assert_eq!(running.desk.finished().await.outcome, Outcome::Cancelled);
+    let (written, deleted) = {
+        let seen = agent.seen.lock().unwrap();
+        (seen.written.len(), seen.deleted.len())
+    };
+    assert_eq!(written, deleted);
+    running.stop().await;
+}

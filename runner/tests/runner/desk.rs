@@ -1,0 +1,213 @@
+//! A desk of scripted answers, over real NATS.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use futures::StreamExt as _;
+use ovenbird_contract::{
+    build::ReasonCode,
+    desk::{
+        Base, Claim, ClaimRequest, FinishRequest, Finished, Host, LogPosition, Outcome, Refusal,
+        RefusalCode, ReleaseRequest, Released, Renewed, Reply,
+    },
+    id::{BuildId, HostId, TemplateId},
+    job::{self, Job},
+};
+use ovenbird_recipe::{Available, Plan, Source, parse};
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::nats::Server;
+
+/// What the desk answers, and what it heard.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    shared: Arc<Mutex<Script>>,
+    heard: Arc<watch::Sender<Heard>>,
+}
+
+/// What runners told the desk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard {
+    pub(crate) claims: usize,
+    pub(crate) finishes: Vec<FinishRequest>,
+    pub(crate) releases: Vec<ReleaseRequest>,
+}
+
+struct Script {
+    plan: Plan,
+    agent: String,
+    lease_ms: u64,
+    /// Claims wait until it is true.
+    answer_claims: bool,
+    claimable: bool,
+    cancel: bool,
+    lose: bool,
+    previous_sandbox_id: Option<String>,
+}
+
+pub(crate) fn plan(recipe: &str, healthcheck: Option<&str>) -> Plan {
+    let source = Source::Text(recipe.to_owned());
+    parse(&source, healthcheck, Available::ALL).unwrap()
+}
+
+impl Desk {
+    /// Answers claims with `plan`, on the host at `agent`.
+    pub(crate) async fn start(server: &Server, plan: Plan, agent: &str) -> (Self, JoinHandle<()>) {
+        let script = Script {
+            plan,
+            agent: agent.into(),
+            lease_ms: 3_000,
+            answer_claims: true,
+            claimable: true,
+            cancel: false,
+            lose: false,
+            previous_sandbox_id: None,
+        };
+        let desk = Self {
+            shared: Arc::new(Mutex::new(script)),
+            heard: Arc::new(watch::Sender::new(Heard::default())),
+        };
+        let client = server.client.clone();
+        let mut requests = client.subscribe(server.names.desk("*")).await.unwrap();
+        client.flush().await.unwrap();
+        let answering = desk.clone();
+        let task = tokio::spawn(async move {
+            while let Some(request) = requests.next().await {
+                let verb = request.subject.rsplit('.').next().unwrap_or_default().to_owned();
+                let Some(reply) = request.reply else { continue };
+                if let Some(answer) = answering.answer(&verb, &request.payload) {
+                    client.publish(reply, answer.into()).await.unwrap();
+                }
+            }
+        });
+        (desk, task)
+    }
+
+    pub(crate) fn hold_claims(&self) {
+        self.shared.lock().unwrap().answer_claims = false;
+    }
+
+    pub(crate) fn refuse_claims(&self) {
+        let mut script = self.shared.lock().unwrap();
+        (script.answer_claims, script.claimable) = (true, false);
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.shared.lock().unwrap().cancel = true;
+    }
+
+    pub(crate) fn take_lease_away(&self) {
+        self.shared.lock().unwrap().lose = true;
+    }
+
+    pub(crate) fn leave_sandbox(&self, id: &str) {
+        self.shared.lock().unwrap().previous_sandbox_id = Some(id.into());
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        self.heard.borrow().clone()
+    }
+
+    /// Waits for the one finish.
+    pub(crate) async fn finished(&self) -> FinishRequest {
+        let mut heard = self.heard.subscribe();
+        let waited = tokio::time::timeout(
+            std::time::Duration::from_secs(30),
+            heard.wait_for(|heard| !heard.finishes.is_empty()),
+        );
+        waited.await.expect("a build ends").unwrap().finishes[0].clone()
+    }
+
+    fn answer(&self, verb: &str, payload: &[u8]) -> Option<Vec<u8>> {
+        let script = self.shared.lock().unwrap();
+        let answer = match verb {
+            "claim" => {
+                let request: ClaimRequest = serde_json::from_slice(payload).unwrap();
+                self.heard.send_modify(|heard| heard.claims += 1);
+                if !script.answer_claims {
+                    return None;
+                }
+                match script.claimable {
+                    true => serde_json::to_vec(&Reply::Ok(claim(&script, &request))),
+                    false => refused(RefusalCode::NotClaimable),
+                }
+            }
+            "renew" if script.lose => refused(RefusalCode::StaleAttempt),
+            "renew" => serde_json::to_vec(&Reply::Ok(Renewed {
+                lease_ms: script.lease_ms,
+                cancel: script.cancel,
+            })),
+            "finish" => {
+                let request: FinishRequest = serde_json::from_slice(payload).unwrap();
+                if script.cancel && request.outcome != Outcome::Cancelled {
+                    refused(RefusalCode::NotClaimable)
+                } else {
+                    self.heard.send_modify(|heard| heard.finishes.push(request));
+                    serde_json::to_vec(&Reply::Ok(Finished {}))
+                }
+            }
+            "release" => {
+                let request: ReleaseRequest = serde_json::from_slice(payload).unwrap();
+                self.heard.send_modify(|heard| heard.releases.push(request));
+                serde_json::to_vec(&Reply::Ok(Released {}))
+            }
+            other => panic!("desk.{other}"),
+        };
+        Some(answer.unwrap())
+    }
+}
+
+fn refused(code: RefusalCode) -> serde_json::Result<Vec<u8>> {
+    let refusal = Refusal { code, message: "scripted".into(), retry_after_ms: None };
+    serde_json::to_vec(&Reply::<()>::Refused(refusal))
+}
+
+fn claim(script: &Script, request: &ClaimRequest) -> Claim<Plan> {
+    Claim {
+        build_id: request.build_id,
+        attempt: request.attempt,
+        lease_ms: script.lease_ms,
+        plan: script.plan.clone(),
+        plan_digest: "0123456789abcdef".into(),
+        name: "web".into(),
+        tag: "latest".into(),
+        vcpus: 1,
+        memory_mb: 256,
+        disk_mb: None,
+        base: Base {
+            name: "minimal".into(),
+            host_name: "minimal".into(),
+            default_env: BTreeMap::new(),
+            default_user: None,
+        },
+        host: Host {
+            id: HostId::new(),
+            address: script.agent.clone(),
+            server_name: "agent.test".into(),
+        },
+        template_id: TemplateId::new(),
+        previous_sandbox_id: script.previous_sandbox_id.clone(),
+        log: LogPosition { next_seq: 1, stream_seq: 0 },
+    }
+}
+
+/// Puts a job on the default lane.
+pub(crate) async fn push_job(server: &Server) -> BuildId {
+    let job = Job { v: job::VERSION, build_id: BuildId::new(), attempt: 1, trace: String::new() };
+    let payload = serde_json::to_vec(&job).unwrap();
+    let ack = server.jetstream.publish(server.names.builds("default"), payload.into()).await;
+    ack.unwrap().await.unwrap();
+    job.build_id
+}
+
+/// The code of a failed outcome.
+pub(crate) fn failure(outcome: &Outcome) -> (ReasonCode, Option<u32>, String, Option<String>) {
+    match outcome {
+        Outcome::Failed { reason } => {
+            (reason.code, reason.step, reason.message.clone(), reason.tail.clone())
+        }
+        other => panic!("not failed: {other:?}"),
+    }
+}

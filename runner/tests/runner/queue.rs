@@ -1,0 +1,49 @@
+//! How many jobs a runner takes, and what becomes of them.
+
+use std::time::Duration;
+
+use ovenbird_testkit::wait_until;
+
+use crate::{
+    agent::Agent,
+    attempt::Running,
+    desk::{plan, push_job},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runner_takes_one_job_for_each_free_slot_and_no_more() {
+    let running = Running::start(&Agent::default(), plan("RUN print 1", None), 2).await;
+    running.desk.hold_claims();
+    for _ in 0..5 {
+        push_job(&running.server).await;
+    }
+    wait_until("two claims", Duration::from_secs(10), || async {
+        running.desk.heard().claims >= 2
+    })
+    .await;
+    assert_eq!(running.server.jobs().await, (2, 3));
+    running.desk.refuse_claims();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn job_that_nobody_may_claim_any_more_is_taken_off_the_queue() {
+    let running = Running::start(&Agent::default(), plan("RUN print 1", None), 1).await;
+    running.desk.refuse_claims();
+    for _ in 0..3 {
+        push_job(&running.server).await;
+    }
+    wait_until("an empty queue", Duration::from_secs(10), || async {
+        running.server.jobs().await == (0, 0)
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_runner_ends_within_five_seconds() {
+    let running = Running::start(&Agent::default(), plan("RUN print 1", None), 2).await;
+    let begun = tokio::time::Instant::now();
+    running.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
