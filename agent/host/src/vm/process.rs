@@ -151,14 +151,15 @@ impl Process {
     }
 }
 
-/// Ends every process whose working directory is below `root`, and waits for it: machines that an agent left
-/// behind when it was killed. Blocking. Returns their ids.
+/// Ends the machines of one user, or of all users but root, whose working directory is below `root`, and waits
+/// for them. Blocking. Returns their ids.
 ///
-/// The directory identifies them even when the agent died between starting a machine and noting its id.
+/// This finds machines that an agent left behind when it was killed, even when it died before it had noted their
+/// ids. Nobody but root and the machines can be in there, and a person's root shell is left alone.
 ///
 /// # Errors
 /// Those of the kernel, and `TimedOut` when one does not go.
-pub fn kill_all_below(root: &Path) -> io::Result<Vec<u32>> {
+pub fn kill_all_below(root: &Path, user: Option<u32>) -> io::Result<Vec<u32>> {
     let mut ended = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -166,8 +167,11 @@ pub fn kill_all_below(root: &Path) -> io::Result<Vec<u32>> {
         let Some(pid) = Pid::from_raw(pid) else { continue };
         // The pidfd comes first: from here on it is this very process, whatever becomes of the number.
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let directory = std::fs::read_link(Path::new("/proc").join(&name).join("cwd"));
-        if !directory.is_ok_and(|directory| directory.starts_with(root) && directory != root) {
+        let path = Path::new("/proc").join(&name);
+        let is_below = std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(root));
+        let runs_as = std::fs::read_to_string(path.join("status")).ok().and_then(|s| user_in(&s));
+        let is_meant = runs_as.is_some_and(|uid| user.map_or(uid != 0, |user| user == uid));
+        if !is_below || !is_meant {
             continue;
         }
         match pidfd_send_signal(&pidfd, Signal::KILL) {
@@ -178,6 +182,12 @@ pub fn kill_all_below(root: &Path) -> io::Result<Vec<u32>> {
         ended.push(pid.as_raw_nonzero().get().cast_unsigned());
     }
     Ok(ended)
+}
+
+/// The effective user in a `/proc/<pid>/status`.
+fn user_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn wait_for(pidfd: &OwnedFd) -> io::Result<()> {

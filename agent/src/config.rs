@@ -1,0 +1,159 @@
+//! The agent's settings. Their meaning stands in `default.toml`, which is embedded.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ovenbird_host::{Instance, net::Subnet, storage::Driver};
+use ovenbird_kit::tls;
+use serde::{Deserialize, Deserializer, de};
+
+/// The documented defaults.
+pub const DEFAULTS: &str = include_str!("default.toml");
+/// Variables that override a setting begin with this.
+pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
+
+/// See `default.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub data_dir: PathBuf,
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    pub qemu: String,
+    #[serde(deserialize_with = "instance")]
+    pub name: Instance,
+    #[serde(deserialize_with = "parsed")]
+    pub subnet: Subnet,
+    pub uid_base: u32,
+    pub storage: Storage,
+    #[serde(with = "humantime_serde")]
+    pub ready_timeout: Duration,
+    pub creates_at_once: usize,
+    pub message_max_bytes: usize,
+    pub fences: usize,
+    pub capacity: Capacity,
+    pub tls: tls::Files,
+}
+
+/// How root disks are made.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Storage {
+    Auto,
+    Reflink,
+    Copy,
+}
+
+impl Storage {
+    /// The driver that is asked for; none: whatever the file system can do.
+    pub fn driver(self) -> Option<Driver> {
+        match self {
+            Self::Auto => None,
+            Self::Reflink => Some(Driver::Reflink),
+            Self::Copy => Some(Driver::Copy),
+        }
+    }
+}
+
+/// Bounds of the host and of one sandbox.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Capacity {
+    pub sandboxes: u16,
+    pub vcpus: u32,
+    pub memory_mb: u32,
+    pub sandbox_vcpus: u32,
+    pub sandbox_memory_mb: u32,
+    pub sandbox_disk_mb: u32,
+}
+
+fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {
+    Instance::new(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+/// The settings contradict each other or the host.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More sandboxes than addresses.
+    #[error("capacity.sandboxes is {sandboxes}, but subnet has addresses for {slots} only")]
+    Subnet {
+        /// As configured.
+        sandboxes: u16,
+        /// As the subnet allows.
+        slots: u16,
+    },
+    /// A user id that belongs to somebody else.
+    #[error("uid_base is {0}: it must be 1000 at least, with room for all sandboxes above it")]
+    UidBase(u32),
+    /// A bound of zero.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// Checks what one key alone cannot say.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<(), Error> {
+        let slots = self.subnet.slots();
+        let sandboxes = self.capacity.sandboxes;
+        if sandboxes > slots {
+            return Err(Error::Subnet { sandboxes, slots });
+        }
+        let last = self.uid_base.checked_add(u32::from(sandboxes));
+        if self.uid_base < 1000 || last.is_none_or(|last| last > i32::MAX.cast_unsigned()) {
+            return Err(Error::UidBase(self.uid_base));
+        }
+        let bounds = [
+            (usize::from(sandboxes), "capacity.sandboxes"),
+            (self.creates_at_once, "creates_at_once"),
+            (self.fences, "fences"),
+            (self.message_max_bytes / (1024 * 1024), "message_max_bytes in MiB"),
+        ];
+        match bounds.iter().find(|(value, _)| *value == 0) {
+            Some((_, name)) => Err(Error::Zero(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn load(more: &str) -> Config {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "{more}\n[tls]\nca = 'a'\ncert = 'b'\nkey = 'c'\n").unwrap();
+        ovenbird_kit::config::load(DEFAULTS, Some(file.path()), "OVENBIRD_AGENT_TEST").unwrap()
+    }
+
+    #[test]
+    fn defaults_hold_every_key_but_the_certificates() {
+        let config = load("");
+        config.check().unwrap();
+        assert_eq!(config.name.to_string(), "main");
+        assert_eq!(config.ready_timeout, Duration::from_secs(20));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let subnet = load("subnet = '10.0.0.0/29'").check().unwrap_err();
+        assert!(subnet.to_string().contains("subnet"), "{subnet}");
+        let uid = load("uid_base = 0").check().unwrap_err();
+        assert!(uid.to_string().contains("uid_base"), "{uid}");
+        let zero = load("fences = 0").check().unwrap_err();
+        assert!(zero.to_string().contains("fences"), "{zero}");
+    }
+}

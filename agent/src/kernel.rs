@@ -1,0 +1,167 @@
+//! The guest kernel and its initramfs, kept under their digest.
+//!
+//! A copy, so that a file replaced while machines run changes nothing, and so that a snapshot finds the very
+//! kernel it was made with.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::data_dir::DataDir;
+
+/// An initramfs of another length hangs the guest at times, before its first line.
+const INITRD_UNIT: u64 = 4096;
+
+/// A kernel is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read or copied.
+    #[error("guest kernel file {} cannot be used", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A snapshot's kernel is not on this host.
+    #[error("the guest kernel {0} is not on this host")]
+    Missing(String),
+}
+
+/// A kernel of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    digest: String,
+    dir: PathBuf,
+}
+
+impl Kernel {
+    /// Takes a kernel and an initramfs into the store, unless they are there.
+    ///
+    /// # Errors
+    /// When a file cannot be read or copied.
+    pub fn import(data: &DataDir, kernel: &Path, initrd: &Path) -> Result<Self, Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { path, source }
+        };
+        let store = data.kernels();
+        let draft = store.join(".draft");
+        remove(&draft).map_err(failed(&draft))?;
+        std::fs::create_dir(&draft).map_err(failed(&draft))?;
+        let mut digest = Sha256::new();
+        copy(kernel, &draft.join("vmlinux"), 1, &mut digest).map_err(failed(kernel))?;
+        copy(initrd, &draft.join("initrd"), INITRD_UNIT, &mut digest).map_err(failed(initrd))?;
+        let digest = hex::encode(digest.finalize());
+        let dir = store.join(&digest);
+        if dir.is_dir() {
+            remove(&draft).map_err(failed(&draft))?;
+        } else {
+            std::fs::rename(&draft, &dir).map_err(failed(&dir))?;
+        }
+        Ok(Self { digest, dir })
+    }
+
+    /// A kernel that was taken in earlier.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn find(data: &DataDir, digest: &str) -> Result<Self, Error> {
+        let known = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let dir = data.kernels().join(digest);
+        if !known || !dir.is_dir() {
+            return Err(Error::Missing(digest.to_owned()));
+        }
+        Ok(Self { digest: digest.to_owned(), dir })
+    }
+
+    /// Removes every kernel but those in `used`.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn sweep(data: &DataDir, used: &[String]) -> Result<(), Error> {
+        let store = data.kernels();
+        let failed = |source| Error::File { path: store.clone(), source };
+        for entry in std::fs::read_dir(&store).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if !used.iter().any(|digest| name.to_str() == Some(digest)) {
+                remove(&entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of both files, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The kernel.
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join("vmlinux")
+    }
+
+    /// The initramfs.
+    pub fn initrd(&self) -> PathBuf {
+        self.dir.join("initrd")
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a file, filled up with zeros to a multiple of `unit`, for everybody to read.
+fn copy(from: &Path, to: &Path, unit: u64, digest: &mut Sha256) -> io::Result<()> {
+    let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
+    let mut buffer = vec![0; 1 << 20];
+    let mut length = 0_u64;
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        length += read as u64;
+        digest.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+    }
+    to.set_len(length.next_multiple_of(unit))?;
+    digest.update(length.to_le_bytes());
+    to.set_permissions(std::fs::Permissions::from_mode(0o444))?;
+    to.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn initrd_is_padded_and_the_same_files_are_kept_once() {
+        let root = tempfile::tempdir().unwrap();
+        let (kernel, initrd) = (root.path().join("k"), root.path().join("i"));
+        std::fs::write(&kernel, "kernel").unwrap();
+        std::fs::write(&initrd, vec![1; 5000]).unwrap();
+        let data = DataDir::open(&root.path().join("data")).unwrap();
+        let first = Kernel::import(&data, &kernel, &initrd).unwrap();
+        assert_eq!(first, Kernel::import(&data, &kernel, &initrd).unwrap());
+        assert_eq!(std::fs::metadata(first.initrd()).unwrap().len(), 8192);
+        assert_eq!(Kernel::find(&data, first.digest()).unwrap(), first);
+
+        std::fs::write(&kernel, "another").unwrap();
+        let second = Kernel::import(&data, &kernel, &initrd).unwrap();
+        assert_ne!(first.digest(), second.digest());
+        Kernel::sweep(&data, &[second.digest().to_owned()]).unwrap();
+        assert!(Kernel::find(&data, first.digest()).is_err());
+        assert!(Kernel::find(&data, "../images").is_err());
+    }
+}

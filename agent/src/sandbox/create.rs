@@ -1,0 +1,394 @@
+//! The way of a sandbox into existence: each step is a type, and each type knows how to go back.
+//!
+//! ```text
+//!  Plan ──► Placed ──────► Furnished ──────► Launched ──► Ready
+//!           directory      disk, network     machine      guest answers
+//!  nothing ◄── undo ◄───── undo ◄─────────── undo ◄────── undo
+//! ```
+//!
+//! A step that fails undoes itself and all before it. [`Plan::remove_all`] does the same without knowing how far
+//! anything came: for what is found at a start, and for another try after a failed undo.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use ovenbird_guest_protocol::v1::ConfigureRequest;
+use ovenbird_host::{
+    Identity, Slot,
+    net::{Network, Networks, TAP},
+    storage::{Request, Volume, Volumes},
+    vm::{self, Directory, Hypervisor, Machine, MachineSpec, Memory, Nic, Saved, Start, file},
+};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Error, SandboxId, room::Shape};
+use crate::{
+    guest_link::{Arrival, GuestClient, GuestLink, Token},
+    kernel::Kernel,
+};
+
+/// As much of the console as goes into an error.
+const CONSOLE_TAIL: usize = 2048;
+/// For one short call to a guest that has just answered.
+const CONFIGURE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The host's means.
+#[derive(Debug, Clone)]
+pub struct Means {
+    /// Starts machines.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Makes disks.
+    pub volumes: Arc<dyn Volumes>,
+    /// Makes networks.
+    pub networks: Arc<dyn Networks>,
+}
+
+/// What the guest begins with.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    /// A boot from its disk.
+    Boot,
+    /// The memory and state of a snapshot's directory.
+    Snapshot(PathBuf),
+}
+
+/// Everything that is decided about a sandbox before anything of it exists.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) id: SandboxId,
+    pub(super) slot: Slot,
+    /// For people who read the process list.
+    pub(super) name: String,
+    pub(super) identity: Identity,
+    pub(super) dir: PathBuf,
+    pub(super) shape: Shape,
+    pub(super) origin: Origin,
+    pub(super) rootfs: PathBuf,
+    pub(super) disk_bytes: u64,
+    pub(super) kernel: Kernel,
+    pub(super) token: Token,
+    pub(super) ready_timeout: Duration,
+    /// Cancelled when the sandbox is destroyed before it is ready.
+    pub(super) cancelled: CancellationToken,
+}
+
+impl Plan {
+    fn directory_failed(&self, action: &'static str) -> impl Fn(std::io::Error) -> Error {
+        let id = self.id.clone();
+        move |source| Error::Directory { id: id.clone(), action, source }
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        if self.cancelled.is_cancelled() {
+            return Err(Error::Cancelled(self.id.clone()));
+        }
+        Ok(())
+    }
+
+    /// Does all steps.
+    ///
+    /// # Errors
+    /// That of the step that failed; everything is undone then, or the log says what is left.
+    pub(super) async fn carry_out(self, means: &Means) -> Result<Ready, Error> {
+        let placed = self.place()?;
+        let furnished = placed.furnish(means).await?;
+        let launched = furnished.launch(means).await?;
+        launched.wait_until_ready(means).await
+    }
+
+    /// The directory, with the files that the machine gets from the start.
+    fn place(self) -> Result<Placed, Error> {
+        self.go_on()?;
+        let directory =
+            Directory::create(&self.dir, self.identity).map_err(self.directory_failed("made"))?;
+        let placed = Placed { directory, plan: self };
+        match placed.fill() {
+            Ok(()) => Ok(placed),
+            Err(error) => {
+                report(placed.undo());
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes whatever there is of the sandbox. Repeating it is fine.
+    ///
+    /// # Errors
+    /// The first of them; the rest is tried all the same.
+    pub(super) async fn remove_all(&self, means: &Means) -> Result<(), Error> {
+        let (dir, user) = (self.dir.clone(), self.identity.uid);
+        let kill = move || vm::kill_all_below(&dir, Some(user));
+        let killed = tokio::task::spawn_blocking(kill).await;
+        let killed = match killed {
+            Ok(killed) => killed.map(drop).map_err(self.directory_failed("vacated")),
+            Err(_) => Err(Error::Panicked),
+        };
+        let network = means.networks.remove(self.slot).await.map_err(Error::from);
+        let volume = means.volumes.remove(&self.dir).await.map_err(Error::from);
+        let directory = Directory::remove(&self.dir).map_err(self.directory_failed("removed"));
+        killed.and(network).and(volume).and(directory)
+    }
+}
+
+/// The error of an undo on the way of another error: it is logged, and the sandbox is looked after again.
+fn report(undone: Result<(), Error>) {
+    if let Err(error) = undone {
+        let error = ovenbird_kit::telemetry::chain(&error);
+        tracing::warn!(error, "part of a failed sandbox could not be removed at once");
+    }
+}
+
+/// There is a directory.
+#[derive(Debug)]
+struct Placed {
+    plan: Plan,
+    directory: Directory,
+}
+
+impl Placed {
+    fn fill(&self) -> Result<(), Error> {
+        let (plan, directory) = (&self.plan, &self.directory);
+        let fill = || {
+            directory.link(&plan.kernel.kernel(), file::KERNEL)?;
+            directory.link(&plan.kernel.initrd(), file::INITRD)?;
+            match &plan.origin {
+                Origin::Boot => {
+                    directory.add(file::MEMORY, u64::from(plan.shape.memory_mb) << 20)?;
+                }
+                Origin::Snapshot(dir) => {
+                    directory.link(&dir.join(file::MEMORY), file::MEMORY)?;
+                    directory.link(&dir.join(file::STATE), file::STATE)?;
+                }
+            }
+            Ok(())
+        };
+        fill().map_err(plan.directory_failed("filled"))
+    }
+
+    /// Disk and network, at the same time.
+    async fn furnish(self, means: &Means) -> Result<Furnished, Error> {
+        let plan = &self.plan;
+        let request = Request {
+            origin: plan.rootfs.clone(),
+            dir: plan.dir.clone(),
+            bytes_min: plan.disk_bytes,
+            owner: plan.identity,
+        };
+        let (volume, network) = tokio::join!(
+            means.volumes.ensure(&request),
+            means.networks.ensure(plan.slot, plan.identity),
+        );
+        let both = match (volume, network) {
+            (Ok(volume), Ok(network)) => plan.go_on().map(|()| (volume, network)),
+            (Err(error), _) => Err(error.into()),
+            (_, Err(error)) => Err(error.into()),
+        };
+        match both {
+            Ok((volume, network)) => Ok(Furnished { placed: self, volume, network }),
+            Err(error) => {
+                report(self.remove_furniture(means).await);
+                Err(error)
+            }
+        }
+    }
+
+    async fn remove_furniture(self, means: &Means) -> Result<(), Error> {
+        let network = means.networks.remove(self.plan.slot).await.map_err(Error::from);
+        let volume = means.volumes.remove(&self.plan.dir).await.map_err(Error::from);
+        network.and(volume).and(self.undo())
+    }
+
+    fn undo(self) -> Result<(), Error> {
+        Directory::remove(self.directory.path()).map_err(self.plan.directory_failed("removed"))
+    }
+}
+
+/// There are also a disk and a network.
+#[derive(Debug)]
+struct Furnished {
+    placed: Placed,
+    volume: Volume,
+    network: Network,
+}
+
+impl Furnished {
+    fn spec(&self) -> MachineSpec {
+        let plan = &self.placed.plan;
+        MachineSpec {
+            name: plan.name.clone(),
+            directory: self.placed.directory.clone(),
+            vcpus: plan.shape.vcpus,
+            memory_mb: plan.shape.memory_mb,
+            memory: match plan.origin {
+                Origin::Boot => Memory::Own,
+                Origin::Snapshot(_) => Memory::CopyOnWrite,
+            },
+            disk: Some(self.volume.path.clone()),
+            nic: Some(Nic { namespace: self.network.namespace.clone(), tap: TAP.to_owned() }),
+            kernel_arguments: format!("ovenbird.token={}", plan.token.to_hex()),
+        }
+    }
+
+    async fn launch(self, means: &Means) -> Result<Launched, Error> {
+        let start = match self.placed.plan.origin {
+            Origin::Boot => Start::Boot,
+            Origin::Snapshot(_) => Start::Restore(Saved::Devices),
+        };
+        let spec = self.spec();
+        match means.hypervisor.launch(&spec, start).await {
+            Ok(machine) => {
+                let link = GuestLink::new(machine.guest_socket(), self.placed.plan.token);
+                Ok(Launched { furnished: self, spec, machine: Arc::from(machine), link })
+            }
+            Err(error) => {
+                report(self.undo(means).await);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn undo(self, means: &Means) -> Result<(), Error> {
+        self.placed.remove_furniture(means).await
+    }
+}
+
+/// There is also a machine.
+#[derive(Debug)]
+struct Launched {
+    furnished: Furnished,
+    spec: MachineSpec,
+    machine: Arc<dyn Machine>,
+    link: GuestLink,
+}
+
+impl Launched {
+    async fn wait_until_ready(self, means: &Means) -> Result<Ready, Error> {
+        match self.answered().await {
+            Ok(guest) => Ok(Ready { launched: self, guest }),
+            Err(error) => {
+                report(self.undo(means).await);
+                Err(error)
+            }
+        }
+    }
+
+    async fn answered(&self) -> Result<GuestClient, Error> {
+        let plan = &self.furnished.placed.plan;
+        let deadline = Instant::now() + plan.ready_timeout;
+        let arrival = match plan.origin {
+            Origin::Boot => Arrival::Running,
+            Origin::Snapshot(_) => {
+                self.machine.resume().await?;
+                Arrival::Restored
+            }
+        };
+        let reason = tokio::select! {
+            connected = self.link.connect(arrival, deadline) => match connected {
+                Ok(guest) => {
+                    self.configure(guest.clone()).await?;
+                    return Ok(guest);
+                }
+                Err(error) => ovenbird_kit::telemetry::chain(&error),
+            },
+            ending = self.machine.ended() => match ending {
+                vm::Ending::Guest => "it turned itself off".to_owned(),
+                vm::Ending::Process => "its QEMU ended".to_owned(),
+            },
+            () = plan.cancelled.cancelled() => return Err(Error::Cancelled(plan.id.clone())),
+        };
+        let console = self.machine.console_tail(CONSOLE_TAIL).await;
+        Err(Error::NotReady { id: plan.id.clone(), reason, console })
+    }
+
+    /// A fork has its template's name until it is told its own.
+    async fn configure(&self, mut guest: GuestClient) -> Result<(), Error> {
+        let id = &self.furnished.placed.plan.id;
+        let hostname = hostname(id);
+        let configured =
+            timeout(CONFIGURE_PATIENCE, guest.configure(ConfigureRequest { hostname })).await;
+        let status = match configured {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => return Ok(()),
+            Ok(Err(status)) => status,
+            Err(_) => tonic::Status::deadline_exceeded("no answer"),
+        };
+        Err(Error::Guest { id: id.clone(), action: "be given its name", source: Box::new(status) })
+    }
+
+    async fn undo(self, means: &Means) -> Result<(), Error> {
+        self.link.disconnect();
+        let killed = self.machine.kill().await.map_err(Error::from);
+        killed.and(self.furnished.undo(means).await)
+    }
+}
+
+/// The id, as far as it can be a host name.
+fn hostname(id: &SandboxId) -> String {
+    let known = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = id.as_str().chars().map(known).take(63).collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// The guest answers.
+#[derive(Debug)]
+pub(super) struct Ready {
+    launched: Launched,
+    guest: GuestClient,
+}
+
+impl Ready {
+    /// A client of the guest.
+    pub(super) fn guest(&self) -> GuestClient {
+        self.guest.clone()
+    }
+
+    /// The machine.
+    pub(super) fn machine(&self) -> &Arc<dyn Machine> {
+        &self.launched.machine
+    }
+
+    /// The link to the guest.
+    pub(super) fn link(&self) -> &GuestLink {
+        &self.launched.link
+    }
+
+    /// What the machine was started with.
+    pub(super) fn spec(&self) -> &MachineSpec {
+        &self.launched.spec
+    }
+
+    /// What was decided about it.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.launched.furnished.placed.plan
+    }
+
+    /// The root disk.
+    pub(super) fn volume(&self) -> &Volume {
+        &self.launched.furnished.volume
+    }
+
+    /// Takes another client, after the link was connected again.
+    pub(super) fn replace_guest(&mut self, guest: GuestClient) {
+        self.guest = guest;
+    }
+
+    /// Removes the sandbox.
+    ///
+    /// # Errors
+    /// The first of them; the rest is tried all the same.
+    pub(super) async fn undo(self, means: &Means) -> Result<(), Error> {
+        self.launched.undo(means).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostnames_are_made_of_ids() {
+        let id = |text: &str| SandboxId::new(text).unwrap();
+        assert_eq!(hostname(&id("sbx_01.a")), "sbx-01-a");
+        assert_eq!(hostname(&id(&"x".repeat(100))).len(), 63);
+    }
+}

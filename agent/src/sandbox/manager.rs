@@ -1,0 +1,449 @@
+//! The register of all sandboxes of this host, and their making and removal.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use ovenbird_host::{Identity, Instance, Slot, net, vm};
+use ovenbird_kit::telemetry;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Error, Event, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
+    create::{Origin, Plan, Ready},
+    room::Room,
+};
+use crate::{
+    data_dir::DataDir,
+    guest_link::{GuestClient, Token},
+    kernel::Kernel,
+    template::{Template, Templates},
+};
+
+/// For one sandbox to settle, when it is to be destroyed while something else is being done with it.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(240);
+/// As much of a stopped guest's console as goes into the log.
+const CONSOLE_TAIL: usize = 2048;
+
+/// What the manager is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The agent's name among those of its machine.
+    pub instance: Instance,
+    /// Names and addresses.
+    pub network: net::Plan,
+    /// The user of the first slot.
+    pub uid_base: u32,
+    /// From a machine's start to its guest's first answer.
+    pub ready_timeout: Duration,
+    /// Sandboxes made at the same time.
+    pub creates_at_once: usize,
+    /// Bounds of all sandboxes together.
+    pub limits: Limits,
+    /// The largest sandbox.
+    pub largest: Shape,
+    /// The largest root disk, in MiB.
+    pub disk_mb_max: u32,
+}
+
+/// The smallest memory that a guest boots with, in MiB.
+const MEMORY_MB_MIN: u32 = 128;
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    data: Arc<DataDir>,
+    means: Means,
+    templates: Arc<Templates>,
+    kernel: Kernel,
+    register: Mutex<Register>,
+    creates: Semaphore,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Register {
+    sandboxes: BTreeMap<SandboxId, Arc<Sandbox>>,
+    room: Room,
+}
+
+impl Manager {
+    /// A manager of an empty host.
+    pub fn new(
+        settings: Settings,
+        data: Arc<DataDir>,
+        means: Means,
+        templates: Arc<Templates>,
+        kernel: Kernel,
+    ) -> Self {
+        let room = Room::new(settings.limits);
+        let creates = Semaphore::new(settings.creates_at_once);
+        let register = Mutex::new(Register { sandboxes: BTreeMap::new(), room });
+        let inner = Inner {
+            settings,
+            data,
+            means,
+            templates,
+            kernel,
+            register,
+            creates,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn register(&self) -> MutexGuard<'_, Register> {
+        self.inner.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn means(&self) -> &Means {
+        &self.inner.means
+    }
+
+    /// The templates of this host.
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.inner.templates
+    }
+
+    /// The kernel that images boot.
+    pub fn kernel(&self) -> &Kernel {
+        &self.inner.kernel
+    }
+
+    /// What saved states depend on.
+    pub fn platform(&self) -> vm::Platform {
+        self.inner.means.hypervisor.platform()
+    }
+
+    /// The name of the storage driver.
+    pub fn storage_driver(&self) -> &'static str {
+        self.inner.means.volumes.driver().name()
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// What is promised to sandboxes.
+    pub fn used(&self) -> Shape {
+        self.register().room.used()
+    }
+
+    /// All sandboxes, by id.
+    pub fn list(&self) -> Vec<Info> {
+        self.register().sandboxes.values().map(|sandbox| sandbox.info()).collect()
+    }
+
+    pub(super) fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
+        self.register().sandboxes.get(id).cloned().ok_or_else(|| Error::Unknown(id.clone()))
+    }
+
+    /// A client of a running sandbox's guest; counts as use of the sandbox.
+    ///
+    /// # Errors
+    /// When there is none, or it is not running.
+    pub fn guest(&self, id: &SandboxId) -> Result<GuestClient, Error> {
+        let sandbox = self.find(id)?;
+        let guest = sandbox.guest()?;
+        sandbox.touch();
+        Ok(guest)
+    }
+
+    /// Counts as use of the sandbox.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn ping(&self, id: &SandboxId) -> Result<(), Error> {
+        self.find(id)?.touch();
+        Ok(())
+    }
+
+    /// Makes a sandbox and waits until its guest is ready. It is made to the end even when nobody waits.
+    ///
+    /// # Errors
+    /// Nothing is left of the sandbox then.
+    pub async fn create(&self, wish: Wish) -> Result<Info, Error> {
+        let sandbox = self.admit(wish)?;
+        let manager = self.clone();
+        let made = self.spawn(async move { manager.make(sandbox).await });
+        made.await.unwrap_or(Err(Error::Panicked))
+    }
+
+    /// Runs something to its end, whoever waits for it.
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.inner.tasks.spawn(work)
+    }
+
+    /// Runs something short that nobody waits for but the manager, when it closes.
+    pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.spawn(work);
+    }
+
+    /// Checks a wish, and takes id and room for it.
+    fn admit(&self, wish: Wish) -> Result<Arc<Sandbox>, Error> {
+        let template = self.inner.templates.find(&wish.template)?;
+        let draft = self.draft(&wish, template)?;
+        let mut register = self.register();
+        if self.inner.closing.is_cancelled() {
+            return Err(Error::Closing);
+        }
+        if register.sandboxes.contains_key(&wish.id) {
+            return Err(Error::Exists(wish.id));
+        }
+        let slot = register.room.take(draft.shape)?;
+        let plan = self.place(draft, slot);
+        let host_ip = self.host_ip(slot);
+        let sandbox = Arc::new(Sandbox::new(plan, wish.clone(), host_ip));
+        register.sandboxes.insert(wish.id, sandbox.clone());
+        Ok(sandbox)
+    }
+
+    fn host_ip(&self, slot: Slot) -> Ipv4Addr {
+        self.inner.settings.network.host_ip(slot)
+    }
+
+    /// The plan without what depends on the slot.
+    fn draft(&self, wish: &Wish, template: Template) -> Result<Plan, Error> {
+        let rootfs = template.rootfs();
+        let (shape, origin, kernel, token, disk_bytes) = match template {
+            Template::Image { .. } => {
+                self.check_shape(wish)?;
+                let disk_bytes = u64::from(wish.disk_mb) << 20;
+                let token = Token::new(rand::random());
+                (wish.shape, Origin::Boot, self.inner.kernel.clone(), token, disk_bytes)
+            }
+            Template::Snapshot { dir, manifest } => {
+                if let Some(reason) = manifest.refusal(&self.platform()) {
+                    return Err(Error::Mismatch { name: wish.template.clone(), reason });
+                }
+                if u64::from(wish.disk_mb) << 20 > manifest.disk_bytes {
+                    return Err(Error::Invalid(format!(
+                        "disk_mb is {}, but the disk of snapshot {} is fixed at {} MiB",
+                        wish.disk_mb,
+                        wish.template,
+                        manifest.disk_bytes >> 20
+                    )));
+                }
+                let shape = Shape { vcpus: manifest.vcpus, memory_mb: manifest.memory_mb };
+                let kernel = Kernel::find(&self.inner.data, &manifest.kernel)?;
+                (shape, Origin::Snapshot(dir), kernel, manifest.token, 0)
+            }
+        };
+        Ok(Plan {
+            id: wish.id.clone(),
+            slot: Slot(0),
+            name: String::new(),
+            identity: Identity { uid: 0, gid: 0 },
+            dir: self.inner.data.sandboxes().join(wish.id.as_str()),
+            shape,
+            origin,
+            rootfs,
+            disk_bytes,
+            kernel,
+            token,
+            ready_timeout: self.inner.settings.ready_timeout,
+            cancelled: CancellationToken::new(),
+        })
+    }
+
+    fn place(&self, plan: Plan, slot: Slot) -> Plan {
+        let user = self.inner.settings.uid_base + u32::from(slot.0);
+        Plan {
+            slot,
+            name: format!("ovb-{}-{slot}", self.inner.settings.instance),
+            identity: Identity { uid: user, gid: user },
+            ..plan
+        }
+    }
+
+    fn check_shape(&self, wish: &Wish) -> Result<(), Error> {
+        let Settings { largest, disk_mb_max, .. } = &self.inner.settings;
+        let bounds = [
+            ("vcpus", wish.shape.vcpus, 1, largest.vcpus),
+            ("memory_mb", wish.shape.memory_mb, MEMORY_MB_MIN, largest.memory_mb),
+            ("disk_mb", wish.disk_mb, 0, *disk_mb_max),
+        ];
+        for (name, value, min, max) in bounds {
+            if !(min..=max).contains(&value) {
+                let message = format!("{name} is {value}, it must be from {min} to {max}");
+                return Err(Error::Invalid(message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn make(&self, sandbox: Arc<Sandbox>) -> Result<Info, Error> {
+        let started = std::time::Instant::now();
+        let permit = tokio::select! {
+            permit = self.inner.creates.acquire() => permit.ok(),
+            () = sandbox.cancelled().cancelled() => None,
+        };
+        let id = &sandbox.wish.id;
+        let made = match permit {
+            Some(_permit) => sandbox.plan.clone().carry_out(self.means()).await,
+            None => Err(Error::Cancelled(id.clone())),
+        };
+        match made {
+            Ok(ready) => {
+                let milliseconds = started.elapsed().as_millis();
+                let template = &sandbox.wish.template;
+                tracing::info!(sandbox.id = %id, %template, milliseconds, "sandbox is ready");
+                self.enter(&sandbox, ready).await;
+                Ok(sandbox.info())
+            }
+            Err(error) => {
+                let reason = telemetry::chain(&error);
+                tracing::warn!(sandbox.id = %id, reason, "sandbox could not be made");
+                let _ = sandbox.apply(Event::Failed);
+                // Undone already: this finds nothing, or tries once more what failed then.
+                let removed = sandbox.plan.remove_all(self.means()).await;
+                self.removed(&sandbox, removed);
+                Err(error)
+            }
+        }
+    }
+
+    /// A sandbox whose guest answers begins to serve.
+    async fn enter(&self, sandbox: &Arc<Sandbox>, ready: Ready) {
+        let machine = ready.machine().clone();
+        sandbox.set_guest(Some(ready.guest()));
+        *sandbox.parts.lock().await = Some(ready);
+        let _ = sandbox.apply(Event::Ready);
+        let watched = sandbox.clone();
+        // Ends with the machine, which every removal ends.
+        self.spawn(async move {
+            let ending = machine.ended().await;
+            // While it is saved, its machine ends on purpose.
+            if watched.settled().await != State::Running {
+                return;
+            }
+            let console = machine.console_tail(CONSOLE_TAIL).await;
+            let detail = match ending {
+                vm::Ending::Guest => ": its guest turned itself off",
+                vm::Ending::Process => ": its QEMU ended",
+            };
+            *watched.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.into());
+            if watched.apply(Event::Ended).is_ok() {
+                watched.set_guest(None);
+                let id = &watched.wish.id;
+                tracing::warn!(sandbox.id = %id, ?ending, console, "machine ended by itself");
+            }
+        });
+    }
+
+    /// Removes a sandbox and waits until nothing of it is left. One that is still being made, or saved, is
+    /// waited for first; several callers share one removal.
+    ///
+    /// # Errors
+    /// When there is none, or something of it cannot be removed: it can be tried again.
+    pub async fn destroy(&self, id: &SandboxId) -> Result<(), Error> {
+        let sandbox = self.find(id)?;
+        sandbox.cancelled().cancel();
+        let manager = self.clone();
+        let destroyed = self.spawn(async move { manager.destroy_settled(&sandbox).await });
+        destroyed.await.unwrap_or(Err(Error::Panicked))
+    }
+
+    async fn destroy_settled(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        let settle = async {
+            loop {
+                match sandbox.settled().await {
+                    State::Gone => return Ok(()),
+                    _ if sandbox.apply(Event::Destroy).is_ok() => {
+                        return self.remove(sandbox).await;
+                    }
+                    // Another caller was faster.
+                    _ => {}
+                }
+            }
+        };
+        match tokio::time::timeout(SETTLE_PATIENCE, settle).await {
+            Ok(result) => result,
+            Err(_) => Err(sandbox.wrong_state(sandbox.state())),
+        }
+    }
+
+    /// Removes all of a sandbox in the state [`State::Destroying`].
+    pub(super) async fn remove(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        sandbox.set_guest(None);
+        let removed = match sandbox.parts.lock().await.take() {
+            Some(ready) => ready.undo(self.means()).await,
+            None => sandbox.plan.remove_all(self.means()).await,
+        };
+        let Err(error) = removed else {
+            self.removed(sandbox, Ok(()));
+            return Ok(());
+        };
+        let first = telemetry::chain(&error);
+        tracing::warn!(sandbox.id = %sandbox.wish.id, error = first, "removal failed, trying again");
+        let removed = sandbox.plan.remove_all(self.means()).await;
+        let outcome = if removed.is_ok() { Ok(()) } else { Err(error) };
+        self.removed(sandbox, removed);
+        outcome
+    }
+
+    /// Notes the end of a removal.
+    fn removed(&self, sandbox: &Arc<Sandbox>, removed: Result<(), Error>) {
+        let id = &sandbox.wish.id;
+        match removed {
+            Ok(()) => {
+                {
+                    let mut register = self.register();
+                    register.sandboxes.remove(id);
+                    register.room.give_back(sandbox.plan.slot, sandbox.plan.shape);
+                }
+                let _ = sandbox.apply(Event::Removed);
+                tracing::info!(sandbox.id = %id, "sandbox is gone");
+            }
+            Err(error) => {
+                let error = telemetry::chain(&error);
+                tracing::error!(sandbox.id = %id, error, "sandbox keeps its slot, for it is not gone");
+                let _ = sandbox.apply(Event::NotRemoved);
+            }
+        }
+    }
+
+    /// Takes no more sandboxes, removes all there are, and waits for every task.
+    pub async fn close(&self) {
+        let ids: Vec<SandboxId> = {
+            let register = self.register();
+            self.inner.closing.cancel();
+            register.sandboxes.keys().cloned().collect()
+        };
+        let destroyed = join_all(ids.iter().map(|id| self.destroy(id))).await;
+        for (id, result) in ids.iter().zip(destroyed) {
+            match result {
+                Ok(()) | Err(Error::Unknown(_)) => {}
+                Err(error) => {
+                    let error = telemetry::chain(&error);
+                    tracing::error!(sandbox.id = %id, error, "sandbox is left for the next start");
+                }
+            }
+        }
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Where a sandbox's directory is.
+    pub fn sandboxes_dir(&self) -> PathBuf {
+        self.inner.data.sandboxes()
+    }
+}

@@ -1,0 +1,180 @@
+//! Sandboxes: what is known about each, and who may do what with it when.
+//!
+//! [`Manager`] is the one door. Everything that takes time runs in tasks of its own, so that a caller who hangs up
+//! leaves nothing half-done; the manager waits for them when it closes.
+
+mod create;
+mod error;
+mod manager;
+mod room;
+mod save;
+mod state;
+
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use create::Means;
+pub use error::Error;
+pub use manager::{Manager, Settings};
+pub use room::{Limits, Shape};
+pub use state::{Event, Refused, State};
+
+pub use crate::name::SandboxId;
+use crate::{guest_link::GuestClient, name::TemplateName};
+use create::{Plan, Ready};
+
+/// What a caller wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// Its id.
+    pub id: SandboxId,
+    /// What it starts from.
+    pub template: TemplateName,
+    /// Its size; a fork has that of its snapshot.
+    pub shape: Shape,
+    /// At least this large a root disk, in MiB; 0: the template's.
+    pub disk_mb: u32,
+    /// Idle seconds until it is paused; 0: never.
+    pub timeout_sec: i32,
+    /// The build it belongs to, or nothing.
+    pub build_id: String,
+}
+
+/// What is told about a sandbox.
+#[derive(Debug, Clone)]
+pub struct Info {
+    /// Its id.
+    pub id: SandboxId,
+    /// Where it is in its life.
+    pub state: State,
+    /// What it was started from.
+    pub template: TemplateName,
+    /// Its size.
+    pub shape: Shape,
+    /// Where the host reaches it.
+    pub host_ip: Ipv4Addr,
+    /// When it was asked for.
+    pub created_at_unix: i64,
+    /// When it was last used.
+    pub last_active_at_unix: i64,
+    /// As asked for.
+    pub timeout_sec: i32,
+    /// The build it belongs to, or nothing.
+    pub build_id: String,
+}
+
+/// One sandbox, known from the moment it is asked for until nothing of it is left.
+#[derive(Debug)]
+struct Sandbox {
+    plan: Plan,
+    wish: Wish,
+    host_ip: Ipv4Addr,
+    created_at_unix: i64,
+    last_active_at_unix: AtomicI64,
+    state: watch::Sender<State>,
+    /// Why it stopped, for messages.
+    detail: Mutex<Option<String>>,
+    /// The client that calls get; there is one while the state is running.
+    guest: Mutex<Option<GuestClient>>,
+    /// Held by whoever changes what the sandbox consists of.
+    parts: tokio::sync::Mutex<Option<Ready>>,
+}
+
+/// Seconds since 1970.
+fn unix_now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Sandbox {
+    fn new(plan: Plan, wish: Wish, host_ip: Ipv4Addr) -> Self {
+        let now = unix_now();
+        Self {
+            plan,
+            wish,
+            host_ip,
+            created_at_unix: now,
+            last_active_at_unix: AtomicI64::new(now),
+            state: watch::Sender::new(State::Creating),
+            detail: Mutex::new(None),
+            guest: Mutex::new(None),
+            parts: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    fn state(&self) -> State {
+        *self.state.borrow()
+    }
+
+    /// Applies an event; nothing changes when it is refused.
+    fn apply(&self, event: Event) -> Result<State, Refused> {
+        let mut result = Err(Refused(State::Gone));
+        self.state.send_if_modified(|state| {
+            result = state.after(event);
+            match result {
+                Ok(next) => {
+                    tracing::debug!(sandbox.id = %self.wish.id, from = %state, to = %next, "state");
+                    *state = next;
+                    true
+                }
+                Err(_) => false,
+            }
+        });
+        result
+    }
+
+    /// Waits for a state that does not pass by itself.
+    async fn settled(&self) -> State {
+        let mut states = self.state.subscribe();
+        // The sender is this sandbox's own, so it cannot be gone.
+        states.wait_for(|state| !state.passes()).await.map_or(State::Gone, |state| *state)
+    }
+
+    fn wrong_state(&self, state: State) -> Error {
+        let detail = self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Error::WrongState { id: self.wish.id.clone(), state, detail }
+    }
+
+    fn set_guest(&self, guest: Option<GuestClient>) {
+        *self.guest.lock().unwrap_or_else(PoisonError::into_inner) = guest;
+    }
+
+    fn guest(&self) -> Result<GuestClient, Error> {
+        let guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (self.state(), guest) {
+            (State::Running, Some(guest)) => Ok(guest),
+            (state, _) => Err(self.wrong_state(state)),
+        }
+    }
+
+    fn touch(&self) {
+        self.last_active_at_unix.store(unix_now(), Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> &CancellationToken {
+        &self.plan.cancelled
+    }
+
+    fn info(&self) -> Info {
+        Info {
+            id: self.wish.id.clone(),
+            state: self.state(),
+            template: self.wish.template.clone(),
+            shape: self.plan.shape,
+            host_ip: self.host_ip,
+            created_at_unix: self.created_at_unix,
+            last_active_at_unix: self.last_active_at_unix.load(Ordering::Relaxed),
+            timeout_sec: self.wish.timeout_sec,
+            build_id: self.wish.build_id.clone(),
+        }
+    }
+}

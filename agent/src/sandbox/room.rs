@@ -1,0 +1,135 @@
+//! What this host can still take: slots, processors, memory. Pure arithmetic.
+
+use std::collections::BTreeSet;
+
+use ovenbird_host::Slot;
+
+/// Size of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+}
+
+/// What may be given out in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Sandboxes at once.
+    pub sandboxes: u16,
+    /// Processors and memory of all of them together.
+    pub total: Shape,
+}
+
+/// There is not enough left.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("this host has no room: {what} {used} of {limit} are in use and {wanted} more are wanted")]
+pub struct NoRoom {
+    what: &'static str,
+    used: u32,
+    limit: u32,
+    wanted: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Room {
+    limits: Limits,
+    free: BTreeSet<Slot>,
+    used: Shape,
+}
+
+impl Room {
+    /// An empty host.
+    pub(super) fn new(limits: Limits) -> Self {
+        let free = (0..limits.sandboxes).map(Slot).collect();
+        Self { limits, free, used: Shape { vcpus: 0, memory_mb: 0 } }
+    }
+
+    /// Takes a slot and room for a sandbox.
+    ///
+    /// # Errors
+    /// [`NoRoom`] names what is short; nothing is taken then.
+    pub(super) fn take(&mut self, shape: Shape) -> Result<Slot, NoRoom> {
+        let total = self.limits.total;
+        let bounds = [
+            ("sandboxes", self.sandboxes(), u32::from(self.limits.sandboxes), 1),
+            ("vcpus", self.used.vcpus, total.vcpus, shape.vcpus),
+            ("memory in MiB", self.used.memory_mb, total.memory_mb, shape.memory_mb),
+        ];
+        for (what, used, limit, wanted) in bounds {
+            if used.checked_add(wanted).is_none_or(|sum| sum > limit) {
+                return Err(NoRoom { what, used, limit, wanted });
+            }
+        }
+        let slot = self.free.pop_first().expect("fewer sandboxes than slots are in use");
+        self.used.vcpus += shape.vcpus;
+        self.used.memory_mb += shape.memory_mb;
+        Ok(slot)
+    }
+
+    /// Gives back what [`Room::take`] took.
+    pub(super) fn give_back(&mut self, slot: Slot, shape: Shape) {
+        if self.free.insert(slot) {
+            self.used.vcpus -= shape.vcpus;
+            self.used.memory_mb -= shape.memory_mb;
+        }
+    }
+
+    /// What is in use.
+    pub(super) fn used(&self) -> Shape {
+        self.used
+    }
+
+    fn sandboxes(&self) -> u32 {
+        u32::from(self.limits.sandboxes) - u32::try_from(self.free.len()).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Shape = Shape { vcpus: 1, memory_mb: 100 };
+
+    fn room() -> Room {
+        Room::new(Limits { sandboxes: 3, total: Shape { vcpus: 4, memory_mb: 250 } })
+    }
+
+    #[test]
+    fn each_bound_refuses_on_its_own_and_takes_nothing() {
+        let mut memory = room();
+        memory.take(SMALL).unwrap();
+        memory.take(SMALL).unwrap();
+        assert!(memory.take(SMALL).unwrap_err().to_string().contains("memory"));
+        let mut vcpus = room();
+        vcpus.take(Shape { vcpus: 4, memory_mb: 1 }).unwrap();
+        assert!(vcpus.take(Shape { vcpus: 1, memory_mb: 1 }).is_err());
+        let mut slots = room();
+        for _ in 0..3 {
+            slots.take(Shape { vcpus: 1, memory_mb: 1 }).unwrap();
+        }
+        let error = slots.take(Shape { vcpus: 1, memory_mb: 1 }).unwrap_err();
+        assert!(error.to_string().contains("sandboxes 3 of 3"), "{error}");
+        assert_eq!(memory.used(), Shape { vcpus: 2, memory_mb: 200 });
+    }
+
+    #[test]
+    fn given_back_twice_counts_once() {
+        let mut room = room();
+        let slot = room.take(SMALL).unwrap();
+        room.take(SMALL).unwrap();
+        room.give_back(slot, SMALL);
+        room.give_back(slot, SMALL);
+        assert_eq!(room.used(), SMALL);
+        assert_eq!(room.take(SMALL).unwrap(), slot);
+    }
+
+    #[test]
+    fn absurd_wishes_do_not_overflow() {
+        let mut room = room();
+        room.take(SMALL).unwrap();
+        assert!(room.take(Shape { vcpus: u32::MAX, memory_mb: u32::MAX }).is_err());
+    }
+}

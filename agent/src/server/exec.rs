@@ -1,0 +1,266 @@
+//! Commands: the detached ones passed through, and Exec and ExecStream made of them.
+//!
+//! Buffers, offsets and idempotence are the guest's. A command of Exec or ExecStream is killed when its caller
+//! hangs up; a detached one goes on.
+
+use std::{pin::Pin, time::Duration};
+
+use futures::{Stream, StreamExt};
+use ovenbird_guest_protocol::v1 as guest;
+use ovenbird_hostagent::v1::{self as host, exec_stream_response as event};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::status;
+use crate::{guest_link::GuestClient, sandbox::Manager};
+
+/// For a guest to answer a short call.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+/// Past a command's own time, which the guest watches over.
+const END_GRACE: Duration = Duration::from_secs(15);
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Messages of a stream that wait for a slow caller; each holds 32 KiB at most.
+const QUEUE: usize = 8;
+
+/// A stream of answers.
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A command of Exec or ExecStream.
+pub(super) struct Command {
+    pub(super) cmd: String,
+    pub(super) args: Vec<String>,
+    pub(super) timeout_sec: i32,
+    pub(super) context: Option<host::ExecContext>,
+}
+
+/// One short call to a guest, with its deadline.
+pub(super) async fn ask<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    match timeout(ANSWER_PATIENCE, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(status::of_guest(&status)),
+        Err(_) => Err(Status::unavailable("the guest does not answer")),
+    }
+}
+
+fn context(context: Option<host::ExecContext>) -> Option<guest::ExecContext> {
+    context.map(|host::ExecContext { env, workdir, user }| guest::ExecContext {
+        env,
+        workdir,
+        user,
+    })
+}
+
+pub(super) fn start_request(request: host::StartExecRequest) -> guest::StartExecRequest {
+    guest::StartExecRequest {
+        exec_id: request.exec_id,
+        cmd: request.cmd,
+        args: request.args,
+        context: context(request.context),
+        timeout_ms: request.timeout_ms,
+    }
+}
+
+/// Follows a detached command.
+pub(super) async fn attach(
+    mut guest: GuestClient,
+    exec_id: String,
+    from_offset: u64,
+) -> Result<Answers<host::AttachExecResponse>, Status> {
+    let request = guest::AttachExecRequest { exec_id, from_offset, auto_ack: false };
+    let events = ask(guest.attach_exec(request)).await?;
+    Ok(Box::pin(events.filter_map(async |event| match event {
+        Ok(event) => attach_response(event).map(Ok),
+        Err(status) => Some(Err(status::of_guest(&status))),
+    })))
+}
+
+fn attach_response(event: guest::AttachExecResponse) -> Option<host::AttachExecResponse> {
+    use guest::attach_exec_response::Event as From;
+    use host::attach_exec_response::Event as To;
+    let event = match event.event? {
+        From::Output(guest::ExecOutput { offset, stream, data }) => {
+            To::Output(host::ExecOutput { offset, stream, data: data.into() })
+        }
+        From::End(end) => To::End(host::ExecEnd {
+            exit_code: end.exit_code,
+            timed_out: end.timed_out,
+            error: end.error,
+            end_offset: end.end_offset,
+            elapsed_ms: end.elapsed_ms,
+        }),
+    };
+    Some(host::AttachExecResponse { event: Some(event) })
+}
+
+/// A command that runs for one call only.
+struct Running {
+    manager: Manager,
+    guest: GuestClient,
+    exec_id: String,
+    pid: u32,
+    timeout: Duration,
+    events: Streaming<guest::AttachExecResponse>,
+    ended: bool,
+}
+
+/// What comes from it.
+enum Output {
+    Stdout(Vec<u8>),
+    Stderr(Vec<u8>),
+    End(guest::ExecEnd),
+}
+
+impl Running {
+    async fn start(
+        manager: &Manager,
+        mut guest: GuestClient,
+        command: Command,
+    ) -> Result<Self, Status> {
+        let timeout = match u64::try_from(command.timeout_sec) {
+            Ok(0) => TIMEOUT_DEFAULT,
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => return Err(Status::invalid_argument("timeout_sec is negative")),
+        };
+        if command.cmd.is_empty() {
+            return Err(Status::invalid_argument("cmd is empty"));
+        }
+        let exec_id = format!("call.{}", uuid::Uuid::new_v4().simple());
+        let request = guest::StartExecRequest {
+            exec_id: exec_id.clone(),
+            cmd: command.cmd,
+            args: command.args,
+            context: context(command.context),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let started = ask(guest.start_exec(request)).await?;
+        let request =
+            guest::AttachExecRequest { exec_id: exec_id.clone(), from_offset: 0, auto_ack: true };
+        let events = ask(guest.attach_exec(request)).await?;
+        let manager = manager.clone();
+        let pid = started.pid;
+        Ok(Self { manager, guest, exec_id, pid, timeout, events, ended: false })
+    }
+
+    /// The next piece of output; an error when its time is over.
+    async fn next(&mut self) -> Result<Output, Status> {
+        loop {
+            let event = match timeout(self.timeout + END_GRACE, self.events.message()).await {
+                Ok(Ok(Some(event))) => event,
+                Ok(Ok(None)) => {
+                    return Err(Status::unavailable("the guest forgot to end the output"));
+                }
+                Ok(Err(status)) => return Err(status::of_guest(&status)),
+                Err(_) => return Err(Status::unavailable("the guest does not answer")),
+            };
+            match event.event {
+                Some(guest::attach_exec_response::Event::Output(output)) => {
+                    let is_stderr = output.stream() == guest::ExecOutputStream::Stderr;
+                    let wrap = if is_stderr { Output::Stderr } else { Output::Stdout };
+                    return Ok(wrap(output.data.into()));
+                }
+                Some(guest::attach_exec_response::Event::End(end)) => {
+                    self.ended = true;
+                    if end.timed_out {
+                        let seconds = self.timeout.as_secs();
+                        let message = format!("killed with its children after {seconds} s");
+                        return Err(Status::deadline_exceeded(message));
+                    }
+                    return Ok(Output::End(end));
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let (mut guest, exec_id) = (self.guest.clone(), self.exec_id.clone());
+        self.manager.in_background(async move {
+            let kill = guest::SignalExecRequest { exec_id, signal: 9 };
+            // It may just have ended, or the whole guest may have.
+            let _ = ask(guest.signal_exec(kill)).await;
+        });
+    }
+}
+
+/// Runs a command and returns all it wrote, up to `bytes_max`.
+pub(super) async fn run(
+    manager: &Manager,
+    guest: GuestClient,
+    command: Command,
+    bytes_max: usize,
+) -> Result<host::ExecResponse, Status> {
+    let mut running = Running::start(manager, guest, command).await?;
+    let mut answer = host::ExecResponse::default();
+    loop {
+        match running.next().await? {
+            Output::Stdout(data) => answer.stdout.extend(data),
+            Output::Stderr(data) => answer.stderr.extend(data),
+            Output::End(end) => {
+                answer.stderr.extend(end.error.into_bytes());
+                answer.exit_code = end.exit_code;
+                return Ok(answer);
+            }
+        }
+        if answer.stdout.len() + answer.stderr.len() > bytes_max {
+            let message =
+                format!("killed: it wrote more than {bytes_max} bytes; use ExecStream for that");
+            return Err(Status::resource_exhausted(message));
+        }
+    }
+}
+
+/// Runs a command and streams what it writes. It is killed when nobody reads any more.
+pub(super) async fn stream(
+    manager: &Manager,
+    guest: GuestClient,
+    command: Command,
+) -> Result<Answers<host::ExecStreamResponse>, Status> {
+    let running = Running::start(manager, guest, command).await?;
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    // Ends with the command, or with the caller's stream.
+    manager.in_background(pump(running, sender));
+    Ok(Box::pin(ReceiverStream::new(receiver)))
+}
+
+async fn pump(
+    mut running: Running,
+    sender: mpsc::Sender<Result<host::ExecStreamResponse, Status>>,
+) {
+    let wrap = |event| host::ExecStreamResponse { event: Some(event) };
+    let data = |output| wrap(event::Event::Data(host::ExecStreamData { output: Some(output) }));
+    if running.pid != 0 {
+        let start = host::ExecStreamStart { pid: running.pid };
+        if sender.send(Ok(wrap(event::Event::Start(start)))).await.is_err() {
+            return;
+        }
+    }
+    loop {
+        let next = tokio::select! {
+            next = running.next() => next,
+            () = sender.closed() => return,
+        };
+        let (message, last) = match next {
+            Ok(Output::Stdout(bytes)) => {
+                (Ok(data(host::exec_stream_data::Output::Stdout(bytes))), false)
+            }
+            Ok(Output::Stderr(bytes)) => {
+                (Ok(data(host::exec_stream_data::Output::Stderr(bytes))), false)
+            }
+            Ok(Output::End(guest::ExecEnd { exit_code, error, .. })) => {
+                (Ok(wrap(event::Event::End(host::ExecStreamEnd { exit_code, error }))), true)
+            }
+            Err(status) => (Err(status), true),
+        };
+        if sender.send(message).await.is_err() || last {
+            return;
+        }
+    }
+}

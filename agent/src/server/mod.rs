@@ -1,0 +1,116 @@
+//! The gRPC server: mutual TLS, health, reflection, bounds on messages and calls.
+
+mod exec;
+mod fence;
+mod files;
+mod service;
+mod status;
+
+use std::time::Duration;
+
+use fence::Fences;
+use ovenbird_hostagent::{
+    FILE_DESCRIPTOR_SET, v1::host_agent_service_server::HostAgentServiceServer,
+};
+use ovenbird_kit::tls::Pem;
+use service::{HostFacts, Service};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+
+use crate::sandbox::Manager;
+
+/// Past which a call is answered for, whatever it waits for. Streams may last longer.
+const CALL_MAX: Duration = Duration::from_secs(15 * 60);
+/// Calls of one connection at once.
+const CALLS_PER_CONNECTION: usize = 256;
+/// A client that answers no ping has gone; its streams are closed.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// HTTP/2 windows: of one call, and of all calls of a connection. With less for the connection, a stream that
+/// nobody reads would block the others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
+
+/// The server could not be set up, or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Certificates or transport.
+    #[error("the gRPC server failed: check the [tls] files")]
+    Transport(#[from] tonic::transport::Error),
+    /// The service's own description.
+    #[error("gRPC reflection cannot be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What the server is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The sandboxes.
+    pub manager: Manager,
+    /// The version of QEMU.
+    pub qemu_version: String,
+    /// The accelerator, and why.
+    pub accelerator: (String, String),
+    /// Builds whose attempt is remembered.
+    pub fences: usize,
+    /// The largest message.
+    pub message_max: usize,
+    /// Ends the process.
+    pub shutdown: CancellationToken,
+}
+
+/// Serves until `stop` is cancelled and the calls that run then have been answered.
+///
+/// # Errors
+/// When it cannot be set up, or the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    pem: &Pem,
+    parts: Parts,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let Parts { manager, qemu_version, accelerator, fences, message_max, shutdown } = parts;
+    let (accelerator, accelerator_reason) = accelerator;
+    let service = Service {
+        manager,
+        fences: Fences::new(fences),
+        facts: HostFacts { qemu_version, accelerator, accelerator_reason },
+        message_max,
+        shutdown: shutdown.clone(),
+    };
+    let service = HostAgentServiceServer::new(service)
+        .max_decoding_message_size(message_max)
+        .max_encoding_message_size(message_max);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<HostAgentServiceServer<Service>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&pem.cert, pem.key.expose()))
+        .client_ca_root(Certificate::from_pem(&pem.ca));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = Server::builder()
+        .tls_config(tls)?
+        .timeout(CALL_MAX)
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_EVERY))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled());
+    // Whoever asks learns that this host is leaving before it has left.
+    let leaving = async {
+        shutdown.cancelled().await;
+        health.set_not_serving::<HostAgentServiceServer<Service>>().await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        served = served => Ok(served?),
+        () = leaving => Ok(()),
+    }
+}

@@ -1,0 +1,122 @@
+//! Errors as gRPC status codes: one exhaustive match per source.
+//!
+//! What a guest says is passed on only where its protocol allows the code, and never at length: it is not trusted.
+
+use ovenbird_host::storage;
+use ovenbird_kit::telemetry;
+use tonic::{Code, Status};
+
+use crate::{kernel, sandbox::Error, template};
+
+/// As much of a guest's message as is passed on, in characters.
+const GUEST_MESSAGE_MAX: usize = 2048;
+
+/// The status of a sandbox's error. What is the host's fault is logged here, with its chain.
+pub(super) fn of(error: &Error) -> Status {
+    let code = code(error);
+    if code == Code::Internal {
+        tracing::error!(error = telemetry::chain(error), "call failed");
+    }
+    // A guest's reason is what its caller can act on; a host's own reasons stay in the log.
+    let text = match error {
+        Error::Guest { .. } | Error::LinkLost { .. } => telemetry::chain(error),
+        _ => error.to_string(),
+    };
+    Status::new(code, text)
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::Unknown(_) => Code::NotFound,
+        Error::Exists(_) => Code::AlreadyExists,
+        Error::Invalid(_) => Code::InvalidArgument,
+        Error::NoRoom(_) => Code::ResourceExhausted,
+        Error::WrongState { .. } | Error::Mismatch { .. } => Code::FailedPrecondition,
+        Error::Cancelled(_) => Code::Aborted,
+        Error::Closing | Error::NotReady { .. } | Error::Guest { .. } | Error::LinkLost { .. } => {
+            Code::Unavailable
+        }
+        Error::Template(error) => of_template(error),
+        Error::Kernel(kernel::Error::Missing(_)) => Code::FailedPrecondition,
+        Error::Volume(error) => of_volume(error),
+        Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Code::ResourceExhausted
+        }
+        // The template was deleted while the sandbox was being made from it.
+        Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Code::NotFound
+        }
+        Error::Kernel(kernel::Error::File { .. })
+        | Error::Directory { .. }
+        | Error::StillOn(_)
+        | Error::Network(_)
+        | Error::Machine(_)
+        | Error::Panicked => Code::Internal,
+    }
+}
+
+fn of_template(error: &template::Error) -> Code {
+    match error {
+        template::Error::Unknown(_) => Code::NotFound,
+        template::Error::Taken(_) => Code::AlreadyExists,
+        template::Error::Manifest { .. } => Code::FailedPrecondition,
+        template::Error::Io { .. } => Code::Internal,
+    }
+}
+
+fn of_volume(error: &storage::Error) -> Code {
+    match error {
+        storage::Error::NoOrigin(_) => Code::NotFound,
+        storage::Error::Full(_) => Code::ResourceExhausted,
+        storage::Error::NoReflink(_) | storage::Error::Io { .. } => Code::Internal,
+    }
+}
+
+/// The status of a guest's answer.
+pub(super) fn of_guest(status: &Status) -> Status {
+    let code = match status.code() {
+        code @ (Code::InvalidArgument
+        | Code::NotFound
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::DeadlineExceeded) => code,
+        Code::Unimplemented => Code::FailedPrecondition,
+        Code::Internal => Code::Internal,
+        _ => return Status::unavailable("the connection to the guest was lost"),
+    };
+    let text: String = status.message().chars().take(GUEST_MESSAGE_MAX).collect();
+    Status::new(code, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::{SandboxId, TemplateName};
+
+    #[test]
+    fn contract_names_the_code_of_each_refusal() {
+        let id = || SandboxId::new("a").unwrap();
+        let name = || TemplateName::new("a").unwrap();
+        let codes = [
+            (Error::Unknown(id()), Code::NotFound),
+            (Error::Exists(id()), Code::AlreadyExists),
+            (template::Error::Unknown(name()).into(), Code::NotFound),
+            (template::Error::Taken(name()).into(), Code::AlreadyExists),
+            (Error::Mismatch { name: name(), reason: "x".into() }, Code::FailedPrecondition),
+            (Error::Closing, Code::Unavailable),
+        ];
+        for (error, code) in codes {
+            assert_eq!(of(&error).code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn guest_cannot_choose_a_code_outside_of_its_protocol() {
+        assert_eq!(of_guest(&Status::unauthenticated("x")).code(), Code::Unavailable);
+        assert_eq!(of_guest(&Status::not_found("x")).message(), "x");
+        let long = of_guest(&Status::internal("x".repeat(100_000)));
+        assert_eq!(long.message().len(), GUEST_MESSAGE_MAX);
+    }
+}

@@ -1,0 +1,114 @@
+//! `manifest.json` of a snapshot: what it was made with, and so what it can be restored on.
+//!
+//! It contains the guest link's token, which is also in the snapshot's memory: the file is root's alone.
+
+use ovenbird_guest_protocol::Token;
+use ovenbird_host::vm::Platform;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The manifest of this build. Fields are only ever added.
+pub const VERSION: u32 = 1;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`VERSION`] of whoever wrote it.
+    pub version: u32,
+    /// Hypervisor, accelerator, processor and devices.
+    pub platform: Platform,
+    /// The guest kernel's digest.
+    pub kernel: String,
+    /// Processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mb: u32,
+    /// Length of the root disk.
+    pub disk_bytes: u64,
+    /// The guest link's token.
+    #[serde(serialize_with = "hex", deserialize_with = "unhex")]
+    pub token: Token,
+    /// When it was made.
+    pub created_at_unix: i64,
+}
+
+fn hex<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&token.to_hex())
+}
+
+fn unhex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+    Token::from_hex(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+impl Manifest {
+    /// Why the snapshot cannot be restored by this agent, or nothing.
+    pub fn refusal(&self, platform: &Platform) -> Option<String> {
+        if self.version > VERSION {
+            return Some(format!(
+                "its manifest has version {}, newer than this agent",
+                self.version
+            ));
+        }
+        let pairs = [
+            ("hypervisor", &self.platform.hypervisor, &platform.hypervisor),
+            ("processor", &self.platform.cpu, &platform.cpu),
+            ("devices", &self.platform.devices, &platform.devices),
+        ];
+        if let Some((what, made_with, here)) = pairs.into_iter().find(|(_, a, b)| a != b) {
+            return Some(format!("its {what} was {made_with:?}, here it is {here:?}"));
+        }
+        (self.platform.accelerator != platform.accelerator).then(|| {
+            let (made_with, here) = (self.platform.accelerator, platform.accelerator);
+            format!("it was made with {}, here is {}", made_with.name(), here.name())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ovenbird_host::vm::Accelerator;
+
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            version: VERSION,
+            platform: Platform {
+                hypervisor: "qemu 10.0.2".into(),
+                accelerator: Accelerator::Tcg,
+                cpu: "max".into(),
+                devices: "microvm-1".into(),
+            },
+            kernel: "00".into(),
+            vcpus: 1,
+            memory_mb: 256,
+            disk_bytes: 1 << 30,
+            token: Token::new([7; 16]),
+            created_at_unix: 1,
+        }
+    }
+
+    #[test]
+    fn manifest_survives_json_and_later_fields() {
+        let mut json = serde_json::to_value(manifest()).unwrap();
+        json["something_new"] = serde_json::json!(1);
+        let read: Manifest = serde_json::from_value(json).unwrap();
+        assert_eq!(read, manifest());
+    }
+
+    #[test]
+    fn every_difference_of_the_platform_is_a_refusal_that_names_it() {
+        let here = manifest().platform;
+        assert_eq!(manifest().refusal(&here), None);
+        let others = [
+            Platform { hypervisor: "qemu 9.0.0".into(), ..here.clone() },
+            Platform { cpu: "host: x".into(), ..here.clone() },
+            Platform { devices: "microvm-2".into(), ..here.clone() },
+            Platform { accelerator: Accelerator::Kvm, ..here.clone() },
+        ];
+        for other in others {
+            assert!(manifest().refusal(&other).is_some(), "{other:?}");
+        }
+        let newer = Manifest { version: VERSION + 1, ..manifest() };
+        assert!(newer.refusal(&here).is_some());
+    }
+}

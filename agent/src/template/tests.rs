@@ -1,0 +1,88 @@
+//! Templates on a real file system.
+
+use super::*;
+
+struct Place {
+    root: tempfile::TempDir,
+    templates: Templates,
+}
+
+fn place() -> Place {
+    let root = tempfile::tempdir().unwrap();
+    let data = Arc::new(DataDir::open(root.path()).unwrap());
+    Place { root, templates: Templates::open(data).unwrap() }
+}
+
+fn name(text: &str) -> TemplateName {
+    TemplateName::new(text).unwrap()
+}
+
+impl Place {
+    fn draft(&self, text: &str) -> Draft {
+        let draft = self.templates.reserve(Kind::Image, &name(text)).unwrap().draft().unwrap();
+        fs::write(draft.rootfs(), vec![1; 10_000]).unwrap();
+        draft
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.templates.list().unwrap().into_iter().map(|listed| listed.name).collect()
+    }
+}
+
+#[test]
+fn published_template_is_found_listed_and_deleted() {
+    let place = place();
+    assert!(place.draft("a").publish().unwrap() >= 10_000);
+    assert!(matches!(place.templates.find(&name("a")), Ok(Template::Image { .. })));
+    assert_eq!(place.names(), ["a"]);
+    place.templates.delete(&name("a")).unwrap();
+    assert!(matches!(place.templates.find(&name("a")), Err(Error::Unknown(_))));
+    assert!(matches!(place.templates.delete(&name("a")), Err(Error::Unknown(_))));
+    assert_eq!(fs::read_dir(place.root.path().join("images")).unwrap().count(), 0);
+}
+
+#[test]
+fn draft_is_not_visible_and_goes_when_it_is_dropped() {
+    let place = place();
+    let draft = place.draft("a");
+    assert!(matches!(place.templates.find(&name("a")), Err(Error::Unknown(_))));
+    assert!(place.names().is_empty());
+    drop(draft);
+    assert_eq!(fs::read_dir(place.root.path().join("images")).unwrap().count(), 0);
+}
+
+#[test]
+fn name_is_taken_by_a_draft_and_by_a_template_of_either_kind() {
+    let place = place();
+    let taken = |kind| matches!(place.templates.reserve(kind, &name("a")), Err(Error::Taken(_)));
+    let draft = place.draft("a");
+    assert!(taken(Kind::Image) && taken(Kind::Snapshot));
+    drop(draft);
+    assert!(!taken(Kind::Image) && !taken(Kind::Snapshot));
+    place.draft("a").publish().unwrap();
+    assert!(taken(Kind::Image) && taken(Kind::Snapshot));
+}
+
+#[test]
+fn half_written_and_half_deleted_templates_are_swept_at_start() {
+    let place = place();
+    place.draft("kept").publish().unwrap();
+    std::mem::forget(place.draft("half"));
+    fs::create_dir(place.root.path().join("snapshots/.deleted-1")).unwrap();
+    drop(place.templates);
+    let data = Arc::new(DataDir::open(place.root.path()).unwrap());
+    let templates = Templates::open(data).unwrap();
+    assert_eq!(templates.list().unwrap().len(), 1);
+    assert_eq!(fs::read_dir(place.root.path().join("images")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(place.root.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn broken_manifest_is_an_error_that_says_what_to_do() {
+    let place = place();
+    let dir = place.root.path().join("snapshots/a");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("manifest.json"), "{").unwrap();
+    let error = place.templates.find(&name("a")).unwrap_err();
+    assert!(error.to_string().contains("build it again"), "{error}");
+}
