@@ -1,0 +1,162 @@
+//! What becomes true again whatever died.
+
+use std::time::Duration;
+
+use ovenbird_contract::{
+    build::{Reason, ReasonCode, Status},
+    desk::{LogPosition, Outcome},
+    id::{BuildId, RunnerId},
+    log::Record,
+};
+use ovenbird_db::store::{claim, finish, lease::Holder};
+use redis::AsyncCommands;
+
+use crate::rig::{LEASE, Rig, ok};
+
+async fn failed(rig: &Rig, name: &str) -> BuildId {
+    let (build, runner) = (rig.build(name).await, RunnerId::new());
+    let request = claim::Request { build, attempt: 1, runner, lease: LEASE };
+    rig.store.build_claim(&request).await.unwrap().unwrap();
+    let reason =
+        Reason { code: ReasonCode::StepFailed, message: "no".into(), step: None, tail: None };
+    let request = finish::Request {
+        holder: Holder { build, attempt: 1, runner },
+        outcome: Outcome::Failed { reason },
+        log: LogPosition { next_seq: 1, stream_seq: 0 },
+    };
+    rig.store.build_finish(&request).await.unwrap().unwrap();
+    build
+}
+
+#[tokio::test]
+async fn list_of_a_dead_bridge_is_reclaimed_in_its_order() {
+    let rig = Rig::new().await;
+    let mut redis = rig.redis.clone();
+    let () = redis.rpush(rig.keys.queued(), "third").await.unwrap();
+    let () = redis.rpush(rig.keys.relaying("dead"), vec!["first", "second"]).await.unwrap();
+    let () = redis.rpush(rig.keys.relaying("lives"), "other").await.unwrap();
+    rig.queue.alive("lives", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(rig.sweep().relaying().await.unwrap(), 2);
+    assert_eq!(rig.sweep().relaying().await.unwrap(), 0);
+    assert_eq!(rig.list(rig.keys.queued()).await, ["first", "second", "third"]);
+    assert_eq!(rig.list(rig.keys.relaying("lives")).await, ["other"]);
+}
+
+#[tokio::test]
+async fn queued_build_is_pushed_again_when_redis_was_emptied() {
+    let mut rig = Rig::with_streams().await;
+    let build = rig.build("web").await;
+    rig.queue.push(&[build]).await.unwrap();
+    let mut redis = rig.redis.clone();
+    let sweep = rig.sweep();
+    assert_eq!(sweep.queued().await.unwrap(), 0, "its id is in Redis");
+    let () = redis.del(rig.keys.queued()).await.unwrap();
+    assert_eq!(sweep.queued().await.unwrap(), 1);
+    assert_eq!(sweep.queued().await.unwrap(), 0, "its id is in Redis again");
+    rig.start_relay("b1");
+    assert_eq!(rig.job().await.build_id, build);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn job_that_was_acknowledged_without_a_claim_comes_again() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_relay("b1");
+    let build = rig.build("web").await;
+    rig.queue.push(&[build]).await.unwrap();
+    let sweep = rig.sweep();
+    for _ in 0..2 {
+        let job = rig.job().await;
+        assert_eq!((job.build_id, job.attempt), (build, 1));
+        // The relay may note the job a moment after a runner has it.
+        ovenbird_testkit::wait_until("the job is found gone", crate::rig::SOON, || async {
+            sweep.jobs().await.unwrap() == 1
+        })
+        .await;
+        assert_eq!(sweep.queued().await.unwrap(), 1);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn job_that_went_with_its_stream_comes_again() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_relay("b1");
+    let build = rig.build("web").await;
+    rig.queue.push(&[build]).await.unwrap();
+    let sweep = rig.sweep();
+    ovenbird_testkit::wait_until("the job is noted", crate::rig::SOON, || async {
+        rig.row(build).await.job_published_at.is_some()
+    })
+    .await;
+    assert_eq!(sweep.jobs().await.unwrap(), 0, "it waits in the stream");
+    rig.js.delete_stream(rig.names.builds_stream().name).await.unwrap();
+    assert!(sweep.jobs().await.is_err());
+    rig.ensure().await;
+    assert_eq!(sweep.jobs().await.unwrap(), 1);
+    assert_eq!(sweep.queued().await.unwrap(), 1);
+    assert_eq!(rig.job().await.build_id, build);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_relay("b1");
+    rig.start_desk();
+    let build = rig.build("web").await;
+    rig.queue.push(&[build]).await.unwrap();
+    let sweep = rig.sweep();
+    for attempt in 1..=3 {
+        let job = rig.job().await;
+        assert_eq!((job.build_id, job.attempt), (build, attempt));
+        ok(rig.claim(build, attempt, RunnerId::new()).await);
+        rig.lease_runs_out(build).await;
+        assert_eq!(sweep.leases().await.unwrap(), 1);
+        assert_eq!(sweep.leases().await.unwrap(), 0);
+    }
+    let row = rig.row(build).await;
+    assert_eq!((row.status.as_str(), row.lost_attempts), ("failed", 3));
+    assert_eq!(row.reason.unwrap()["code"], "lost");
+    for ends in [1, 0] {
+        assert_eq!(sweep.ends().await.unwrap(), ends);
+    }
+    let records = rig.streamed(build).await;
+    assert_eq!(records.iter().map(Record::seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(matches!(&records[2], Record::Line(line) if line.text.contains("used up")));
+    assert_eq!(records[3], Record::end(4, Status::Failed));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn end_of_a_log_is_written_exactly_once_by_several_bridges() {
+    let rig = Rig::with_streams().await;
+    let (one, two) = (failed(&rig, "one").await, failed(&rig, "two").await);
+    let sweeps = [rig.sweep(), rig.sweep(), rig.sweep()];
+    for result in futures::future::join_all(sweeps.iter().map(|sweep| sweep.ends())).await {
+        result.unwrap();
+    }
+    rig.sweep().ends().await.unwrap();
+    for build in [one, two] {
+        assert_eq!(rig.streamed(build).await, [Record::end(1, Status::Failed)]);
+        assert!(rig.row(build).await.log_end_written);
+    }
+}
+
+#[tokio::test]
+async fn end_of_a_log_goes_on_after_what_postgres_knows_when_the_stream_lost_it() {
+    let mut rig = Rig::with_streams().await;
+    let build = failed(&rig, "web").await;
+    let at = LogPosition { next_seq: 1, stream_seq: 0 };
+    rig.log(build, at, 3).await.unwrap();
+    rig.start_ledger();
+    ovenbird_testkit::wait_until("the log is stored", crate::rig::SOON, || async {
+        rig.row(build).await.log_seq == 3
+    })
+    .await;
+    rig.js.delete_stream(rig.names.logs_stream().name).await.unwrap();
+    rig.ensure().await;
+    rig.sweep().ends().await.unwrap();
+    assert_eq!(rig.streamed(build).await, [Record::end(4, Status::Failed)]);
+    rig.stop().await;
+}
