@@ -20,6 +20,9 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// The field of a problem with the whole submission.
+    pub const WHOLE: &str = "body";
+
     /// A problem with a whole field.
     pub fn new(
         field: impl Into<String>,

@@ -13,7 +13,7 @@ use crate::app::Problem;
 /// Problems listed at most: enough to mend everything, and no way to make a huge answer.
 pub const PROBLEMS_MAX: usize = 100;
 
-/// What does not fit. `field` of a problem with the whole body is `body`.
+/// What does not fit.
 pub fn check(registry: &Registry, schema: &MetaSchemaRef, value: &Value) -> Vec<Problem> {
     let mut checker = Checker { registry, problems: Vec::new() };
     checker.any(schema, value, "");
@@ -28,7 +28,7 @@ struct Checker<'a> {
 impl<'a> Checker<'a> {
     fn report(&mut self, path: &str, code: &'static str, message: impl Into<String>) {
         if self.problems.len() < PROBLEMS_MAX {
-            let field = if path.is_empty() { "body" } else { path };
+            let field = if path.is_empty() { Problem::WHOLE } else { path };
             self.problems.push(Problem::new(field, code, message));
         }
     }

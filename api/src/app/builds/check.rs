@@ -132,7 +132,10 @@ fn assemble(
         ("memory_mb", draft.memory_mb.is_none()),
     ];
     for (field, _) in missing.into_iter().filter(|(_, missing)| *missing) {
-        if !problems.iter().any(|problem| problem.field.starts_with(field)) {
+        // Told already, of the field or of the whole body.
+        let is_told =
+            |problem: &Problem| problem.field.starts_with(field) || problem.field == Problem::WHOLE;
+        if !problems.iter().any(is_told) {
             problems.push(Problem::new(field, "missing", "is required"));
         }
     }

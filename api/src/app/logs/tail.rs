@@ -8,7 +8,7 @@ use std::{collections::VecDeque, time::Duration};
 use async_nats::jetstream::{
     self, ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull},
-    stream::ConsumerErrorKind,
+    stream::{ConsumerErrorKind, RawMessageErrorKind},
 };
 use futures::StreamExt as _;
 use ovenbird_contract::{
@@ -18,6 +18,8 @@ use ovenbird_contract::{
 };
 
 use crate::app::Error;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// Messages of one pull. A message is 16 KiB of text or little more.
 const PULL: usize = 64;
@@ -42,6 +44,48 @@ pub(super) struct Tail {
 impl Tail {
     /// The messages of `build` after `stream_seq`; `None` when there are none.
     pub(super) async fn open(
+        jetstream: &jetstream::Context,
+        names: &Names,
+        build: &BuildId,
+        stream_seq: u64,
+    ) -> Result<Option<Self>, Error> {
+        let Some(tail) = Self::after(jetstream, names, build, stream_seq).await? else {
+            return Ok(None);
+        };
+        if tail.pending > 0 {
+            return Ok(Some(tail));
+        }
+        let is_new = stream_seq > 0 && tail.last_message(names, build).await? < stream_seq;
+        tail.close().await;
+        if !is_new {
+            return Ok(None);
+        }
+        // The stream was lost and made anew: it counts from 1 again.
+        match Self::after(jetstream, names, build, 0).await? {
+            Some(tail) if tail.pending > 0 => Ok(Some(tail)),
+            Some(tail) => {
+                tail.close().await;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Stream sequence of the build's last message; without one, the greatest there is.
+    async fn last_message(&self, names: &Names, build: &BuildId) -> Result<u64, Error> {
+        let away = |error: Source| Error::unavailable("NATS", error);
+        let stream = self.jetstream.get_stream_no_info(&self.stream).await;
+        let stream = stream.map_err(|error| away(error.into()))?;
+        match stream.get_last_raw_message_by_subject(&names.logs(build)).await {
+            Ok(message) => Ok(message.sequence),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => {
+                Ok(u64::MAX)
+            }
+            Err(error) => Err(away(error.into())),
+        }
+    }
+
+    async fn after(
         jetstream: &jetstream::Context,
         names: &Names,
         build: &BuildId,
@@ -73,18 +117,8 @@ impl Tail {
             }
         };
         let pending = consumer.cached_info().num_pending;
-        let tail = Self {
-            jetstream: jetstream.clone(),
-            stream,
-            consumer,
-            pending,
-            batches: VecDeque::new(),
-        };
-        if pending == 0 {
-            tail.close().await;
-            return Ok(None);
-        }
-        Ok(Some(tail))
+        let (jetstream, batches) = (jetstream.clone(), VecDeque::new());
+        Ok(Some(Self { jetstream, stream, consumer, pending, batches }))
     }
 
     /// The next message's records; `None` at the end.

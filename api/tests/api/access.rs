@@ -1,0 +1,136 @@
+//! Who may call what.
+
+use chrono::{TimeDelta, Utc};
+use ovenbird_api::app::keys::Scope;
+use reqwest::{Method, header::AUTHORIZATION};
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// What a key of each scope gets from each operation that needs one: its own answer, or 403.
+const OPERATIONS: [(&str, &[Scope]); 7] = [
+    ("build_create", &[Scope::Admin, Scope::Build]),
+    ("build_validate", &Scope::ALL),
+    ("build_list", &Scope::ALL),
+    ("build_get", &Scope::ALL),
+    ("build_logs", &Scope::ALL),
+    ("build_logs_stream", &Scope::ALL),
+    ("template_list", &Scope::ALL),
+];
+const PUBLIC: [&str; 2] = ["healthz", "readyz"];
+
+/// Every operation of the specification: its id, method, path, and whether it needs a key.
+async fn operations(world: &World) -> Vec<(String, Method, String, bool)> {
+    let document = world.get_json("/openapi.json").await;
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let method = method.to_uppercase().parse().unwrap();
+            let needs_key = !operation["security"].as_array().unwrap().is_empty();
+            let path = path.replace("{id}", "bld_01h455vb4pex5vsknk084sn02q");
+            found.push((
+                operation["operationId"].as_str().unwrap().into(),
+                method,
+                path,
+                needs_key,
+            ));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_operation_answers_whoever_may_call_it_and_nobody_else() {
+    let world = World::start().await;
+    let operations = operations(&world).await;
+    assert_eq!(operations.len(), OPERATIONS.len() + PUBLIC.len(), "the table is not complete");
+
+    let past = Utc::now() - TimeDelta::seconds(1);
+    let expired = world.key(Scope::Admin, Some(past)).await;
+    let revoked = world.key(Scope::Admin, None).await;
+    world
+        .postgres
+        .sql("ovenbird", "UPDATE api_keys SET revoked_at = now() WHERE created_at = (SELECT max(created_at) FROM api_keys)")
+        .await
+        .unwrap();
+    let unknown = format!("ovb_{}", "A".repeat(43));
+    let refused = [
+        ("nothing", None),
+        ("an empty key", Some("Bearer ".to_owned())),
+        ("another scheme", Some(format!("Basic {}", world.admin))),
+        ("a key without scheme", Some(world.admin.clone())),
+        ("an unknown key", Some(format!("Bearer {unknown}"))),
+        ("a key with more", Some(format!("Bearer {}x", world.admin))),
+        ("an expired key", Some(format!("Bearer {expired}"))),
+        ("a revoked key", Some(format!("Bearer {revoked}"))),
+    ];
+    for (id, method, path, needs_key) in operations {
+        let request = || world.client.request(method.clone(), format!("{}{path}", world.url));
+        if !needs_key {
+            assert!(PUBLIC.contains(&id.as_str()), "{id} must not be public");
+            assert_eq!(request().send().await.unwrap().status(), 200, "{id}");
+            continue;
+        }
+        for (what, header) in &refused {
+            let mut request = request();
+            if let Some(header) = header {
+                request = request.header(AUTHORIZATION, header);
+            }
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), 401, "{id} with {what}");
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+            let body: Value = response.json().await.unwrap();
+            assert_eq!(body["error"]["code"], "unauthorized", "{id} with {what}");
+        }
+        let (_, allowed) = OPERATIONS.iter().find(|(known, _)| *known == id).unwrap();
+        for scope in Scope::ALL {
+            let key = world.key(scope, None).await;
+            let response = request().header("x-api-key", &key).send().await.unwrap();
+            let is_refused = response.status() == 403;
+            assert_eq!(is_refused, !allowed.contains(&scope), "{id} with scope {scope:?}");
+            assert_ne!(response.status(), 401, "{id} with scope {scope:?}");
+            assert!(!response.status().is_server_error(), "{id} with scope {scope:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn key_of_scope_build_sees_its_own_builds_only() {
+    let world = World::with_host().await;
+    let theirs = world.submit("theirs").await;
+    let key = world.key(Scope::Build, None).await;
+    let own = |method, path: &str| {
+        world.client.request(method, format!("{}{path}", world.url)).bearer_auth(&key)
+    };
+    let body = json!({"name": "mine", "recipe": ["RUN true"]});
+    let mine = own(Method::POST, "/v1/admin/builds").json(&body).send().await.unwrap();
+    assert_eq!(mine.status(), 201);
+    let mine: Value = mine.json().await.unwrap();
+
+    let list = own(Method::GET, "/v1/admin/builds").send().await.unwrap();
+    let list: Value = list.json().await.unwrap();
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    assert_eq!(list["items"][0]["id"], mine["id"]);
+    for path in ["", "/logs", "/logs/stream"] {
+        let path = format!("/v1/admin/builds/{}{path}", theirs["id"].as_str().unwrap());
+        assert_eq!(own(Method::GET, &path).send().await.unwrap().status(), 404, "{path}");
+    }
+
+    let reader = world.key(Scope::Read, None).await;
+    let all = world.client.get(format!("{}/v1/admin/builds", world.url)).bearer_auth(reader);
+    let all: Value = all.send().await.unwrap().json().await.unwrap();
+    assert_eq!(all["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn two_headers_must_hold_the_same_key_and_use_is_noted() {
+    let world = World::start().await;
+    let other = world.key(Scope::Admin, None).await;
+    let with = |key: &str| world.request(Method::GET, "/v1/admin/builds").header("X-API-Key", key);
+    assert_eq!(with(&other).send().await.unwrap().status(), 401);
+    assert_eq!(with(&world.admin).send().await.unwrap().status(), 200);
+    let used = "SELECT count(*) FROM api_keys WHERE last_used_at IS NOT NULL";
+    assert_eq!(world.postgres.sql("ovenbird", used).await.unwrap(), "1");
+    let kept = format!("SELECT count(*) FROM api_keys WHERE hash::text LIKE '%{}%'", &other[4..]);
+    assert_eq!(world.postgres.sql("ovenbird", &kept).await.unwrap(), "0", "no key is stored");
+}
