@@ -7,13 +7,13 @@
 //! ```
 //!
 //! The sandbox is gone before the desk hears of the end. What the desk refuses is removed from the host: it
-//! can never be published. An end that the desk did not hear is the sweep's.
+//! can never be published. An end that the desk did not hear is the sweep's. Events of the build's state
+//! are the desk's, which makes the changes.
 
 use ovenbird_agent_client::{Agent, Agents, Target};
 use ovenbird_contract::{
-    build::{Reason, ReasonCode, Status},
+    build::{Reason, ReasonCode},
     desk::{Claim, LogPosition, Outcome, RefusalCode},
-    event::What,
     nats::Names,
 };
 use ovenbird_recipe::Plan;
@@ -122,12 +122,8 @@ async fn drive(
     claim: Claim<serde_json::Value>,
     agent: Option<Agent>,
     log: &Log,
-    mut events: Events,
+    events: Events,
 ) -> (Ending, u64) {
-    if let Err(error) = events.publish(What::State { status: Status::Running }).await {
-        tracing::error!(error = ovenbird_kit::telemetry::chain(&error), "events cannot be written");
-        return (Ending::Superseded, 0);
-    }
     let failed =
         |code, message: String| Ending::Failed(Reason { code, message, step: None, tail: None });
     let Some(agent) = agent else {
@@ -151,7 +147,7 @@ async fn drive(
         stop,
         boots_max: shared.boots_max,
     };
-    let (ending, events) = build::run(setup).await;
+    let (ending, events) = Box::pin(build::run(setup)).await;
     (ending, events.last_stream_seq())
 }
 

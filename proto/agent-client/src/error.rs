@@ -96,8 +96,8 @@ pub enum Error {
     },
 }
 
-/// With these words the agent's FAILED_PRECONDITION begins when a fence is stale.
-const STALE_FENCE: &str = "stale fence";
+/// These words are in the agent's FAILED_PRECONDITION when a fence is stale, and in no other.
+const STALE_FENCE: &str = "has called since";
 
 impl Error {
     /// The text that came with the error, for people.
@@ -134,7 +134,7 @@ impl Error {
         match status.code() {
             Code::NotFound => Self::NotFound { message },
             Code::AlreadyExists => Self::AlreadyExists { message },
-            Code::FailedPrecondition if message.starts_with(STALE_FENCE) => {
+            Code::FailedPrecondition if message.contains(STALE_FENCE) => {
                 Self::StaleFence { message }
             }
             Code::FailedPrecondition => Self::FailedPrecondition { message },
@@ -182,8 +182,9 @@ mod tests {
 
     #[test]
     fn stale_fence_is_told_apart_from_other_wrong_states() {
-        let stale =
-            Error::from_status(Status::failed_precondition("stale fence: attempt 2 called"));
+        let stale = Error::from_status(Status::failed_precondition(
+            "attempt 1 of build b is over: attempt 2 has called since",
+        ));
         assert!(matches!(stale, Error::StaleFence { .. }));
         let paused = Error::from_status(Status::failed_precondition("sandbox is paused"));
         assert!(matches!(paused, Error::FailedPrecondition { .. }));

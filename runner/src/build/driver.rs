@@ -308,6 +308,12 @@ impl Driver {
         let Some(sandbox_id) = self.sandbox.take() else { return };
         match timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await {
             Ok(Ok(())) => {}
+            Ok(Err(AgentError::StaleFence { .. })) => {
+                tracing::info!(
+                    sandbox.id = sandbox_id,
+                    "sandbox left to the attempt that took over"
+                );
+            }
             Ok(Err(error)) => {
                 tracing::warn!(sandbox.id = sandbox_id, %error, "sandbox not destroyed");
             }

@@ -35,6 +35,37 @@ pub(super) struct Exec {
     pub(super) timeout: Option<Duration>,
 }
 
+impl Exec {
+    /// The exec id makes it harmless to ask again.
+    async fn start(&self) -> Result<(), AgentError> {
+        let begun = Instant::now();
+        loop {
+            let started = self
+                .agent
+                .start_exec(&self.sandbox_id, &self.exec_id, &self.command, self.timeout)
+                .await;
+            match started {
+                Ok(_) => return Ok(()),
+                Err(error) if may_pass(&error) && begun.elapsed() < AWAY_MAX => {
+                    tracing::warn!(exec.id = self.exec_id, %error, "command not started, trying again");
+                }
+                Err(error) => return Err(error),
+            }
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+/// The host, or its link to the guest, may come back. The sandbox lives on meanwhile.
+fn may_pass(error: &AgentError) -> bool {
+    matches!(
+        error,
+        AgentError::Unreachable { .. }
+            | AgentError::Unavailable { .. }
+            | AgentError::DeadlineExceeded { .. }
+    )
+}
+
 /// Why the end of a command is not known.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -94,7 +125,7 @@ impl Acknowledger {
                 match self.agent.ack_exec(&self.sandbox_id, &self.exec_id, upto).await {
                     Ok(()) => (acked, tries) = (upto, 0),
                     // Not to tell would hold a loud command back for ever.
-                    Err(error) if error.is_unreachable() && tries < ACK_TRIES => {
+                    Err(error) if may_pass(&error) && tries < ACK_TRIES => {
                         tries += 1;
                         sleep(AGAIN).await;
                         continue;
@@ -134,7 +165,7 @@ pub(super) struct Follow {
 impl Follow {
     /// Starts the command, or finds it started.
     pub(super) async fn start(exec: Exec, log: Log) -> Result<(Self, Acknowledger), Error> {
-        exec.agent.start_exec(&exec.sandbox_id, &exec.exec_id, &exec.command, exec.timeout).await?;
+        exec.start().await?;
         let progress = Progress::new(exec.exec_id.clone(), 0);
         let (last, receiver) = watch::channel(None);
         let acknowledger = Acknowledger {
@@ -177,7 +208,7 @@ impl Follow {
             }
             let since = *away_since.get_or_insert_with(Instant::now);
             match broke {
-                Some(Error::Agent(error)) if error.is_unreachable() => {
+                Some(Error::Agent(error)) if may_pass(&error) => {
                     tracing::warn!(exec.id = self.exec.exec_id, %error, "lost the command's output, attaching again");
                     if since.elapsed() >= AWAY_MAX {
                         return Err(Error::Agent(error));
