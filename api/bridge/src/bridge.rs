@@ -123,21 +123,24 @@ impl Bridge {
             )
             .run(stop.clone()),
         );
-        services.spawn(
-            relay::Service::new(
-                self.id.clone(),
-                relay::Parts {
-                    client: self.redis.clone(),
-                    queue: self.queue.clone(),
-                    store: self.store.clone(),
-                    js: self.js.clone(),
-                    names: self.names.clone(),
-                    streams: streams.clone(),
-                },
-                config.relay_batch,
-            )
-            .run(stop.clone()),
+        let relay = relay::Service::new(
+            self.id.clone(),
+            relay::Parts {
+                client: self.redis.clone(),
+                queue: self.queue.clone(),
+                store: self.store.clone(),
+                js: self.js.clone(),
+                names: self.names.clone(),
+                streams: streams.clone(),
+            },
+            config.relay_batch,
         );
+        let (made, token) = (streams.clone(), stop.clone());
+        services.spawn(async move {
+            if made.made(&token).await {
+                relay.run(token).await;
+            }
+        });
         let desk = Desk {
             store: self.store.clone(),
             log: log.clone(),
@@ -150,10 +153,18 @@ impl Bridge {
             desk::Service::new(desk, self.client.clone(), self.names.clone(), config.desk_requests)
                 .run(stop.clone()),
         );
-        services.spawn(
-            ledger::Service::new(self.store.clone(), self.js.clone(), self.names.clone(), streams)
-                .run(stop.clone()),
+        let ledger = ledger::Service::new(
+            self.store.clone(),
+            self.js.clone(),
+            self.names.clone(),
+            streams.clone(),
         );
+        let (made, token) = (streams, stop.clone());
+        services.spawn(async move {
+            if made.made(&token).await {
+                ledger.run(token).await;
+            }
+        });
         services.spawn(self.sweep(log, states).run(stop.clone()));
         if let Some(agents) = self.agents {
             services.spawn(
@@ -188,10 +199,16 @@ impl Bridge {
             attempts_max: self.config.attempts_max,
             times: sweep::Times {
                 interval: self.config.sweep_interval,
+                leases_interval: leases_interval(self.config.lease),
                 push_after: self.config.push_after,
                 job_settled: self.config.job_settled,
                 job_fallback: self.config.job_fallback,
             },
         }
     }
+}
+
+/// A build whose runner died waits for a tenth of the lease more at most, within reason.
+fn leases_interval(lease: Duration) -> Duration {
+    (lease / 10).clamp(Duration::from_millis(100), Duration::from_secs(2))
 }

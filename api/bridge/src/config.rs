@@ -78,3 +78,26 @@ impl Config {
         config::load(DEFAULTS, file, "OVENBIRD_BRIDGE")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_the_documented_defaults() {
+        let file = std::env::temp_dir().join(format!("{}.toml", uuid::Uuid::now_v7()));
+        let shown: Vec<&str> = DEFAULTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| line.starts_with('[') || line.contains(" = "))
+            .collect();
+        std::fs::write(&file, shown.join("\n")).unwrap();
+        let config = Config::load(Some(&file));
+        std::fs::remove_file(&file).unwrap();
+        let config = config.unwrap();
+        assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
+        assert_eq!(config.attempts_max, ovenbird_contract::limits::ATTEMPTS_MAX);
+        // A key of the struct that the file leaves out would have made the load fail, but for these two.
+        assert!(DEFAULTS.contains("# [[hosts]]") && DEFAULTS.contains("# [tls]"));
+    }
+}

@@ -45,6 +45,9 @@ pub enum Error {
     /// Others wrote at the same time, again and again.
     #[error("another writer was faster {TRIES} times")]
     Contended,
+    /// The stream took the record for a duplicate of one that it does not hold any more.
+    #[error("the stream takes the record for one that it had before")]
+    Swallowed,
     /// A batch has no JSON form.
     #[error("a record has no JSON form")]
     Json(#[source] serde_json::Error),
@@ -156,7 +159,7 @@ impl Log {
         };
         let at = at.map(Position::from);
         let end = self.append(ended.build, at, ended.log_seq, &message_id, records).await?;
-        Ok(end.last_seq)
+        if end.ended { Ok(end.last_seq) } else { Err(Error::Swallowed) }
     }
 
     async fn append(

@@ -14,7 +14,7 @@ use async_nats::jetstream::{
 };
 use ovenbird_contract::nats::{ConsumerSpec, Names, Retention, StreamSpec};
 use ovenbird_kit::telemetry::chain;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pace::Pace;
@@ -51,16 +51,25 @@ pub enum Error {
     },
 }
 
-/// Tells the service that a stream or consumer is missing. Cheap to clone.
+/// Tells the service that a stream or consumer is missing, and others that all were made. Cheap to
+/// clone.
 #[derive(Debug, Clone, Default)]
 pub struct Handle {
     missing: Arc<Notify>,
+    made: Arc<watch::Sender<bool>>,
 }
 
 impl Handle {
     /// Have the streams looked at now.
     pub fn wake(&self) {
         self.missing.notify_one();
+    }
+
+    /// Waits until everything was made once; `false` when the process is to stop before.
+    pub async fn made(&self, shutdown: &CancellationToken) -> bool {
+        let mut made = self.made.subscribe();
+        let made = shutdown.run_until_cancelled(made.wait_for(|made| *made)).await;
+        matches!(made, Some(Ok(_)))
     }
 }
 
@@ -93,6 +102,7 @@ impl Service {
                 continue;
             }
             made = true;
+            self.handle.made.send_replace(true);
             pace.succeeded();
             tokio::select! {
                 () = shutdown.cancelled() => return,

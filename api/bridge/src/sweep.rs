@@ -1,4 +1,4 @@
-//! What must become true whatever died: idempotent rules without an input of their own, woken by a timer.
+//! What must become true whatever died: idempotent rules without an input of their own, woken by timers.
 //! Every rule reads what is, and is safe with several bridges at once.
 //!
 //! | rule | finds | does |
@@ -54,8 +54,10 @@ pub enum Error {
 /// How patient the rules are.
 #[derive(Debug, Clone, Copy)]
 pub struct Times {
-    /// Between two runs.
+    /// Between two runs of the rules.
     pub interval: Duration,
+    /// Between two runs of the first rule: a build whose runner died waits for it.
+    pub leases_interval: Duration,
     /// A build waits for its relay at least this long.
     pub push_after: Duration,
     /// A job is looked for when it is this old.
@@ -86,17 +88,24 @@ pub struct Service {
 }
 
 impl Service {
-    /// Runs until `shutdown`.
+    /// Runs until `shutdown`. A rule is dropped in its middle then: each is one statement or repeatable.
     pub async fn run(self, shutdown: CancellationToken) {
-        while sleep(self.times.interval, &shutdown).await {
-            // A rule is dropped in its middle when the process stops: each is one statement or repeatable.
-            shutdown.run_until_cancelled(self.run_once()).await;
-        }
+        tokio::join!(
+            async {
+                while sleep(self.times.leases_interval, &shutdown).await {
+                    let leases = shutdown.run_until_cancelled(self.leases());
+                    leases.await.into_iter().for_each(|result| note("leases", result));
+                }
+            },
+            async {
+                while sleep(self.times.interval, &shutdown).await {
+                    shutdown.run_until_cancelled(self.rest()).await;
+                }
+            },
+        );
     }
 
-    /// Runs every rule once.
-    pub async fn run_once(&self) {
-        note("leases", self.leases().await);
+    async fn rest(&self) {
         note("ends", self.ends().await);
         note("relaying", self.relaying().await);
         note("jobs", self.jobs().await);

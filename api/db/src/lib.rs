@@ -32,9 +32,10 @@ pub async fn connect(url: &str, connections: u32, name: &str) -> Result<Database
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
         .statement_timeout(STATEMENT_TIMEOUT)
-        // A round trip before each use would double the cost of the short statements here. A connection
-        // that broke fails one call, which every caller repeats or answers as unavailable.
-        .test_before_acquire_if_idle_for(Duration::from_secs(10))
+        // A round trip before each use would double the cost of the short statements here. One after a
+        // pause finds the connections that a restart of Postgres broke; one that breaks in use fails one
+        // call, which every caller repeats or answers as unavailable.
+        .test_before_acquire_if_idle_for(Duration::from_secs(1))
         .set_application_name(name)
         .sqlx_logging(false)
         .connect_lazy(true);

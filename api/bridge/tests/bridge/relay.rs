@@ -27,7 +27,7 @@ async fn relay_keeps_the_id_until_the_ack() {
 
 #[tokio::test]
 async fn killed_nats_and_emptied_redis_lose_no_build() {
-    let mut servers = Servers::start().await;
+    let mut servers = Servers::durable().await;
     let mut rig = Rig::on(&servers).await;
     rig.ensure().await;
     rig.start_relay("b1");

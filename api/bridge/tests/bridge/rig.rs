@@ -58,11 +58,16 @@ pub(crate) struct Servers {
 static SERVERS: Mutex<Weak<Servers>> = Mutex::const_new(Weak::new());
 
 impl Servers {
-    pub(crate) async fn start() -> Self {
+    /// For a test that kills them: what was committed survives that only when it is flushed.
+    pub(crate) async fn durable() -> Self {
+        Self::start(postgres::Options { durable: true, ..postgres::Options::default() }).await
+    }
+
+    async fn start(options: postgres::Options) -> Self {
         let folder = Folder::new("bridge").unwrap();
         let dirs = ["postgres", "redis", "nats"].map(|name| folder.join(name));
         let (postgres, redis, nats) = tokio::try_join!(
-            Postgres::start(&dirs[0], postgres::Options::default()),
+            Postgres::start(&dirs[0], options),
             Redis::start(&dirs[1], test_redis::Options::default()),
             Nats::start(&dirs[2]),
         )
@@ -79,7 +84,7 @@ impl Servers {
         if let Some(servers) = shared.upgrade() {
             return servers;
         }
-        let servers = Arc::new(Self::start().await);
+        let servers = Arc::new(Self::start(postgres::Options::default()).await);
         *shared = Arc::downgrade(&servers);
         servers
     }
@@ -223,6 +228,7 @@ impl Rig {
             attempts_max: 3,
             times: sweep::Times {
                 interval: Duration::from_millis(50),
+                leases_interval: Duration::from_millis(50),
                 push_after: Duration::ZERO,
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),

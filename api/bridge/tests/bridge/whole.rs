@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use ovenbird_bridge::{Bridge, Config};
 use ovenbird_contract::{
-    desk::{Finished, RenewRequest, Renewed},
+    desk::{Finished, RefusalCode, RenewRequest, Renewed, Reply},
     id::RunnerId,
     log::Record,
 };
 use ovenbird_testkit::wait_until;
 
-use crate::rig::{Rig, SOON, finish, ok};
+use crate::rig::{Rig, SOON, Servers, finish, ok};
 
 fn config(rig: &Rig, extra: &str) -> Config {
     let folder = ovenbird_testkit::Folder::new("bridge-config").unwrap();
@@ -79,11 +79,38 @@ async fn bridge_finds_by_itself_what_is_gone() {
 }
 
 #[tokio::test]
-async fn every_key_stands_in_the_documented_defaults() {
+async fn killed_postgres_loses_nothing() {
+    let mut servers = Servers::durable().await;
+    let mut rig = Rig::on(&servers).await;
+    let bridge = Bridge::new(config(&rig, "")).await.unwrap();
+    rig.spawn(bridge.run(rig.stop_token()));
+    let (build, runner) = (rig.build("web").await, RunnerId::new());
+    rig.queue.push(&[build]).await.unwrap();
+    let job = rig.job().await;
+    let claim = ok(rig.claim(build, job.attempt, runner).await);
+    servers.postgres.kill9();
+    let at = rig.log(build, claim.log, 10).await.unwrap();
+    let events = crate::ledger::step_finished(&rig, build, 1, 1).await;
+    let renew = RenewRequest { build_id: build, attempt: 1, runner_id: runner };
+    let away: Reply<Renewed> = rig.ask("renew", &renew).await;
+    let Reply::Refused(refusal) = away else { panic!("renewed without Postgres") };
+    assert_eq!(refusal.code, RefusalCode::Unavailable);
+    assert!(refusal.retry_after_ms.is_some());
+    servers.postgres.restart().await.unwrap();
+    wait_until("the lease is renewed", SOON, || async {
+        matches!(rig.ask::<_, Renewed>("renew", &renew).await, Reply::Ok(_))
+    })
+    .await;
+    ok(rig.ask::<_, Finished>("finish", &finish(&claim, runner, at, events)).await);
+    wait_until("the log is stored", SOON, || async { rig.stored(build).await.len() == 11 }).await;
+    assert_eq!(rig.row(build).await.logs[0]["cmd"], "RUN 1");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_without_tls_are_refused() {
     let rig = Rig::new().await;
-    let hosts = "[[hosts]]\naddress = 'h:1'\nserver_name = 'h'\n";
-    let config = config(&rig, hosts);
-    assert_eq!(config.hosts.len(), 1);
+    let config = config(&rig, "[[hosts]]\naddress = 'h:1'\nserver_name = 'h'\n");
     let Err(error) = Bridge::new(config).await else { panic!("hosts without [tls] are refused") };
     assert!(error.to_string().contains("[tls]"));
 }
