@@ -65,16 +65,22 @@ async fn twenty_thousand_lines_are_the_same_over_rest_sse_and_a_plain_subscripti
     let expected: Vec<String> = (1..=LINES).map(|line| format!("line {line}")).collect();
     assert!(lines == expected, "{} lines instead of {LINES}", lines.len());
     assert!(live.records.iter().any(|r| r["stream"] == "stderr" && r["text"] == "to the other"));
-    for (reader, records) in [("NATS", &subscribed), ("REST", &rest), ("SSE afterwards", &again)] {
-        assert!(records == &live.records, "{reader}: {} of {}", records.len(), live.records.len());
-    }
-    assert!(late == live.records[15_000..], "Last-Event-ID: {} records", late.len());
+    assert_same("NATS", &subscribed, &live.records);
+    assert_same("REST", &rest, &live.records);
+    assert_same("SSE afterwards", &again, &live.records);
+    assert_same("SSE after 15000", &late, &live.records[15_000..]);
     println!(
         "{} records, the same over SSE live and afterwards, REST, NATS; {:?}",
         seqs.len(),
         live.total
     );
     stage.strike().await;
+}
+
+fn assert_same(reader: &str, read: &[Value], live: &[Value]) {
+    let differ = read.iter().zip(live).find(|(read, live)| read != live);
+    assert_eq!(differ, None, "{reader} (left) and live SSE (right) differ");
+    assert_eq!(read.len(), live.len(), "{reader}");
 }
 
 async fn history(api: &Api, id: &str) -> Vec<Value> {

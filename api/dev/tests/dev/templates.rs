@@ -12,7 +12,7 @@ async fn recipes_become_templates_and_a_fork_answers_in_a_fifth_of_a_cold_boot()
     let stage = Stage::set().await;
     let image = json!({
         "name": "an-image", "memory_mb": MEMORY_MB,
-        "recipe": ["ENV COLOUR=green", "WORKDIR /srv", "USER baker", "RUN id -un > who; echo $COLOUR"],
+        "recipe": ["ENV COLOUR=green", "WORKDIR /srv", "USER baker", "RUN id -un > /var/tmp/who; echo $COLOUR"],
     });
     let snapshot = json!({
         "name": "a-snapshot", "memory_mb": MEMORY_MB,
@@ -37,7 +37,7 @@ async fn recipes_become_templates_and_a_fork_answers_in_a_fifth_of_a_cold_boot()
     assert_eq!(kind("a-snapshot").as_deref(), Some("snapshot"));
 
     let cold = stage.host.start(image.template().unwrap(), MEMORY_MB).await.unwrap();
-    let said = stage.host.exec(&cold.id, "cat /srv/who").await.unwrap();
+    let said = stage.host.exec(&cold.id, "cat /var/tmp/who").await.unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "baker\n");
     // The first fork also fills the page cache with the template's memory, as the cold boot did with its disk.
     let first = stage.host.start(snapshot.template().unwrap(), 0).await.unwrap();
