@@ -23,6 +23,8 @@ use crate::{
 
 /// For calls that are open when everything else has ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Sandboxes made at the same time, at most.
+const CREATES_MAX: usize = 1000;
 /// Processors promised per processor of the host, unless configured.
 const VCPUS_PER_CPU: u32 = 4;
 
@@ -84,9 +86,6 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         let pem = config.tls.read()?;
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Error::Listen { address: config.listen, source })?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let network = net::Plan::new(config.name.clone(), config.subnet);
         let networks = Arc::new(ProgramNetworks::new(network.clone()));
@@ -101,6 +100,10 @@ impl Agent {
         let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
         let qemu = qemu.with_accelerator(choice.accelerator);
         let volumes = FileVolumes::open(data.root(), config.storage.driver())?;
+        // Whoever can connect may rely on what an earlier agent left being gone.
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| Error::Listen { address: config.listen, source })?;
         networks.open().await?;
         tracing::info!(
             qemu = %qemu.version(),
@@ -174,7 +177,10 @@ fn settings(config: &Config, network: net::Plan) -> Settings {
         network,
         uid_base: config.uid_base,
         ready_timeout: config.ready_timeout,
-        creates_at_once: config.creates_at_once,
+        creates_at_once: match config.creates_at_once {
+            0 => usize::try_from(cpus).unwrap_or(usize::MAX).clamp(2, CREATES_MAX),
+            creates => creates.min(CREATES_MAX),
+        },
         limits: Limits {
             sandboxes: capacity.sandboxes,
             total: Shape {

@@ -116,7 +116,6 @@ impl Config {
         }
         let bounds = [
             (usize::from(sandboxes), "capacity.sandboxes"),
-            (self.creates_at_once, "creates_at_once"),
             (self.fences, "fences"),
             (self.message_max_bytes / (1024 * 1024), "message_max_bytes in MiB"),
         ];

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest as _, Sha256};
+use ring::digest::{Context, SHA256};
 
 use crate::data_dir::DataDir;
 
@@ -55,10 +55,10 @@ impl Kernel {
         let draft = store.join(".draft");
         remove(&draft).map_err(failed(&draft))?;
         std::fs::create_dir(&draft).map_err(failed(&draft))?;
-        let mut digest = Sha256::new();
+        let mut digest = Context::new(&SHA256);
         copy(kernel, &draft.join("vmlinux"), 1, &mut digest).map_err(failed(kernel))?;
         copy(initrd, &draft.join("initrd"), INITRD_UNIT, &mut digest).map_err(failed(initrd))?;
-        let digest = hex::encode(digest.finalize());
+        let digest = hex::encode(digest.finish());
         let dir = store.join(&digest);
         if dir.is_dir() {
             remove(&draft).map_err(failed(&draft))?;
@@ -122,7 +122,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 /// Copies a file, filled up with zeros to a multiple of `unit`, for everybody to read.
-fn copy(from: &Path, to: &Path, unit: u64, digest: &mut Sha256) -> io::Result<()> {
+fn copy(from: &Path, to: &Path, unit: u64, digest: &mut Context) -> io::Result<()> {
     let (mut from, mut to) = (File::open(from)?, File::create_new(to)?);
     let mut buffer = vec![0; 1 << 20];
     let mut length = 0_u64;
@@ -136,7 +136,7 @@ fn copy(from: &Path, to: &Path, unit: u64, digest: &mut Sha256) -> io::Result<()
         to.write_all(&buffer[..read])?;
     }
     to.set_len(length.next_multiple_of(unit))?;
-    digest.update(length.to_le_bytes());
+    digest.update(&length.to_le_bytes());
     to.set_permissions(std::fs::Permissions::from_mode(0o444))?;
     to.sync_all()
 }

@@ -122,12 +122,10 @@ impl Manager {
     async fn give_own_memory(&self, ready: &Ready) -> Result<(), Error> {
         let mut spec = ready.spec().clone();
         spec.memory = Memory::Own;
-        let refill = || {
-            std::fs::remove_file(spec.directory.path().join(file::MEMORY))?;
-            spec.directory.add(file::MEMORY, u64::from(spec.memory_mb) << 20)
-        };
         let id = ready.plan().id.clone();
-        refill().map_err(|source| Error::Directory { id, action: "given a memory", source })?;
+        spec.directory
+            .add(file::MEMORY, u64::from(spec.memory_mb) << 20)
+            .map_err(|source| Error::Directory { id, action: "given a memory", source })?;
         let start = Start::Restore(Saved::DevicesAndMemory);
         let machine = self.means().hypervisor.launch(&spec, start).await?;
         let saved = machine.save(Saved::Devices).await;

@@ -65,19 +65,19 @@ impl Directory {
         self.owner
     }
 
-    /// Makes an empty file of `bytes` length that belongs to the machine; an old one is emptied.
+    /// Makes an empty file of `bytes` length that belongs to the machine. What had the name before loses it,
+    /// and is itself left alone: it may be a template's, under another link.
     ///
     /// # Errors
     /// Those of the kernel.
     pub fn add(&self, name: &str, bytes: u64) -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(self.path.join(name))?;
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
         file.set_len(bytes)?;
         fchown(&file, Some(self.owner.uid), Some(self.owner.gid))?;
         Ok(file)
@@ -121,6 +121,18 @@ mod tests {
         directory.add(file::STATE, 10).unwrap();
         let metadata = std::fs::metadata(path.join("state")).unwrap();
         assert_eq!((metadata.uid(), metadata.len(), metadata.mode() & 0o777), (61_000, 10, 0o600));
+    }
+
+    #[test]
+    fn file_that_replaces_a_link_leaves_the_linked_file_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let template = root.path().join("template");
+        std::fs::write(&template, "kept").unwrap();
+        let directory = Directory::create(&root.path().join("a"), OWNER).unwrap();
+        directory.link(&template, file::STATE).unwrap();
+        directory.add(file::STATE, 0).unwrap();
+        assert_eq!(std::fs::read(&template).unwrap(), b"kept");
+        assert_eq!(std::fs::read(directory.path().join(file::STATE)).unwrap(), b"");
     }
 
     #[test]

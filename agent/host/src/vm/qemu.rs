@@ -137,8 +137,13 @@ impl Qemu {
     }
 }
 
-/// A listening socket that QEMU accepts from: it can be dialled before QEMU runs.
+/// A listening socket that QEMU accepts from: it can be dialled before QEMU runs. That of an earlier machine of
+/// the same directory is replaced.
 fn bind(directory: &Path, name: &str) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(directory.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let short = ShortPath::of(directory)?;
     Ok(UnixListener::bind(short.join(name))?.into())
 }

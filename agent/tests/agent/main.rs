@@ -1,0 +1,8 @@
+//! The whole agent against the real QEMU: every test starts one and checks that nothing of it is left.
+
+#![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
+
+mod sandbox;
+mod support;
+mod template;
+mod trouble;

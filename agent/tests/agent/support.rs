@@ -1,0 +1,297 @@
+//! One real agent per test, in a folder of its own, with mutual TLS; and what is left of it on the host.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use ovenbird_hostagent::v1::{self as host, host_agent_service_client::HostAgentServiceClient};
+use ovenbird_testkit::{Authority, Folder, Port, Process, Reserved, process::Program, wait_for};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+pub(crate) type Client = HostAgentServiceClient<Channel>;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+const NAME: &str = "agent.test";
+
+/// A file that `cargo dev test` provides.
+pub(crate) fn provided(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set: run this by `cargo dev test`"));
+    PathBuf::from(path)
+}
+
+/// How an agent is to differ from the usual.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// Another initramfs.
+    pub(crate) initrd: Option<PathBuf>,
+    /// Instead of one that also a busy machine keeps.
+    pub(crate) ready_timeout: Option<&'static str>,
+    /// Lines of its `[capacity]`.
+    pub(crate) capacity: String,
+}
+
+pub(crate) struct Host {
+    // Ends before its folder goes.
+    agent: Option<Process>,
+    pub(crate) client: Client,
+    authority: Authority,
+    port: Port,
+    pub(crate) instance: String,
+    number: Reserved,
+    pub(crate) folder: Folder,
+}
+
+impl Host {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let folder = Folder::new("agent").unwrap();
+        let number = Reserved::one_of("agent", 800..880, |_| true).unwrap();
+        let port = Port::reserve().unwrap();
+        let authority = Authority::new().unwrap();
+        let instance = format!("t{}", number.number());
+        let image = folder.join("data/images/minimal");
+        std::fs::create_dir_all(&image).unwrap();
+        let copied = Command::new("cp")
+            .args(["--reflink=auto", "--sparse=always"])
+            .arg(provided("OVENBIRD_IMAGE"))
+            .arg(image.join("rootfs.ext4"))
+            .status();
+        assert!(copied.unwrap().success());
+        let client = connected(&authority, &port);
+        let mut host = Self { agent: None, client, authority, port, instance, number, folder };
+        host.configure(&options);
+        host.start_agent().await;
+        host
+    }
+
+    fn configure(&self, options: &Options) {
+        let leaf = self.authority.server(&[NAME]).unwrap();
+        let tls = self.authority.write(&leaf, &self.folder.join("tls"), "agent").unwrap();
+        let place = self.number.number() - 800;
+        let config = format!(
+            "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
+             initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
+             uid_base = {uid}\nready_timeout = '{ready}'\n[capacity]\n{capacity}\n\
+             [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
+            port = self.port,
+            data = self.data().display(),
+            kernel = provided("OVENBIRD_KERNEL").display(),
+            initrd =
+                options.initrd.clone().unwrap_or_else(|| provided("OVENBIRD_INITRD")).display(),
+            name = self.instance,
+            second = 250 + place / 16,
+            third = place % 16 * 16,
+            uid = 6_000_000 + u32::from(place) * 4096,
+            // A busy machine boots ten times slower than an idle one.
+            ready = options.ready_timeout.unwrap_or("120s"),
+            capacity = options.capacity,
+            ca = tls.ca.display(),
+            cert = tls.cert.display(),
+            key = tls.key.display(),
+        );
+        std::fs::write(self.folder.join("agent.toml"), config).unwrap();
+    }
+
+    pub(crate) async fn start_agent(&mut self) {
+        let program = Program::new("agent", env!("CARGO_BIN_EXE_ovenbird-agent"), self.log())
+            .arg("--config")
+            .arg(self.folder.join("agent.toml"));
+        let mut agent = Process::start(program).unwrap();
+        let answers = || async {
+            let mut client = self.client.clone();
+            client.get_host(host::GetHostRequest {}).await.is_ok()
+        };
+        if let Err(error) = agent.ready(PATIENCE, answers).await {
+            panic!("{error:#}\n{}", agent.log_tail(40));
+        }
+        self.agent = Some(agent);
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap()
+    }
+
+    /// A channel to the agent without a certificate.
+    pub(crate) fn stranger(&self) -> Endpoint {
+        endpoint(&self.authority, &self.port, None)
+    }
+
+    /// Ends the agent as the kernel does it.
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent.take().unwrap().kill();
+    }
+
+    /// Ends the agent in order; nothing may be left.
+    pub(crate) async fn stop(mut self) {
+        self.agent.take().unwrap().stop(PATIENCE).await.unwrap();
+        self.assert_nothing_is_left();
+        let log = self.log_text();
+        assert!(log.contains("nothing is left on this host"), "{log}");
+    }
+
+    /// Waits for the agent's own end.
+    pub(crate) async fn ended(mut self) {
+        let status = self.agent.take().unwrap().wait(PATIENCE).await.expect("the agent ends");
+        assert!(status.success(), "{status}");
+        self.assert_nothing_is_left();
+    }
+
+    pub(crate) fn assert_nothing_is_left(&self) {
+        let left = self.left();
+        assert!(left.is_empty(), "left on the host: {left:?}\n{}", self.log_text());
+        let rules = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        let rules = String::from_utf8(rules.stdout).unwrap();
+        let table = format!("ovb_{}", self.instance);
+        assert!(!rules.lines().any(|line| line.ends_with(&table)), "{rules}");
+    }
+
+    /// Whatever belongs to a sandbox of this agent.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let names = |dir: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        };
+        let mut left = Vec::new();
+        let namespace = format!("ovb-{}-", self.instance);
+        left.extend(
+            names(Path::new("/run/netns")).into_iter().filter(|n| n.starts_with(&namespace)),
+        );
+        let interface = format!("v-{}-", self.instance);
+        let interfaces = names(Path::new("/sys/class/net"));
+        left.extend(interfaces.into_iter().filter(|name| name.starts_with(&interface)));
+        left.extend(names(&self.data().join("sandboxes")));
+        for kind in ["images", "snapshots"] {
+            let drafts = names(&self.data().join(kind));
+            left.extend(drafts.into_iter().filter(|name| name.starts_with('.')));
+        }
+        left.extend(self.machines().iter().map(|pid| format!("process {pid}")));
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        left.extend(mounts.lines().filter(|line| line.contains(&namespace)).map(str::to_owned));
+        left
+    }
+
+    /// Processes that work in this agent's directory.
+    pub(crate) fn machines(&self) -> Vec<String> {
+        let data = self.data().canonicalize().unwrap();
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        entries
+            .filter(|entry| {
+                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&data))
+            })
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    pub(crate) async fn create(&self, template: &str, id: &str) -> host::CreateSandboxResponse {
+        let request = sandbox(template, id);
+        self.client.clone().create_sandbox(request).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn destroy(&self, id: &str) {
+        let request = host::DestroySandboxRequest { sandbox_id: id.into(), fence: None };
+        self.client.clone().destroy_sandbox(request).await.unwrap();
+    }
+
+    /// Runs a shell command that has to succeed, and returns what it wrote.
+    pub(crate) async fn shell(&self, id: &str, script: &str) -> String {
+        let answer = self.exec(id, script).await.unwrap();
+        let stderr = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.exit_code, 0, "{script}: {stderr}");
+        String::from_utf8(answer.stdout).unwrap().trim().to_owned()
+    }
+
+    pub(crate) async fn exec(
+        &self,
+        id: &str,
+        script: &str,
+    ) -> Result<host::ExecResponse, tonic::Status> {
+        let request = host::ExecRequest {
+            sandbox_id: id.into(),
+            cmd: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            ..Default::default()
+        };
+        Ok(self.client.clone().exec(request).await?.into_inner())
+    }
+
+    pub(crate) async fn snapshot(&self, id: &str, name: &str) -> Result<i64, tonic::Status> {
+        let request =
+            host::CreateSnapshotRequest { sandbox_id: id.into(), name: name.into(), fence: None };
+        Ok(self.client.clone().create_snapshot(request).await?.into_inner().size_bytes)
+    }
+
+    pub(crate) async fn flatten(&self, id: &str, name: &str) -> Result<i64, tonic::Status> {
+        let request =
+            host::FlattenRootfsRequest { sandbox_id: id.into(), name: name.into(), fence: None };
+        Ok(self.client.clone().flatten_rootfs(request).await?.into_inner().size_bytes)
+    }
+
+    pub(crate) async fn status(&self, id: &str) -> Option<String> {
+        let list = self.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await;
+        let sandboxes = list.unwrap().into_inner().sandboxes;
+        sandboxes.into_iter().find(|sandbox| sandbox.sandbox_id == id).map(|found| found.status)
+    }
+
+    /// Returns once the sandbox has this status.
+    pub(crate) async fn wait_for_status(&self, id: &str, wanted: &str) {
+        wait_for(&format!("{id} to be {wanted}"), PATIENCE, || async {
+            (self.status(id).await.as_deref() == Some(wanted)).then_some(())
+        })
+        .await
+        .unwrap();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // A failed test: in order, so that its machines go, too.
+        if let Some(agent) = &mut self.agent {
+            agent.signal(nix::sys::signal::Signal::SIGTERM);
+            let end = std::time::Instant::now() + PATIENCE;
+            while agent.ended().is_none() && std::time::Instant::now() < end {
+                std::thread::yield_now();
+            }
+            eprintln!("{}", agent.log_tail(60));
+        }
+    }
+}
+
+pub(crate) fn sandbox(template: &str, id: &str) -> host::CreateSandboxRequest {
+    host::CreateSandboxRequest {
+        template: template.into(),
+        sandbox_id: id.into(),
+        memory_mb: 256,
+        ..Default::default()
+    }
+}
+
+fn endpoint(authority: &Authority, port: &Port, identity: Option<Identity>) -> Endpoint {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(authority.certificate()))
+        .domain_name(NAME);
+    if let Some(identity) = identity {
+        tls = tls.identity(identity);
+    }
+    Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap()
+}
+
+fn connected(authority: &Authority, port: &Port) -> Client {
+    let leaf = authority.client("runner.test").unwrap();
+    let identity = Identity::from_pem(leaf.certificate, leaf.key);
+    let channel = endpoint(authority, port, Some(identity)).connect_lazy();
+    HostAgentServiceClient::new(channel).max_decoding_message_size(64 << 20)
+}
