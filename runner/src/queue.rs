@@ -74,6 +74,8 @@ pub struct Queue {
     jetstream: Context,
     spec: ConsumerSpec,
     consumer: Option<Consumer<pull::Config>>,
+    /// Processes start in any order: the bridge makes the consumer in a moment.
+    never_found: bool,
 }
 
 impl Queue {
@@ -83,7 +85,7 @@ impl Queue {
         if lane != DEFAULT_LANE {
             spec.durable = format!("{}-{lane}", spec.durable);
         }
-        Self { jetstream, spec, consumer: None }
+        Self { jetstream, spec, consumer: None, never_found: true }
     }
 
     /// The next job; nothing once `stop` is cancelled.
@@ -105,17 +107,25 @@ impl Queue {
                     delay = RETRY_FIRST;
                 }
                 Ok(None) => delay = RETRY_FIRST,
+                Err(error) if self.never_found && delay < RETRY_LONGEST => {
+                    tracing::info!(consumer = self.spec.durable, %error, "waiting for the queue");
+                    self.pause(&mut delay, stop).await;
+                }
                 Err(error) => {
                     self.consumer = None;
                     tracing::warn!(consumer = self.spec.durable, %error, "cannot fetch jobs, trying again");
-                    tokio::select! {
-                        () = tokio::time::sleep(delay) => {}
-                        () = stop.cancelled() => {}
-                    }
-                    delay = (delay * 2).min(RETRY_LONGEST);
+                    self.pause(&mut delay, stop).await;
                 }
             }
         }
+    }
+
+    async fn pause(&self, delay: &mut Duration, stop: &CancellationToken) {
+        tokio::select! {
+            () = tokio::time::sleep(*delay) => {}
+            () = stop.cancelled() => {}
+        }
+        *delay = (*delay * 2).min(RETRY_LONGEST);
     }
 
     async fn pull(&mut self) -> Result<Option<Message>, async_nats::Error> {
@@ -125,6 +135,7 @@ impl Queue {
                 .get_consumer_from_stream(&self.spec.durable, &self.spec.stream)
                 .await?;
             self.consumer = Some(found);
+            self.never_found = false;
         }
         let Some(consumer) = &self.consumer else { return Ok(None) };
         let mut batch = consumer.batch().max_messages(1).expires(PULL).messages().await?;

@@ -53,7 +53,6 @@ impl Service {
             .name(runner_id.to_string())
             .ping_interval(PING_EVERY)
             .retry_on_initial_connect()
-            .event_callback(|event| async move { tracing::info!(%event, "NATS") })
             .connect(config.nats_url.expose().as_str())
             .await?;
         let mut jetstream = jetstream::new(client.clone());
