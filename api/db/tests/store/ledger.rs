@@ -66,7 +66,7 @@ async fn log_messages_are_stored_once_in_any_order_and_grouping() {
         world.store.build_log_store(&batches).await.unwrap();
     }
     assert_eq!(logged(&world, build).await, (1..=9).collect::<Vec<_>>());
-    for (seq, message) in [(1, 0), (4, 1), (7, 2), (10, 3)] {
+    for (seq, message) in [(1, 0), (7, 2), (10, 3)] {
         assert_eq!(world.store.build_log_stored(build, seq).await.unwrap(), message);
     }
     assert_eq!(world.row(build).await.log_seq, 9);
