@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, fchown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -56,14 +56,15 @@ pub(crate) async fn write(
     };
     let target = Target::prepare(&meta)?;
     let failed = || Error::file(&meta.path);
-    let mut file = OpenOptions::new()
+    // Not in the background: a call that ends meanwhile would leave a file that is made after it.
+    let file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(&target.temporary)
-        .await
         .map_err(failed())?;
     let unfinished = Unfinished(&target.temporary);
+    let mut file = File::from_std(file);
     file.set_max_buf_size(WRITE_CHUNK_MAX);
     let mut size = 0;
     while let Some(message) = messages.next().await {

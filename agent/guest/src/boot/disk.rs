@@ -70,7 +70,8 @@ fn blocks_to_grow_to(superblock: &[u8; 1024], device_bytes: u64) -> Option<u64> 
     let word = |at: usize| {
         u32::from_le_bytes(superblock[at..at + 4].try_into().expect("four bytes are four bytes"))
     };
-    let block_size = 1024_u64.checked_shl(word(0x18)).filter(|size| *size <= 65_536)?;
+    // At most 64 KiB, or it is no superblock.
+    let block_size = 1024_u64 << Some(word(0x18)).filter(|shift| *shift <= 6)?;
     let wide = word(0x60) & 0x80 != 0;
     let high = if wide { u64::from(word(0x150)) } else { 0 };
     let blocks = high << 32 | u64::from(word(0x04));

@@ -128,7 +128,6 @@ fn environment(user: &User, context: &ExecContext) -> BTreeMap<String, String> {
         ("PATH", PATH),
         ("HOME", user.home.as_str()),
         ("USER", user.name.as_str()),
-        ("LOGNAME", user.name.as_str()),
         ("LANG", "C.UTF-8"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))

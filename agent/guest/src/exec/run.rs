@@ -135,7 +135,11 @@ impl Pipes {
             for index in [self.turn, self.turn ^ 1] {
                 let Some(pipe) = &self.pipes[index] else { continue };
                 match pipe.try_read(&mut self.buffer[..max]) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                        ) => {}
                     Ok(read) if read > 0 => return (SOURCES[index], &self.buffer[..read]),
                     Ok(_) | Err(_) => {
                         self.pipes[index] = None;

@@ -46,6 +46,7 @@ async fn host_that_goes_away_in_mid_stream_is_served_again_and_loses_no_output()
         let mut stream = attach(&client, &id, text.len() as u64).await.unwrap();
         for _ in 0..3 {
             if let Event::Output(output) = next(&mut stream).await {
+                assert_eq!(output.offset, text.len() as u64);
                 text.extend(output.data);
             }
         }
@@ -69,6 +70,7 @@ async fn host_that_goes_away_in_mid_stream_is_served_again_and_loses_no_output()
     loop {
         match next(&mut stream).await {
             Event::Output(output) => {
+                assert_eq!(output.offset, text.len() as u64);
                 text.extend(output.data);
                 let ack = AckExecRequest { exec_id: id.clone(), offset: text.len() as u64 };
                 client.ack_exec(ack).await.unwrap();
@@ -77,7 +79,10 @@ async fn host_that_goes_away_in_mid_stream_is_served_again_and_loses_no_output()
         }
     }
     let text = String::from_utf8(text).unwrap();
-    assert!(text.lines().eq((1..=30_000).map(|i| i.to_string())), "every line, in order");
+    for (at, line) in text.lines().enumerate() {
+        assert_eq!(line, (at + 1).to_string());
+    }
+    assert_eq!(text.lines().count(), 30_000);
     assert_eq!(print(&client, "ls -A /root | grep -e upload -e tmp; :").await, "");
 }
 
