@@ -90,10 +90,17 @@ impl Plan {
     /// # Errors
     /// That of the step that failed; everything is undone then, or the log says what is left.
     pub(super) async fn carry_out(self, means: &Means) -> Result<Ready, Error> {
+        let id = self.id.clone();
+        let started = Instant::now();
         let placed = self.place()?;
         let furnished = placed.furnish(means).await?;
+        let furnished_ms = started.elapsed().as_millis();
         let launched = furnished.launch(means).await?;
-        launched.wait_until_ready(means).await
+        let launched_ms = started.elapsed().as_millis();
+        let ready = launched.wait_until_ready(means).await?;
+        let ready_ms = started.elapsed().as_millis();
+        tracing::debug!(sandbox.id = %id, furnished_ms, launched_ms, ready_ms, "phases");
+        Ok(ready)
     }
 
     /// The directory, with the files that the machine gets from the start.

@@ -63,7 +63,8 @@ impl Host {
             .arg(image.join("rootfs.ext4"))
             .status();
         assert!(copied.unwrap().success());
-        let client = connected(&authority, &port);
+        let channel = connected(&authority, &port);
+        let client = HostAgentServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let mut host = Self { agent: None, client, authority, port, instance, number, folder };
         host.configure(&options);
         host.start_agent().await;
@@ -123,6 +124,11 @@ impl Host {
 
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap()
+    }
+
+    /// A channel to the agent.
+    pub(crate) fn channel(&self) -> Channel {
+        connected(&self.authority, &self.port)
     }
 
     /// A channel to the agent without a certificate.
@@ -263,7 +269,7 @@ impl Drop for Host {
             agent.signal(nix::sys::signal::Signal::SIGTERM);
             let end = std::time::Instant::now() + PATIENCE;
             while agent.ended().is_none() && std::time::Instant::now() < end {
-                std::thread::yield_now();
+                std::thread::park_timeout(Duration::from_millis(10));
             }
             eprintln!("{}", agent.log_tail(60));
         }
@@ -289,9 +295,8 @@ fn endpoint(authority: &Authority, port: &Port, identity: Option<Identity>) -> E
     Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap()
 }
 
-fn connected(authority: &Authority, port: &Port) -> Client {
+fn connected(authority: &Authority, port: &Port) -> Channel {
     let leaf = authority.client("runner.test").unwrap();
     let identity = Identity::from_pem(leaf.certificate, leaf.key);
-    let channel = endpoint(authority, port, Some(identity)).connect_lazy();
-    HostAgentServiceClient::new(channel).max_decoding_message_size(64 << 20)
+    endpoint(authority, port, Some(identity)).connect_lazy()
 }

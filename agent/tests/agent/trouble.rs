@@ -78,6 +78,35 @@ async fn client_without_a_certificate_is_refused() {
 }
 
 #[tokio::test]
+async fn health_and_reflection_answer() {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let host = Host::start().await;
+    let request = HealthCheckRequest { service: "hostagent.v1.HostAgentService".into() };
+    let health = HealthClient::new(host.channel()).check(request).await.unwrap().into_inner();
+    assert_eq!(health.status(), ServingStatus::Serving);
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(host.channel())
+        .server_reflection_info(tokio_stream::iter([list]))
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(services) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"hostagent.v1.HostAgentService"), "{names:?}");
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn host_that_is_full_refuses_and_takes_again_after_a_destroy() {
     let options = Options { capacity: "memory_mb = 300".into(), ..Options::default() };
     let host = Host::start_with(options).await;
