@@ -1,10 +1,9 @@
 //! `/openapi.json`, and `/docs`: a page that needs nothing from any other server.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use poem::{
-    EndpointExt as _, IntoEndpoint, IntoResponse as _, Response, Route, endpoint::make_sync, get,
-    http::header::CACHE_CONTROL, middleware::Compression, web::Html,
+    Body, Endpoint, EndpointExt as _, Response, Route, endpoint::make_sync, get,
+    http::header::CACHE_CONTROL, middleware::Compression,
 };
 use poem_openapi::{OpenApi, OpenApiService, Webhook};
 
@@ -15,31 +14,31 @@ const PLACE: &str = "id=\"api-reference\"";
 /// Scalar would load its fonts, and send what is tried out through its proxy.
 const SETTINGS: &str = r#"id="api-reference" data-configuration='{"withDefaultFonts":false,"hideClientButton":true,"telemetry":false}'"#;
 
-/// The two routes.
+/// Adds the two routes.
 ///
 /// # Errors
 /// As [`spec::document`].
-pub(super) fn routes<T: OpenApi, W: Webhook>(
+pub(super) fn add<T: OpenApi, W: Webhook>(
+    route: Route,
     service: &OpenApiService<T, W>,
-) -> serde_json::Result<impl IntoEndpoint + use<T, W>> {
+) -> serde_json::Result<Route> {
     let document = spec::text(service)?;
     // The document stands in a script element, where `</script>` in it would end the element.
     let embedded = document.replace('<', "\\u003c");
     let page = service.scalar_html().replacen(PLACE, SETTINGS, 1);
-    let page: Arc<str> = page.replacen(&service.spec(), &embedded, 1).into();
-    let document: Arc<str> = document.into();
-    Ok(Route::new()
-        .at(
-            "/openapi.json",
-            get(make_sync(move |_| {
-                Response::builder().content_type("application/json").body(document.to_string())
-            })),
-        )
-        .at(
-            "/docs",
-            get(make_sync(move |_| {
-                Html(page.to_string()).with_header(CACHE_CONTROL, "max-age=3600")
-            })),
-        )
-        .with(Compression::new()))
+    let page = Bytes::from(page.replacen(&service.spec(), &embedded, 1));
+    Ok(route
+        .at("/openapi.json", get(fixed("application/json", document.into())))
+        .at("/docs", get(fixed("text/html; charset=utf-8", page))))
+}
+
+/// The same answer each time.
+fn fixed(content_type: &'static str, body: Bytes) -> impl Endpoint<Output = Response> {
+    let answer = move |_| {
+        Response::builder()
+            .content_type(content_type)
+            .header(CACHE_CONTROL, "no-cache")
+            .body(Body::from_bytes(body.clone()))
+    };
+    make_sync(answer).with(Compression::new()).map_to_response()
 }

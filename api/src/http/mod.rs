@@ -82,9 +82,8 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
-    let docs = docs::routes(&service)?;
-    Ok(Route::new()
-        .nest_no_strip("/openapi.json", docs)
+    let route = docs::add(Route::new(), &service)?;
+    Ok(route
         .nest_no_strip("/", service)
         .with(AddData::new(Arc::clone(app)))
         .with(AddData::new(Arc::new(http.clone())))

@@ -5,7 +5,13 @@
 //! Objects are closed: a field that the schema does not know is refused, for a mistyped optional field
 //! would otherwise be ignored in silence.
 
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
+use regex::Regex;
 use serde_json::Value;
 
 use crate::app::Problem;
@@ -189,9 +195,20 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// An invalid pattern in our own schemas fails the test over all of them, so it may refuse here.
+/// Patterns come from our own schemas, so there are few of them and an invalid one fails the test over all
+/// of them; here it refuses. Compiling one takes far longer than matching it.
 fn regex_matches(pattern: &str, text: &str) -> bool {
-    regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
+    static COMPILED: LazyLock<RwLock<HashMap<String, Option<Regex>>>> =
+        LazyLock::new(RwLock::default);
+    let matches = |regex: &Option<Regex>| regex.as_ref().is_some_and(|regex| regex.is_match(text));
+    if let Some(regex) = COMPILED.read().unwrap_or_else(PoisonError::into_inner).get(pattern) {
+        return matches(regex);
+    }
+    let regex = Regex::new(pattern).ok();
+    let matched = matches(&regex);
+    let mut compiled = COMPILED.write().unwrap_or_else(PoisonError::into_inner);
+    compiled.insert(pattern.to_owned(), regex);
+    matched
 }
 
 #[cfg(test)]

@@ -101,8 +101,10 @@ async fn same_idempotency_key_answers_the_same_build_and_refuses_another_body() 
     let sends = (0..8).map(|_| async { send("once", "a").send().await.unwrap() });
     let mut ids = Vec::new();
     for response in futures::future::join_all(sends).await {
-        assert_eq!(response.status(), 201);
-        ids.push(response.json::<Value>().await.unwrap()["id"].clone());
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(status, 201, "{answer}");
+        ids.push(answer["id"].clone());
     }
     ids.dedup();
     assert_eq!(ids.len(), 1);

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Everything that runs, in the order in which it goes.
 pub(crate) struct World {
@@ -258,7 +258,7 @@ pub(crate) fn line(seq: u64, text: String) -> Record {
 pub(crate) struct Events {
     response: Response,
     buffer: Vec<u8>,
-    pub(crate) heartbeats: usize,
+    place: usize,
 }
 
 /// One event.
@@ -280,23 +280,45 @@ impl Events {
     pub(crate) fn of(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, buffer: Vec::new(), heartbeats: 0 }
+        Self { response, buffer: Vec::new(), place: 0 }
     }
 
     /// The next event; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
-            while let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                match event(std::str::from_utf8(&block).unwrap()) {
-                    Some(event) => return Some(event),
-                    None if block.starts_with(b":") => self.heartbeats += 1,
-                    None => {}
+            while let Some(block) = self.block() {
+                if let Some(event) = event(&block) {
+                    return Some(event);
                 }
             }
-            let chunk = tokio::time::timeout(SOON, self.response.chunk()).await;
-            self.buffer.extend_from_slice(&chunk.expect("the stream says something").unwrap()?);
+            self.read().await?;
         }
+    }
+
+    /// Waits for a heartbeat; nothing else may come.
+    pub(crate) async fn heartbeat(&mut self) {
+        loop {
+            match self.block() {
+                Some(block) if block.starts_with(':') => return,
+                Some(block) => assert_eq!(event(&block), None),
+                None => self.read().await.expect("the stream goes on"),
+            }
+        }
+    }
+
+    fn block(&mut self) -> Option<String> {
+        let unread = &self.buffer[self.place..];
+        let length = unread.windows(2).position(|it| it == b"\n\n")?;
+        let block = std::str::from_utf8(&unread[..length]).unwrap().to_owned();
+        self.place += length + 2;
+        Some(block)
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        self.buffer.drain(..std::mem::take(&mut self.place));
+        let chunk = tokio::time::timeout(SOON, self.response.chunk()).await;
+        self.buffer.extend_from_slice(&chunk.expect("the stream says something").unwrap()?);
+        Some(())
     }
 
     /// The `seq` of the next record.

@@ -12,7 +12,7 @@ use poem_openapi::{
 };
 
 pub use sse::Events;
-pub use types::{LogRecord, LogStream};
+pub use types::{LogRecord, LogStream, Logged};
 
 use super::{
     Tag,
@@ -46,7 +46,7 @@ impl LogRoutes {
 #[derive(Debug, Object)]
 pub struct LogPage {
     /// In order of `seq`.
-    pub records: Vec<LogRecord>,
+    pub records: Vec<Logged>,
     /// Pass it as `from_seq` to go on. When the last record has `end`, nothing follows.
     #[oai(validator(minimum(value = "1")))]
     pub next_seq: u64,
@@ -97,7 +97,7 @@ impl LogRoutes {
         let filter = Filter { step: step.0, stream: stream.0.map(Into::into) };
         let page =
             self.app.log_page(&caller, parameters::id(&id.0)?, from_seq.0, limit.0, filter).await?;
-        let records = page.records.into_iter().map(Into::into).collect();
+        let records = page.records.into_iter().map(Logged).collect();
         Ok(Json(LogPage { records, next_seq: page.next_seq }))
     }
 

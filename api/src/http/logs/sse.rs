@@ -74,7 +74,7 @@ fn event(text: &mut String, item: Item) {
         format!("event: error\ndata: {}\n\n", failure.body().to_json_string())
     };
     match item {
-        Item::Record(record) => record_event(text, record),
+        Item::Record(record) => record_event(text, &record),
         Item::CutOff => {
             text.push_str(&failed("you read too slowly; come back with the last id"));
         }
@@ -85,11 +85,12 @@ fn event(text: &mut String, item: Item) {
 }
 
 /// JSON has no line ends, so one `data` line holds it.
-fn record_event(text: &mut String, record: Record) {
-    let seq = record.seq();
-    let json = LogRecord::from(record).to_json_string();
-    // Writing into a String cannot fail.
-    let _ = write!(text, "id: {seq}\ndata: {json}\n\n");
+fn record_event(text: &mut String, record: &Record) {
+    match serde_json::to_string(record) {
+        // Writing into a String cannot fail.
+        Ok(json) => _ = write!(text, "id: {}\ndata: {json}\n\n", record.seq()),
+        Err(error) => tracing::error!(error = %error, "a log record has no JSON form"),
+    }
 }
 
 impl Payload for Events {

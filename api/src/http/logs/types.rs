@@ -1,8 +1,15 @@
 //! Log records as REST tells them: the contract's, in one object for both kinds.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use ovenbird_contract::log::{Record, Stream};
-use poem_openapi::{Enum, Object};
+use poem_openapi::{
+    Enum, Object,
+    registry::{MetaSchemaRef, Registry},
+    types::{ParseError, ParseFromJSON, ParseResult, ToJSON, Type},
+};
+use serde_json::Value;
 
 use crate::http::builds::BuildStatus;
 
@@ -16,16 +23,6 @@ pub enum LogStream {
     Stderr,
     /// Ovenbird itself.
     System,
-}
-
-impl From<Stream> for LogStream {
-    fn from(stream: Stream) -> Self {
-        match stream {
-            Stream::Stdout => Self::Stdout,
-            Stream::Stderr => Self::Stderr,
-            Stream::System => Self::System,
-        }
-    }
 }
 
 impl From<LogStream> for Stream {
@@ -75,31 +72,74 @@ pub struct LogEnd {
     pub last_seq: u64,
 }
 
-impl From<Record> for LogRecord {
-    fn from(record: Record) -> Self {
-        match record {
-            Record::Line(line) => Self {
-                seq: line.seq,
-                ts: Some(line.ts),
-                attempt: Some(line.attempt),
-                step: Some(line.step),
-                stream: Some(line.stream.into()),
-                text: Some(line.text),
-                cont: line.cont.then_some(true),
-                data: line.data,
-                end: None,
-            },
-            Record::End(last) => Self {
-                seq: last.seq,
-                ts: None,
-                attempt: None,
-                step: None,
-                stream: None,
-                text: None,
-                cont: None,
-                data: None,
-                end: Some(LogEnd { status: last.end.status.into(), last_seq: last.end.last_seq }),
-            },
+/// A record on its way out: the contract's JSON, so that REST, SSE and NATS say the same to the letter,
+/// under the schema of [`LogRecord`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logged(pub Record);
+
+impl Type for Logged {
+    const IS_REQUIRED: bool = true;
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        LogRecord::name()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        LogRecord::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        LogRecord::register(registry);
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(std::iter::once(self))
+    }
+}
+
+impl ToJSON for Logged {
+    fn to_json(&self) -> Option<Value> {
+        serde_json::to_value(&self.0).ok()
+    }
+}
+
+impl ParseFromJSON for Logged {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        serde_json::from_value(value.unwrap_or_default()).map(Self).map_err(ParseError::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ovenbird_contract::{build::Status, log::LineRecord};
+    use poem_openapi::{registry::Registry, types::Type as _};
+
+    use super::*;
+    use crate::http::schema;
+
+    #[test]
+    fn records_fit_their_published_schema() {
+        let mut registry = Registry::new();
+        Logged::register(&mut registry);
+        let line = Record::Line(LineRecord {
+            seq: 1,
+            ts: Utc::now(),
+            attempt: 1,
+            step: 0,
+            stream: Stream::System,
+            text: "a".into(),
+            cont: true,
+            data: Some("YQ==".into()),
+        });
+        for record in [line, Record::end(2, Status::Cancelled)] {
+            let json = Logged(record).to_json().unwrap();
+            assert_eq!(schema::check(&registry, &Logged::schema_ref(), &json), [], "{json}");
         }
     }
 }
