@@ -18,8 +18,8 @@ use ovenbird_guest_protocol::{
         AckExecRequest, AckExecResponse, AttachExecRequest, AttachExecResponse, ConfigureRequest,
         ConfigureResponse, InfoRequest, InfoResponse, ReadFileRequest, ReadFileResponse,
         ShutdownRequest, ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
-        StartExecResponse, SyncRequest, SyncResponse, WriteFileRequest, WriteFileResponse,
-        guest_service_server::GuestService,
+        StartExecResponse, SyncRequest, SyncResponse, UnfollowExecsRequest, UnfollowExecsResponse,
+        WriteFileRequest, WriteFileResponse, guest_service_server::GuestService,
     },
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -139,6 +139,14 @@ impl GuestService for Service {
         request: Request<ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
         Ok(Response::new(Box::pin(files::read(request.into_inner()).await?)))
+    }
+
+    async fn unfollow_execs(
+        &self,
+        _: Request<UnfollowExecsRequest>,
+    ) -> Result<Response<UnfollowExecsResponse>, Status> {
+        self.execs.unfollow();
+        Ok(Response::new(UnfollowExecsResponse {}))
     }
 
     async fn sync(&self, _: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {

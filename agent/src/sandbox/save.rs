@@ -10,7 +10,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use ovenbird_guest_protocol::v1::{ShutdownRequest, SyncRequest};
+use ovenbird_guest_protocol::v1::{ShutdownRequest, SyncRequest, UnfollowExecsRequest};
 use ovenbird_host::vm::{Ending, Memory, Saved, Start, file};
 use tokio::time::{Instant, timeout};
 
@@ -98,6 +98,7 @@ impl Manager {
 
     /// Leaves memory, state and disk of a machine that has ended.
     async fn freeze(&self, ready: &mut Ready) -> Result<(), Stuck> {
+        unfollow(ready).await.map_err(Stuck::goes_on)?;
         sync(ready).await.map_err(Stuck::goes_on)?;
         ready.link().disconnect();
         let saved = async {
@@ -184,6 +185,13 @@ impl Stuck {
     fn lost(error: impl Into<Error>) -> Self {
         Self { error: error.into(), machine_is_lost: true }
     }
+}
+
+/// What runs now runs in every fork, where nobody reads its output: it must not wait for a reader there.
+async fn unfollow(ready: &Ready) -> Result<(), Error> {
+    let mut guest = ready.guest();
+    let answer = timeout(SYNC_PATIENCE, guest.unfollow_execs(UnfollowExecsRequest {})).await;
+    guest_result(&ready.plan().id, "let its commands go on alone", answer)
 }
 
 async fn sync(ready: &Ready) -> Result<(), Error> {

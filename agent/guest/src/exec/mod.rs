@@ -70,11 +70,13 @@ pub(crate) struct Exec {
 struct State {
     output: Output,
     end: Option<End>,
+    /// Nobody follows it any more: a full buffer loses its oldest bytes.
+    unfollowed: bool,
 }
 
 impl Exec {
     fn new(pid: u32, cgroup: Cgroup, end: Option<End>) -> Self {
-        let state = Mutex::new(State { output: Output::default(), end });
+        let state = Mutex::new(State { output: Output::default(), end, unfollowed: false });
         Self { pid, cgroup, state, changed: watch::channel(()).0 }
     }
 
@@ -87,7 +89,16 @@ impl Exec {
     }
 
     fn room(&self) -> usize {
-        self.state().output.room()
+        let mut state = self.state();
+        if state.unfollowed {
+            state.output.make_room();
+        }
+        state.output.room()
+    }
+
+    fn unfollow(&self) {
+        self.state().unfollowed = true;
+        self.changed.send_replace(());
     }
 
     fn push(&self, source: Source, data: &[u8]) {
@@ -218,6 +229,13 @@ impl Execs {
 
     pub(crate) fn ack(&self, request: &AckExecRequest) -> Result<(), Error> {
         self.find(&request.exec_id)?.ack(request.offset)
+    }
+
+    /// Lets every command that runs go on without a follower.
+    pub(crate) fn unfollow(&self) {
+        for exec in self.table().by_id.values() {
+            exec.unfollow();
+        }
     }
 
     /// Signals the command's process group; when the command has ended, what it left behind.

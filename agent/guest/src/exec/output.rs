@@ -1,7 +1,7 @@
 //! What a command has written and nobody has acknowledged yet: a bounded queue of bytes with the
 //! offset of its first one.
 //!
-//! It never drops a byte by itself. When it is full, [`Output::room`] is 0, its owner stops reading
+//! It drops no byte but in [`Output::make_room`]. When it is full, [`Output::room`] is 0, its owner stops reading
 //! the pipes, and the command blocks in its next write.
 
 use std::collections::VecDeque;
@@ -73,6 +73,15 @@ impl Output {
         match self.runs.back_mut() {
             Some(run) if run.source == source => run.len += data.len(),
             _ => self.runs.push_back(Run { source, len: data.len() }),
+        }
+    }
+
+    /// Frees the older half when it is full.
+    pub(crate) fn make_room(&mut self) {
+        if self.room() == 0 {
+            let half = self.base + self.bytes.len().div_ceil(2) as u64;
+            // It lies before the end.
+            let _ = self.ack(half);
         }
     }
 

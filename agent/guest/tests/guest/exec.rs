@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use ovenbird_guest_protocol::{
     EXEC_BUFFER,
-    v1::{AckExecRequest, ExecContext, SignalExecRequest, attach_exec_response::Event},
+    v1::{
+        AckExecRequest, ExecContext, SignalExecRequest, UnfollowExecsRequest,
+        attach_exec_response::Event,
+    },
 };
 use tonic::Code;
 
@@ -282,6 +285,29 @@ async fn followers_that_read_nothing_block_nobody_else() {
         let kill = SignalExecRequest { exec_id: id.clone(), signal: 9 };
         vm.client.clone().signal_exec(kill).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn command_that_nobody_will_follow_any_more_is_not_held_back() {
+    let vm = Vm::boot().await;
+    let bytes = 4 * EXEC_BUFFER;
+    let request = script(&format!("head -c {bytes} /dev/zero; echo end > /tmp/end"));
+    let id = request.exec_id.clone();
+    vm.client.clone().start_exec(request).await.unwrap();
+    // An ack beyond the output is refused; the first one that is not says that the buffer was full.
+    eventually("the buffer is full", || async {
+        let full = AckExecRequest { exec_id: id.clone(), offset: EXEC_BUFFER as u64 };
+        vm.client.clone().ack_exec(full).await.ok()
+    })
+    .await;
+    vm.client.clone().unfollow_execs(UnfollowExecsRequest {}).await.unwrap();
+    eventually("the command has ended", || async {
+        let outcome = run(&vm.client, script("cat /tmp/end")).await;
+        (outcome.stdout == "end\n").then_some(())
+    })
+    .await;
+    let lost = attach(&vm.client, &id, EXEC_BUFFER as u64).await.unwrap_err();
+    assert_eq!(lost.code(), Code::OutOfRange, "{lost:?}");
 }
 
 #[tokio::test]
