@@ -23,6 +23,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// A publish whose ack does not come is sent again after this long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A flush waits for a connection for as long as there is none.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
+
 /// Why the runner cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -104,8 +107,10 @@ impl Service {
             tracing::warn!("a build did not end in time and is left to its lease");
             slots.shutdown().await;
         }
-        if let Err(error) = service.shared.client.flush().await {
-            tracing::debug!(%error, "last acks may be lost");
+        match timeout(LAST_FLUSH, service.shared.client.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "last acks may be lost"),
+            Err(_) => tracing::debug!("NATS is away, last acks may be lost"),
         }
     }
 }
