@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -96,15 +96,17 @@ impl Authority {
             cert: dir.join(format!("{name}.crt")),
             key: dir.join(format!("{name}.key")),
         };
-        fs::write(&files.ca, &self.certificate)?;
-        fs::write(&files.cert, &leaf.certificate)?;
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&files.key)?
-            .write_all(leaf.key.as_bytes())?;
+        for (path, text, mode) in [
+            (&files.ca, &self.certificate, 0o644),
+            (&files.cert, &leaf.certificate, 0o644),
+            (&files.key, &leaf.key, 0o600),
+        ] {
+            // Whole or not at all: `ca.crt` is written again with each leaf, while processes read it.
+            let mut file = tempfile::NamedTempFile::new_in(dir)?;
+            file.write_all(text.as_bytes())?;
+            file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+            file.persist(path)?;
+        }
         Ok(files)
     }
 }

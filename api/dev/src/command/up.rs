@@ -28,6 +28,10 @@ pub async fn run(
     let _only = place::exclusive(&tree::scratch().join("up.lock"))?
         .context("`cargo dev up` runs already in this tree")?;
     let file = tree::scratch().join("up.json");
+    // That of a killed one points to nothing any more.
+    if file.exists() {
+        fs::remove_file(&file)?;
+    }
     let options = Options { kind: "up", runners, slots: 2, agents, durable: true };
     let start = async {
         let artifacts = setup::run(ui, setup::Again::default()).await?;

@@ -10,6 +10,10 @@ use std::{
 };
 
 use fs_err as fs;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use ovenbird_testkit::{Process, process::Program, wait_for};
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -28,9 +32,14 @@ pub async fn clear(ui: &Ui, scratch: &Path) -> anyhow::Result<()> {
         let step = ui.step("clear away what a killed platform left");
         step.message(&place.path().display().to_string());
         let dir = place.path().to_owned();
-        let still = || async { (!running(&dir, "toml")).then_some(()) };
-        if let Err(error) = wait_for("its processes to end", ENDING, still).await {
-            ui.notice(format!("{error:#}"));
+        let ended = || async { running(&dir, "toml").is_empty().then_some(()) };
+        if let Err(error) = wait_for("its processes to end", ENDING, ended).await {
+            let stuck = running(&dir, "toml");
+            ui.notice(format!("{error:#}; killing {stuck:?}"));
+            for process in stuck {
+                // Its command line names a file of this very folder, so it is none but ours.
+                let _ = kill(process, Signal::SIGKILL);
+            }
         }
         for config in agents(&dir)? {
             if let Err(error) = end_machines(&config, &dir).await {
@@ -67,7 +76,7 @@ async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
     let networks = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let mut networks = networks.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let has_network = networks.any(|network| network.starts_with(&format!("ovb-{name}-")));
-    if !has_network && !running(Path::new(&data), "") {
+    if !has_network && running(Path::new(&data), "").is_empty() {
         return Ok(());
     }
     let address: SocketAddr = text("listen").parse()?;
@@ -78,14 +87,10 @@ async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
     agent.stop(ENDING).await
 }
 
-/// Whether a process works in `folder`, or was started with a file of it whose name ends in `ending`.
-fn running(folder: &Path, ending: &str) -> bool {
-    let Ok(processes) = fs::read_dir("/proc") else { return false };
-    let numbers = processes.flatten().map(|entry| entry.path()).filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok())
-    });
+/// Processes that work in `folder`, or were started with a file of it whose name ends in `ending`.
+fn running(folder: &Path, ending: &str) -> Vec<Pid> {
     let prefix = format!("{}/", folder.display());
-    numbers.into_iter().any(|process| {
+    let belongs = |process: &Path| {
         let words = fs::read(process.join("cmdline")).unwrap_or_default();
         let named = words.split(|byte| *byte == 0).any(|word| {
             let word = String::from_utf8_lossy(word);
@@ -94,7 +99,13 @@ fn running(folder: &Path, ending: &str) -> bool {
         let inside = ending.is_empty()
             && fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
         named || inside
-    })
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .filter(|(_, process)| belongs(process))
+        .map(|(number, _)| Pid::from_raw(number))
+        .collect()
 }
 
 /// What is mounted below `dir`, innermost first.

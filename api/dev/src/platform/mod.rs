@@ -18,7 +18,7 @@ pub mod record;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -49,6 +49,8 @@ use crate::{
 };
 
 const READY: Duration = Duration::from_secs(60);
+/// Between two starts of a service that does not stay up.
+const SERVICE_PAUSE: Duration = Duration::from_secs(2);
 /// The base template that every platform has.
 pub const BASE_TEMPLATE: &str = "minimal";
 
@@ -81,6 +83,8 @@ pub struct Platform {
     api_port: Port,
     admin_key: String,
     client: Files,
+    /// A service that ended is not started again before this.
+    services_again_at: Instant,
 }
 
 /// Where one agent is, before and after it starts.
@@ -144,6 +148,7 @@ impl Platform {
             agents,
             api_port: Port::reserve()?,
             admin_key: String::new(),
+            services_again_at: Instant::now(),
             client,
             place,
         };
@@ -153,7 +158,7 @@ impl Platform {
                 Ok(platform)
             }
             Err(error) => {
-                let tails = platform.log_tails(15);
+                let tails = platform.log_tails(12);
                 platform.stop(ui).await?;
                 Err(error.context(tails))
             }
@@ -386,6 +391,10 @@ impl Platform {
                 Err(error) => said.push(format!("{}: {error:#}", member.name())),
             }
         }
+        if Instant::now() < self.services_again_at {
+            return said;
+        }
+        let before = said.len();
         if let Some(status) = self.postgres.process().ended() {
             said.push(again("postgres", &status.to_string(), self.postgres.restart().await));
         }
@@ -394,6 +403,9 @@ impl Platform {
         }
         if let Some(status) = self.nats.process().ended() {
             said.push(again("nats", &status.to_string(), self.nats.restart().await));
+        }
+        if said.len() > before {
+            self.services_again_at = Instant::now() + SERVICE_PAUSE;
         }
         said
     }
