@@ -1,8 +1,8 @@
 //! What a command has written and nobody has acknowledged yet: a bounded queue of bytes with the
 //! offset of its first one.
 //!
-//! It drops no byte but in [`Output::make_room`]. When it is full, [`Output::room`] is 0, its owner stops reading
-//! the pipes, and the command blocks in its next write.
+//! It drops no byte but in [`Output::make_room`]. When it is full, [`Output::room`] is 0, its owner
+//! stops reading the pipes, and the command blocks in its next write.
 
 use std::collections::VecDeque;
 

@@ -36,6 +36,10 @@ async fn userland_finds_what_it_expects_of_a_running_system() {
     assert_eq!(print(&vm.client, "echo through > /dev/fd/1").await, "through\n");
     assert_eq!(print(&vm.client, "grep -c nameserver /etc/resolv.conf").await.trim(), "2");
     assert_eq!(print(&vm.client, "cat /sys/class/net/lo/operstate").await, "unknown\n");
+    // Destination, gateway, mask: the default route over 172.16.0.1, and the /30 itself.
+    let routes = print(&vm.client, "grep eth0 /proc/net/route | cut -f2,3,8").await;
+    assert_eq!(routes, "00000000\t010010AC\t00000000\n000010AC\t00000000\tFCFFFFFF\n");
+    assert!(print(&vm.client, "cat /proc/net/fib_trie").await.contains("172.16.0.2"));
     assert_eq!(print(&vm.client, "ulimit -n").await, "65536\n");
     assert_eq!(print(&vm.client, "umask").await, "0022\n");
     let configured = ConfigureRequest { hostname: "sbx-7".into() };

@@ -36,6 +36,15 @@ pub(crate) enum Memory<'a> {
 
 struct Qemu(Child);
 
+impl Qemu {
+    /// Waits until the process is gone.
+    async fn ended(&mut self) {
+        while self.0.try_wait().unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 impl Drop for Qemu {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -68,16 +77,17 @@ impl Vm {
     /// Waits for the guest of a machine that was started.
     async fn connect(
         folder: tempfile::TempDir,
-        qemu: Qemu,
+        mut qemu: Qemu,
         token: Token,
         arrival: Arrival,
     ) -> Result<Self> {
         let link = GuestLink::new(folder.path().join("guest.sock"), token);
         let deadline = tokio::time::Instant::now() + READY_WITHIN;
-        let client = link
-            .connect(arrival, deadline)
-            .await
-            .with_context(|| format!("the console says: {}", console(folder.path())))?;
+        let client = tokio::select! {
+            client = link.connect(arrival, deadline) => client,
+            () = qemu.ended() => bail!("QEMU ended; the console says: {}", console(folder.path())),
+        }
+        .with_context(|| format!("the console says: {}", console(folder.path())))?;
         Ok(Self { folder, link, client, token, qemu })
     }
 
@@ -152,7 +162,7 @@ fn setting(name: &str) -> PathBuf {
         .into()
 }
 
-/// The command line of microVMs, without a network card.
+/// The command line of microVMs, with QEMU's own network behind the card: it leads nowhere.
 fn qemu(folder: &Path, memory: Memory<'_>, arguments: &str) -> Result<Qemu> {
     let at = |name: &str| folder.join(name).display().to_string();
     let (file, sharing) = match memory {
@@ -181,6 +191,8 @@ fn qemu(folder: &Path, memory: Memory<'_>, arguments: &str) -> Result<Qemu> {
         .args(["-device", "virtio-blk-device,drive=d0", "-device", "virtio-serial-device,id=vs0"])
         .args(["-chardev", &format!("socket,id=ch0,path={},server=on,wait=off", at("guest.sock"))])
         .args(["-device", "virtserialport,chardev=ch0,name=agent.0"])
+        .args(["-netdev", "user,id=n0,restrict=on,net=172.16.0.0/24,host=172.16.0.1"])
+        .args(["-device", "virtio-net-device,netdev=n0,mac=02:00:00:00:00:01"])
         .args(["-device", "virtio-balloon-device,free-page-reporting=on"])
         .args(["-device", "virtio-rng-device"])
         .args(["-qmp", &format!("unix:{},server=on,wait=off", at("qmp.sock"))])
