@@ -173,11 +173,13 @@ impl Rig {
         self.stop.clone()
     }
 
-    pub(crate) async fn stop(mut self) {
+    /// Ends the services. The servers go on for as long as the caller keeps what it gets.
+    pub(crate) async fn stop(mut self) -> Option<Arc<Servers>> {
         self.stop.cancel();
         while let Some(ended) = self.services.join_next().await {
             ended.unwrap();
         }
+        self._servers
     }
 
     pub(crate) fn start_relay(&mut self, id: &str) {
