@@ -94,7 +94,7 @@ impl Agent {
 
         let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
         let templates = Arc::new(Templates::open(data.clone())?);
-        let kernel = import_kernel(&config, &data, &templates).await?;
+        let kernel = import_kernel(&config, &data).await?;
         let owner = Identity { uid: config.uid_base, gid: config.uid_base };
         let (image, initrd) = (kernel.kernel(), kernel.initrd());
         let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
@@ -200,19 +200,12 @@ fn memory_total_mb() -> u32 {
     u32::try_from(kib.unwrap_or(0) / 1024).unwrap_or(u32::MAX)
 }
 
-async fn import_kernel(
-    config: &Config,
-    data: &Arc<DataDir>,
-    templates: &Templates,
-) -> Result<Kernel, Error> {
+async fn import_kernel(config: &Config, data: &Arc<DataDir>) -> Result<Kernel, Error> {
     let (image, initrd) = (config.kernel.clone(), config.initrd.clone());
-    let of_snapshots = templates.kernels();
     let data = data.clone();
     let imported = tokio::task::spawn_blocking(move || {
         let kernel = Kernel::import(&data, &image, &initrd)?;
-        let mut used = of_snapshots;
-        used.push(kernel.digest().to_owned());
-        Kernel::sweep(&data, &used)?;
+        kernel.sweep_others(&data)?;
         Ok(kernel)
     });
     imported.await.map_err(|_| Error::Panicked)?

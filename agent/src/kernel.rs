@@ -1,7 +1,7 @@
 //! The guest kernel and its initramfs, kept under their digest.
 //!
-//! A copy, so that a file replaced while machines run changes nothing, and so that a snapshot finds the very
-//! kernel it was made with.
+//! A copy, so that a file replaced while machines run changes nothing. Snapshots have their kernel in their
+//! memory and need none.
 
 use std::{
     fs::File,
@@ -17,21 +17,13 @@ use crate::data_dir::DataDir;
 /// An initramfs of another length hangs the guest at times, before its first line.
 const INITRD_UNIT: u64 = 4096;
 
-/// A kernel is not there.
+/// A kernel file cannot be read, copied or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file cannot be read or copied.
-    #[error("guest kernel file {} cannot be used", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A snapshot's kernel is not on this host.
-    #[error("the guest kernel {0} is not on this host")]
-    Missing(String),
+#[error("guest kernel file {} cannot be used", path.display())]
+pub struct Error {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
 }
 
 /// A kernel of the store.
@@ -49,7 +41,7 @@ impl Kernel {
     pub fn import(data: &DataDir, kernel: &Path, initrd: &Path) -> Result<Self, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
-            move |source| Error::File { path, source }
+            move |source| Error { path, source }
         };
         let store = data.kernels();
         let draft = store.join(".draft");
@@ -68,31 +60,17 @@ impl Kernel {
         Ok(Self { digest, dir })
     }
 
-    /// A kernel that was taken in earlier.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn find(data: &DataDir, digest: &str) -> Result<Self, Error> {
-        let known = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let dir = data.kernels().join(digest);
-        if !known || !dir.is_dir() {
-            return Err(Error::Missing(digest.to_owned()));
-        }
-        Ok(Self { digest: digest.to_owned(), dir })
-    }
-
-    /// Removes every kernel but those in `used`.
+    /// Removes every other kernel.
     ///
     /// # Errors
     /// When one cannot be removed.
-    pub fn sweep(data: &DataDir, used: &[String]) -> Result<(), Error> {
+    pub fn sweep_others(&self, data: &DataDir) -> Result<(), Error> {
         let store = data.kernels();
-        let failed = |source| Error::File { path: store.clone(), source };
+        let failed = |source| Error { path: store.clone(), source };
         for entry in std::fs::read_dir(&store).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if !used.iter().any(|digest| name.to_str() == Some(digest)) {
-                remove(&entry.path()).map_err(failed)?;
+            let path = entry.map_err(failed)?.path();
+            if path != self.dir {
+                remove(&path).map_err(failed)?;
             }
         }
         Ok(())
@@ -155,13 +133,11 @@ mod tests {
         let first = Kernel::import(&data, &kernel, &initrd).unwrap();
         assert_eq!(first, Kernel::import(&data, &kernel, &initrd).unwrap());
         assert_eq!(std::fs::metadata(first.initrd()).unwrap().len(), 8192);
-        assert_eq!(Kernel::find(&data, first.digest()).unwrap(), first);
 
         std::fs::write(&kernel, "another").unwrap();
         let second = Kernel::import(&data, &kernel, &initrd).unwrap();
         assert_ne!(first.digest(), second.digest());
-        Kernel::sweep(&data, &[second.digest().to_owned()]).unwrap();
-        assert!(Kernel::find(&data, first.digest()).is_err());
-        assert!(Kernel::find(&data, "../images").is_err());
+        second.sweep_others(&data).unwrap();
+        assert!(second.kernel().is_file() && !first.kernel().exists());
     }
 }

@@ -46,8 +46,8 @@ pub struct Means {
 /// What the guest begins with.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
-    /// A boot from its disk.
-    Boot,
+    /// A boot of this kernel, from its disk.
+    Boot(Kernel),
     /// The memory and state of a snapshot's directory.
     Snapshot(PathBuf),
 }
@@ -65,7 +65,8 @@ pub(super) struct Plan {
     pub(super) origin: Origin,
     pub(super) rootfs: PathBuf,
     pub(super) disk_bytes: u64,
-    pub(super) kernel: Kernel,
+    /// The digest of the kernel that it runs.
+    pub(super) kernel: String,
     pub(super) token: Token,
     pub(super) ready_timeout: Duration,
     /// Cancelled when the sandbox is destroyed before it is ready.
@@ -156,10 +157,10 @@ impl Placed {
     fn fill(&self) -> Result<(), Error> {
         let (plan, directory) = (&self.plan, &self.directory);
         let fill = || {
-            directory.link(&plan.kernel.kernel(), file::KERNEL)?;
-            directory.link(&plan.kernel.initrd(), file::INITRD)?;
             match &plan.origin {
-                Origin::Boot => {
+                Origin::Boot(kernel) => {
+                    directory.link(&kernel.kernel(), file::KERNEL)?;
+                    directory.link(&kernel.initrd(), file::INITRD)?;
                     directory.add(file::MEMORY, u64::from(plan.shape.memory_mb) << 20)?;
                 }
                 Origin::Snapshot(dir) => {
@@ -227,7 +228,7 @@ impl Furnished {
             vcpus: plan.shape.vcpus,
             memory_mb: plan.shape.memory_mb,
             memory: match plan.origin {
-                Origin::Boot => Memory::Own,
+                Origin::Boot(_) => Memory::Own,
                 Origin::Snapshot(_) => Memory::CopyOnWrite,
             },
             disk: Some(self.volume.path.clone()),
@@ -238,7 +239,7 @@ impl Furnished {
 
     async fn launch(self, means: &Means) -> Result<Launched, Error> {
         let start = match self.placed.plan.origin {
-            Origin::Boot => Start::Boot,
+            Origin::Boot(_) => Start::Boot,
             Origin::Snapshot(_) => Start::Restore(Saved::Devices),
         };
         let spec = self.spec();
@@ -283,7 +284,7 @@ impl Launched {
         let plan = &self.furnished.placed.plan;
         let deadline = Instant::now() + plan.ready_timeout;
         let arrival = match plan.origin {
-            Origin::Boot => Arrival::Running,
+            Origin::Boot(_) => Arrival::Running,
             Origin::Snapshot(_) => {
                 self.machine.resume().await?;
                 Arrival::Restored

@@ -3,7 +3,7 @@
 use ovenbird_host::{net, storage, vm};
 
 use super::{SandboxId, State, room::NoRoom};
-use crate::{guest_link, kernel, name::TemplateName, template};
+use crate::{guest_link, name::TemplateName, template};
 
 /// See the module. The text is for the caller; what is inside the host stands in the sources.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +82,6 @@ pub enum Error {
     /// A template.
     #[error(transparent)]
     Template(#[from] template::Error),
-    /// The guest kernel.
-    #[error(transparent)]
-    Kernel(#[from] kernel::Error),
     /// A root disk.
     #[error(transparent)]
     Volume(#[from] storage::Error),

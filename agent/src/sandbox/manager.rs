@@ -228,7 +228,9 @@ impl Manager {
                 self.check_shape(wish)?;
                 let disk_bytes = u64::from(wish.disk_mb) << 20;
                 let token = Token::new(rand::random());
-                (wish.shape, Origin::Boot, self.inner.kernel.clone(), token, disk_bytes)
+                let kernel = self.inner.kernel.clone();
+                let digest = kernel.digest().to_owned();
+                (wish.shape, Origin::Boot(kernel), digest, token, disk_bytes)
             }
             Template::Snapshot { dir, manifest } => {
                 if let Some(reason) = manifest.refusal(&self.platform()) {
@@ -243,8 +245,7 @@ impl Manager {
                     )));
                 }
                 let shape = Shape { vcpus: manifest.vcpus, memory_mb: manifest.memory_mb };
-                let kernel = Kernel::find(&self.inner.data, &manifest.kernel)?;
-                (shape, Origin::Snapshot(dir), kernel, manifest.token, 0)
+                (shape, Origin::Snapshot(dir), manifest.kernel, manifest.token, 0)
             }
         };
         Ok(Plan {

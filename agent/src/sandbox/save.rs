@@ -31,6 +31,9 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(120);
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 /// Of that, for the processes.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// For a guest to notice that its link was closed, and to clear up after it. Whatever it has not done when it is
+/// saved, every fork does first.
+const QUIET: Duration = Duration::from_millis(200);
 /// For a guest that goes on after a save that failed.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,10 +104,11 @@ impl Manager {
         unfollow(ready).await.map_err(Stuck::goes_on)?;
         sync(ready).await.map_err(Stuck::goes_on)?;
         ready.link().disconnect();
+        tokio::time::sleep(QUIET).await;
         let saved = async {
             ready.machine().pause().await?;
             let what = match ready.plan().origin {
-                Origin::Boot => Saved::Devices,
+                Origin::Boot(_) => Saved::Devices,
                 Origin::Snapshot(_) => Saved::DevicesAndMemory,
             };
             ready.machine().save(what).await
@@ -114,7 +118,7 @@ impl Manager {
         }
         ready.machine().kill().await.map_err(Stuck::lost)?;
         match ready.plan().origin {
-            Origin::Boot => Ok(()),
+            Origin::Boot(_) => Ok(()),
             Origin::Snapshot(_) => self.give_own_memory(ready).await.map_err(Stuck::lost),
         }
     }
@@ -159,7 +163,7 @@ impl Manager {
         draft.describe(&Manifest {
             version: VERSION,
             platform: self.platform(),
-            kernel: plan.kernel.digest().to_owned(),
+            kernel: plan.kernel.clone(),
             vcpus: plan.shape.vcpus,
             memory_mb: plan.shape.memory_mb,
             disk_bytes: ready.volume().bytes,

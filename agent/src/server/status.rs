@@ -6,7 +6,7 @@ use ovenbird_host::storage;
 use ovenbird_kit::telemetry;
 use tonic::{Code, Status};
 
-use crate::{kernel, sandbox::Error, template};
+use crate::{sandbox::Error, template};
 
 /// As much of a guest's message as is passed on, in characters.
 const GUEST_MESSAGE_MAX: usize = 2048;
@@ -37,7 +37,6 @@ fn code(error: &Error) -> Code {
             Code::Unavailable
         }
         Error::Template(error) => of_template(error),
-        Error::Kernel(kernel::Error::Missing(_)) => Code::FailedPrecondition,
         Error::Volume(error) => of_volume(error),
         Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Code::ResourceExhausted
@@ -46,8 +45,7 @@ fn code(error: &Error) -> Code {
         Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Code::NotFound
         }
-        Error::Kernel(kernel::Error::File { .. })
-        | Error::Directory { .. }
+        Error::Directory { .. }
         | Error::StillOn(_)
         | Error::Network(_)
         | Error::Machine(_)

@@ -196,18 +196,6 @@ impl Templates {
         Ok(list)
     }
 
-    /// The kernels that snapshots need.
-    pub fn kernels(&self) -> Vec<String> {
-        let names = self.list().unwrap_or_default().into_iter();
-        names
-            .filter_map(|listed| TemplateName::new(&listed.name).ok())
-            .filter_map(|name| match self.find(&name) {
-                Ok(Template::Snapshot { manifest, .. }) => Some(manifest.kernel),
-                _ => None,
-            })
-            .collect()
-    }
-
     /// Takes a name for a template that is going to be written.
     ///
     /// # Errors

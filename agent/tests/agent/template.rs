@@ -73,7 +73,7 @@ async fn snapshot_of_a_fork_has_the_forks_memory_and_disk() {
 }
 
 #[tokio::test]
-async fn flattened_image_boots_with_what_was_written_and_a_larger_disk() {
+async fn flattened_image_boots_with_what_was_written_and_a_larger_disk_and_more_processors() {
     let host = Host::start().await;
     host.create("minimal", "origin").await;
     host.shell("origin", "echo built > /etc/mark; head -c 3000000 /dev/urandom > /root/data").await;
@@ -85,8 +85,10 @@ async fn flattened_image_boots_with_what_was_written_and_a_larger_disk() {
     let checked = std::process::Command::new("e2fsck").args(["-fn"]).arg(&image).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 
-    let request = host::CreateSandboxRequest { disk_mb: 3000, ..sandbox("built", "next") };
+    let request =
+        host::CreateSandboxRequest { disk_mb: 3000, vcpus: 2, ..sandbox("built", "next") };
     host.client.clone().create_sandbox(request).await.unwrap();
+    assert_eq!(host.shell("next", "nproc").await, "2");
     assert_eq!(host.shell("next", "cat /etc/mark").await, "built");
     assert_eq!(host.shell("next", "sha256sum < /root/data").await, sum);
     let megabytes: u32 =

@@ -18,9 +18,9 @@ pub mod file {
     pub const MEMORY: &str = "memory";
     /// The saved state of devices, and of memory where it is in no file.
     pub const STATE: &str = "state";
-    /// The guest kernel.
+    /// The guest kernel, of a machine that boots.
     pub const KERNEL: &str = "vmlinux";
-    /// The guest's initramfs.
+    /// The guest's initramfs, likewise.
     pub const INITRD: &str = "initrd";
     /// QEMU's standard error.
     pub const LOG: &str = "qemu.log";

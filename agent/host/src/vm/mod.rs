@@ -155,7 +155,7 @@ pub struct MachineSpec {
 /// What to do with a machine once it exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Boot its kernel.
+    /// Boot [`file::KERNEL`] with [`file::INITRD`].
     Boot,
     /// Load [`file::STATE`], which contains this, and stay paused.
     Restore(Saved),
