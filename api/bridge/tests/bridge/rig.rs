@@ -265,7 +265,9 @@ impl Rig {
     }
 
     pub(crate) async fn row(&self, build: BuildId) -> template_build::Model {
-        self.store.build_row(build).await.unwrap().unwrap()
+        // A connection that a killed Postgres broke fails once.
+        let row = || async { self.store.build_row(build).await.ok().flatten() };
+        wait_for("the build's row", SOON, row).await.unwrap()
     }
 
     pub(crate) async fn lease_runs_out(&self, build: BuildId) {
@@ -364,7 +366,8 @@ impl Rig {
 
     /// Every record in Postgres, in order.
     pub(crate) async fn stored(&self, build: BuildId) -> Vec<Record> {
-        let runs = self.store.build_log_runs(build, 1, 1_000).await.unwrap();
+        let read = || async { self.store.build_log_runs(build, 1, 1_000).await.ok() };
+        let runs = wait_for("the stored log", SOON, read).await.unwrap();
         runs.into_iter().flatten().collect()
     }
 }
