@@ -14,7 +14,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use ovenbird_guest_protocol::v1::ConfigureRequest;
 use ovenbird_host::{
     Identity, Slot,
-    net::{Network, Networks, TAP},
+    net::{Network, Networks, Policy, TAP},
     storage::{Request, Volume, Volumes},
     vm::{self, Directory, Hypervisor, Machine, MachineSpec, Memory, Nic, Saved, Start, file},
 };
@@ -65,6 +65,8 @@ pub(super) struct Plan {
     pub(super) origin: Origin,
     pub(super) rootfs: PathBuf,
     pub(super) disk_bytes: u64,
+    /// What its network lets through.
+    pub(super) policy: Policy,
     /// The digest of the kernel that it runs.
     pub(super) kernel: String,
     pub(super) token: Token,
@@ -184,7 +186,7 @@ impl Placed {
         };
         let (volume, network) = tokio::join!(
             means.volumes.ensure(&request),
-            means.networks.ensure(plan.slot, plan.identity),
+            means.networks.ensure(plan.slot, plan.identity, &plan.policy),
         );
         let both = match (volume, network) {
             (Ok(volume), Ok(network)) => plan.go_on().map(|()| (volume, network)),

@@ -258,6 +258,7 @@ impl Manager {
             origin,
             rootfs,
             disk_bytes,
+            policy: wish.policy.clone(),
             kernel,
             token,
             ready_timeout: self.inner.settings.ready_timeout,

@@ -173,6 +173,7 @@ impl HostAgentService for Service {
             },
             disk_mb: number("disk_mb", request.disk_mb, 0)?,
             timeout_sec: signed(number("timeout_sec", request.timeout_sec, 0)?),
+            policy: ovenbird_host::net::Policy::default(),
             build_id: request.fence.as_ref().map(|f| f.build_id.clone()).unwrap_or_default(),
         };
         self.pass(request.fence.as_ref())?;

@@ -11,9 +11,11 @@
 
 mod namespace;
 mod plan;
+mod policy;
 mod programs;
 mod rules;
 pub(crate) mod tap;
+mod target;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
@@ -21,7 +23,9 @@ use async_trait::async_trait;
 
 pub use namespace::Namespace;
 pub use plan::{InvalidSubnet, Plan, Subnet};
+pub use policy::{BANDWIDTH_KBIT, ENTRIES_MAX, Policy, Refused};
 pub use programs::ProgramNetworks;
+pub use target::{InvalidTarget, Protocol, Target};
 
 use crate::{Identity, Slot, program};
 
@@ -81,8 +85,13 @@ pub struct Network {
 #[async_trait]
 pub trait Networks: std::fmt::Debug + Send + Sync {
     /// Makes the network of a slot, from nothing: what an earlier call left is removed first. When it fails,
-    /// [`Networks::remove`] leaves nothing.
-    async fn ensure(&self, slot: Slot, owner: Identity) -> Result<Network, Error>;
+    /// [`Networks::remove`] leaves nothing. The policy holds from the first packet on, for as long as the network
+    /// is there.
+    async fn ensure(&self, slot: Slot, owner: Identity, policy: &Policy) -> Result<Network, Error>;
+
+    /// The network of a slot whose machine still runs after its agent ended, with the policy it was made with.
+    /// None when it is not whole, or not as this plan has it: then it has to be removed, and the machine ended.
+    async fn adopt(&self, slot: Slot) -> Result<Option<Network>, Error>;
 
     /// Removes the network of a slot, whose machine has ended. None is fine.
     async fn remove(&self, slot: Slot) -> Result<(), Error>;
@@ -90,9 +99,14 @@ pub trait Networks: std::fmt::Debug + Send + Sync {
     /// The slots of this agent instance that have a network or a part of one.
     async fn list(&self) -> Result<Vec<Slot>, Error>;
 
-    /// Sets what all networks share on the host. Repeating it is fine.
+    /// Sets what all networks share on the host, and begins to prepare some. Repeating it is fine; networks of
+    /// an earlier agent that are there already go on.
     async fn open(&self) -> Result<(), Error>;
 
-    /// Removes what [`Networks::open`] made. Call it when the last network is gone.
+    /// Ends what runs in the background and removes what was prepared. The networks of sandboxes and what they
+    /// share on the host stay, for the next agent.
+    async fn leave(&self) -> Result<(), Error>;
+
+    /// Like [`Networks::leave`], and removes what [`Networks::open`] made. Call it when the last network is gone.
     async fn close(&self) -> Result<(), Error>;
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io, path::Path};
 use async_trait::async_trait;
 
 use super::{
-    Error, GATEWAY_IP, GUEST_PREFIX, Namespace, Network, Networks, Plan, TAP,
+    Error, GATEWAY_IP, GUEST_PREFIX, Namespace, Network, Networks, Plan, Policy, TAP,
     rules::{self, UPLINK},
 };
 use crate::{
@@ -125,8 +125,15 @@ route add default via {host_end}
 
 #[async_trait]
 impl Networks for ProgramNetworks {
-    async fn ensure(&self, slot: Slot, owner: Identity) -> Result<Network, Error> {
+    async fn ensure(&self, slot: Slot, owner: Identity, _: &Policy) -> Result<Network, Error> {
         self.blocking(move |networks| networks.ensure_now(slot, owner)).await
+    }
+
+    async fn adopt(&self, slot: Slot) -> Result<Option<Network>, Error> {
+        let namespace = self.plan.namespace_path(slot);
+        let whole = namespace.exists() && interface_exists(&self.plan.interface(slot));
+        let host_ip = self.plan.host_ip(slot);
+        Ok(whole.then_some(Network { namespace, host_ip }))
     }
 
     async fn remove(&self, slot: Slot) -> Result<(), Error> {
@@ -146,6 +153,10 @@ impl Networks for ProgramNetworks {
             Ok(())
         })
         .await
+    }
+
+    async fn leave(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -204,7 +215,7 @@ mod tests {
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         networks.open().await.unwrap();
         networks.open().await.unwrap();
-        let network = networks.ensure(Slot(3), OWNER).await.unwrap();
+        let network = networks.ensure(Slot(3), OWNER, &Policy::default()).await.unwrap();
         assert_eq!(network.host_ip.to_string(), "10.231.16.9");
         assert_eq!(networks.list().await.unwrap(), [Slot(3)]);
         let addresses = Namespace::at(&network.namespace)
@@ -213,7 +224,7 @@ mod tests {
         assert!(addresses.contains("172.16.0.1/30"), "{addresses}");
 
         // Again over what is there, as after a crash in the middle.
-        networks.ensure(Slot(3), OWNER).await.unwrap();
+        networks.ensure(Slot(3), OWNER, &Policy::default()).await.unwrap();
         assert_eq!(networks.list().await.unwrap(), [Slot(3)]);
 
         networks.remove(Slot(3)).await.unwrap();
