@@ -9,7 +9,7 @@
 //! A step that fails undoes itself and all before it. [`Plan::remove_all`] does the same without knowing how far
 //! anything came: for what is found at a start, and for another try after a failed undo.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use ovenbird_guest_protocol::v1::ConfigureRequest;
 use ovenbird_host::{
@@ -67,6 +67,8 @@ pub(super) struct Plan {
     pub(super) disk_bytes: u64,
     /// What its network lets through.
     pub(super) policy: Policy,
+    /// Name servers, for an image that says none.
+    pub(super) resolvers: Vec<Ipv4Addr>,
     /// The digest of the kernel that it runs.
     pub(super) kernel: String,
     pub(super) token: Token,
@@ -235,7 +237,7 @@ impl Furnished {
             },
             disk: Some(self.volume.path.clone()),
             nic: Some(Nic { namespace: self.network.namespace.clone(), tap: TAP.to_owned() }),
-            kernel_arguments: format!("ovenbird.token={}", plan.token.to_hex()),
+            kernel_arguments: kernel_arguments(plan),
         }
     }
 
@@ -260,6 +262,16 @@ impl Furnished {
     async fn undo(self, means: &Means) -> Result<(), Error> {
         self.placed.remove_furniture(means).await
     }
+}
+
+fn kernel_arguments(plan: &Plan) -> String {
+    let mut arguments = format!("ovenbird.token={}", plan.token.to_hex());
+    if !plan.resolvers.is_empty() {
+        let resolvers: Vec<String> = plan.resolvers.iter().map(Ipv4Addr::to_string).collect();
+        arguments.push_str(" ovenbird.dns=");
+        arguments.push_str(&resolvers.join(","));
+    }
+    arguments
 }
 
 /// There is also a machine.

@@ -9,10 +9,14 @@
 //! The addresses inside never differ, so a fork needs no reconfiguration. Which sandbox a slot belongs to is
 //! not known here.
 
+mod links;
 mod namespace;
+mod netlink;
+mod networks;
+mod nft;
+mod one;
 mod plan;
 mod policy;
-mod programs;
 mod rules;
 pub(crate) mod tap;
 mod target;
@@ -21,13 +25,14 @@ use std::{net::Ipv4Addr, path::PathBuf};
 
 use async_trait::async_trait;
 
-pub use namespace::Namespace;
+pub use namespace::{Namespace, Unnamed};
+pub use netlink::Error as NetlinkError;
+pub use networks::{NetlinkNetworks, Options};
 pub use plan::{InvalidSubnet, Plan, Subnet};
 pub use policy::{BANDWIDTH_KBIT, ENTRIES_MAX, Policy, Refused};
-pub use programs::ProgramNetworks;
 pub use target::{InvalidTarget, Protocol, Target};
 
-use crate::{Identity, Slot, program};
+use crate::{Identity, Slot};
 
 /// The guest's own address, in every namespace.
 pub const GUEST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
@@ -41,18 +46,18 @@ pub const TAP: &str = "tap0";
 /// A network could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `ip` or `nft` failed.
-    #[error("the network of slot {slot} cannot be set up")]
-    Program {
+    /// The kernel refused a change to a network.
+    #[error("the network of slot {slot} cannot be changed")]
+    Netlink {
         /// Whose network.
         slot: Slot,
-        /// What the program said.
+        /// What was refused.
         #[source]
-        source: program::Error,
+        source: NetlinkError,
     },
     /// The host's own rules could not be set.
     #[error("the host's forwarding rules cannot be set")]
-    Host(#[source] program::Error),
+    Host(#[source] NetlinkError),
     /// The kernel refused something.
     #[error("network: cannot {action}")]
     Io {
