@@ -1,10 +1,10 @@
 //! The whole agent: checks its host, clears away what an earlier one left, serves, and leaves nothing behind.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use ovenbird_host::{
     Identity,
-    net::{self, Networks, ProgramNetworks},
+    net::{self, NetlinkNetworks, Networks},
     storage::{self, FileVolumes},
     vm::{self, Directory, Qemu, probe},
 };
@@ -16,6 +16,7 @@ use crate::{
     config::{self, Config},
     data_dir::{self, DataDir},
     kernel::{self, Kernel},
+    resolver,
     sandbox::{Limits, Manager, Means, Settings, Shape},
     server::{self, Parts},
     template::{self, Templates},
@@ -73,7 +74,7 @@ pub struct Agent {
     pem: tls::Pem,
     listener: TcpListener,
     manager: Manager,
-    networks: Arc<ProgramNetworks>,
+    networks: Arc<dyn Networks>,
     qemu: Qemu,
     choice: probe::Choice,
 }
@@ -88,9 +89,16 @@ impl Agent {
         let pem = config.tls.read()?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let network = net::Plan::new(config.name.clone(), config.subnet);
-        let networks = Arc::new(ProgramNetworks::new(network.clone()));
+        let resolvers = resolver::addresses(&config.egress_dns);
+        let networks: Arc<dyn Networks> = Arc::new(NetlinkNetworks::new(net::Options {
+            plan: network.clone(),
+            pool: config.network_pool,
+            slots: config.capacity.sandboxes,
+            uid_base: config.uid_base,
+            resolvers: resolvers.clone(),
+        }));
         // Before anything that could fail: leftovers must not outlive a broken configuration either.
-        sweep(&data, &networks).await?;
+        sweep(&data, &*networks).await?;
 
         let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
         let templates = Arc::new(Templates::open(data.clone())?);
@@ -118,7 +126,7 @@ impl Agent {
             volumes: Arc::new(volumes),
             networks: networks.clone(),
         };
-        let settings = settings(&config, network);
+        let settings = settings(&config, network, resolvers);
         let manager = Manager::new(settings, data, means, templates, kernel);
         Ok(Self { config, pem, listener, manager, networks, qemu, choice })
     }
@@ -167,7 +175,7 @@ impl Agent {
     }
 }
 
-fn settings(config: &Config, network: net::Plan) -> Settings {
+fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {
     let capacity = config.capacity;
     let or = |value: u32, default: u32| if value == 0 { default } else { value };
     let cpus = std::thread::available_parallelism()
@@ -175,6 +183,9 @@ fn settings(config: &Config, network: net::Plan) -> Settings {
     Settings {
         instance: config.name.clone(),
         network,
+        resolvers,
+        egress_private: config.egress_private,
+        bandwidth_kbit: config.bandwidth_kbit,
         uid_base: config.uid_base,
         ready_timeout: config.ready_timeout,
         creates_at_once: match config.creates_at_once {
@@ -212,7 +223,7 @@ async fn import_kernel(config: &Config, data: &Arc<DataDir>) -> Result<Kernel, E
 }
 
 /// Removes machines, networks and directories of an agent that was killed.
-async fn sweep(data: &DataDir, networks: &ProgramNetworks) -> Result<(), Error> {
+async fn sweep(data: &DataDir, networks: &dyn Networks) -> Result<(), Error> {
     let dir = data.sandboxes();
     let failed = |source| Error::Sweep { path: dir.clone(), source };
     let root = dir.clone();

@@ -2,12 +2,20 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use ovenbird_host::{Instance, net::Subnet, storage::Driver};
+use ovenbird_host::{
+    Instance,
+    net::{self, Subnet},
+    storage::Driver,
+};
 use ovenbird_kit::tls;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::resolver::Resolver;
+
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("default.toml");
+/// Prepared networks at most: each costs the kernel some memory, and the agent's start some time.
+const POOL_MAX: u16 = 64;
 /// Variables that override a setting begin with this.
 pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 
@@ -26,6 +34,11 @@ pub struct Config {
     #[serde(deserialize_with = "parsed")]
     pub subnet: Subnet,
     pub uid_base: u32,
+    pub network_pool: u16,
+    pub egress_private: bool,
+    #[serde(deserialize_with = "all_parsed")]
+    pub egress_dns: Vec<Resolver>,
+    pub bandwidth_kbit: u32,
     pub storage: Storage,
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
@@ -74,6 +87,13 @@ fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::E
     Instance::new(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
+fn all_parsed<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
 fn parsed<'de, D: Deserializer<'de>, T: std::str::FromStr<Err: std::fmt::Display>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -94,6 +114,12 @@ pub enum Error {
     /// A user id that belongs to somebody else.
     #[error("uid_base is {0}: it must be 1000 at least, with room for all sandboxes above it")]
     UidBase(u32),
+    /// A bandwidth that no limit can have.
+    #[error("bandwidth_kbit")]
+    Bandwidth(#[source] net::Refused),
+    /// More prepared networks than anybody needs.
+    #[error("network_pool is {0}, at most {POOL_MAX} networks are prepared")]
+    Pool(u16),
     /// A bound of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -113,6 +139,11 @@ impl Config {
         let last = self.uid_base.checked_add(u32::from(sandboxes));
         if self.uid_base < 1000 || last.is_none_or(|last| last > i32::MAX.cast_unsigned()) {
             return Err(Error::UidBase(self.uid_base));
+        }
+        let bandwidth = net::Policy { bandwidth_kbit: self.bandwidth_kbit, ..Default::default() };
+        bandwidth.check(false).map_err(Error::Bandwidth)?;
+        if self.network_pool > POOL_MAX {
+            return Err(Error::Pool(self.network_pool));
         }
         let bounds = [
             (usize::from(sandboxes), "capacity.sandboxes"),
@@ -152,6 +183,10 @@ mod tests {
         assert!(subnet.to_string().contains("subnet"), "{subnet}");
         let uid = load("uid_base = 0").check().unwrap_err();
         assert!(uid.to_string().contains("uid_base"), "{uid}");
+        let pool = load("network_pool = 65").check().unwrap_err();
+        assert!(pool.to_string().contains("network_pool"), "{pool}");
+        let bandwidth = load("bandwidth_kbit = 63").check().unwrap_err();
+        assert!(bandwidth.to_string().contains("bandwidth_kbit"), "{bandwidth}");
         let zero = load("fences = 0").check().unwrap_err();
         assert!(zero.to_string().contains("fences"), "{zero}");
     }

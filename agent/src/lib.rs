@@ -15,6 +15,7 @@ pub mod data_dir;
 pub mod guest_link;
 pub mod kernel;
 pub mod name;
+pub mod resolver;
 pub mod sandbox;
 pub mod server;
 pub mod template;

@@ -7,7 +7,6 @@
 
 mod identity;
 pub mod net;
-mod program;
 pub mod storage;
 pub mod vm;
 

@@ -9,12 +9,12 @@
 //! A step that fails undoes itself and all before it. [`Plan::remove_all`] does the same without knowing how far
 //! anything came: for what is found at a start, and for another try after a failed undo.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use ovenbird_guest_protocol::v1::ConfigureRequest;
 use ovenbird_host::{
     Identity, Slot,
-    net::{Network, Networks, TAP},
+    net::{Network, Networks, Policy, TAP},
     storage::{Request, Volume, Volumes},
     vm::{self, Directory, Hypervisor, Machine, MachineSpec, Memory, Nic, Saved, Start, file},
 };
@@ -65,6 +65,10 @@ pub(super) struct Plan {
     pub(super) origin: Origin,
     pub(super) rootfs: PathBuf,
     pub(super) disk_bytes: u64,
+    /// What its network lets through.
+    pub(super) policy: Policy,
+    /// Name servers, for an image that says none.
+    pub(super) resolvers: Vec<Ipv4Addr>,
     /// The digest of the kernel that it runs.
     pub(super) kernel: String,
     pub(super) token: Token,
@@ -184,7 +188,7 @@ impl Placed {
         };
         let (volume, network) = tokio::join!(
             means.volumes.ensure(&request),
-            means.networks.ensure(plan.slot, plan.identity),
+            means.networks.ensure(plan.slot, plan.identity, &plan.policy),
         );
         let both = match (volume, network) {
             (Ok(volume), Ok(network)) => plan.go_on().map(|()| (volume, network)),
@@ -233,7 +237,7 @@ impl Furnished {
             },
             disk: Some(self.volume.path.clone()),
             nic: Some(Nic { namespace: self.network.namespace.clone(), tap: TAP.to_owned() }),
-            kernel_arguments: format!("ovenbird.token={}", plan.token.to_hex()),
+            kernel_arguments: kernel_arguments(plan),
         }
     }
 
@@ -258,6 +262,16 @@ impl Furnished {
     async fn undo(self, means: &Means) -> Result<(), Error> {
         self.placed.remove_furniture(means).await
     }
+}
+
+fn kernel_arguments(plan: &Plan) -> String {
+    let mut arguments = format!("ovenbird.token={}", plan.token.to_hex());
+    if !plan.resolvers.is_empty() {
+        let resolvers: Vec<String> = plan.resolvers.iter().map(Ipv4Addr::to_string).collect();
+        arguments.push_str(" ovenbird.dns=");
+        arguments.push_str(&resolvers.join(","));
+    }
+    arguments
 }
 
 /// There is also a machine.

@@ -38,6 +38,12 @@ pub struct Settings {
     pub instance: Instance,
     /// Names and addresses.
     pub network: net::Plan,
+    /// Name servers that guests may ask although they are in a private range.
+    pub resolvers: Vec<Ipv4Addr>,
+    /// Whether a sandbox's creator may open private ranges.
+    pub egress_private: bool,
+    /// The bandwidth of a sandbox whose creator names none, in kbit/s; 0: no limit.
+    pub bandwidth_kbit: u32,
     /// The user of the first slot.
     pub uid_base: u32,
     /// From a machine's start to its guest's first answer.
@@ -258,6 +264,8 @@ impl Manager {
             origin,
             rootfs,
             disk_bytes,
+            policy: wish.policy.clone(),
+            resolvers: self.inner.settings.resolvers.clone(),
             kernel,
             token,
             ready_timeout: self.inner.settings.ready_timeout,

@@ -19,6 +19,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use ovenbird_host::net;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ pub struct Wish {
     pub disk_mb: u32,
     /// Idle seconds until it is paused; 0: never.
     pub timeout_sec: i32,
+    /// What its network lets through.
+    pub policy: net::Policy,
     /// The build it belongs to, or nothing.
     pub build_id: String,
 }

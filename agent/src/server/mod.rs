@@ -1,5 +1,6 @@
 //! The gRPC server: mutual TLS, health, reflection, bounds on messages and calls.
 
+mod egress;
 mod exec;
 mod fence;
 mod files;

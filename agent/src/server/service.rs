@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    egress,
     exec::{self, Answers, Command, ask},
     fence::Fences,
     files, status,
@@ -173,6 +174,7 @@ impl HostAgentService for Service {
             },
             disk_mb: number("disk_mb", request.disk_mb, 0)?,
             timeout_sec: signed(number("timeout_sec", request.timeout_sec, 0)?),
+            policy: egress::policy(&request, self.manager.settings())?,
             build_id: request.fence.as_ref().map(|f| f.build_id.clone()).unwrap_or_default(),
         };
         self.pass(request.fence.as_ref())?;

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) initrd: Option<PathBuf>,
     /// Instead of one that also a busy machine keeps.
     pub(crate) ready_timeout: Option<&'static str>,
+    /// Lines before its first section.
+    pub(crate) settings: String,
     /// Lines of its `[capacity]`.
     pub(crate) capacity: String,
 }
@@ -78,7 +80,7 @@ impl Host {
         let config = format!(
             "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
-             uid_base = {uid}\nready_timeout = '{ready}'\n[capacity]\n{capacity}\n\
+             uid_base = {uid}\nready_timeout = '{ready}'\n{settings}\n[capacity]\n{capacity}\n\
              [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
             port = self.port,
             data = self.data().display(),
@@ -91,6 +93,7 @@ impl Host {
             uid = 6_000_000 + u32::from(place) * 4096,
             // A busy machine boots ten times slower than an idle one.
             ready = options.ready_timeout.unwrap_or("120s"),
+            settings = options.settings,
             capacity = options.capacity,
             ca = tls.ca.display(),
             cert = tls.cert.display(),
@@ -157,12 +160,21 @@ impl Host {
     }
 
     pub(crate) fn assert_nothing_is_left(&self) {
-        let left = self.left();
+        let mut left = self.left();
+        left.extend(self.prepared());
         assert!(left.is_empty(), "left on the host: {left:?}\n{}", self.log_text());
         let rules = Command::new("nft").args(["list", "tables"]).output().unwrap();
         let rules = String::from_utf8(rules.stdout).unwrap();
         let table = format!("ovb_{}", self.instance);
         assert!(!rules.lines().any(|line| line.ends_with(&table)), "{rules}");
+    }
+
+    /// The links of networks that are prepared for sandboxes to come.
+    pub(crate) fn prepared(&self) -> Vec<String> {
+        let prefix = format!("p-{}-", self.instance);
+        let links = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+        let names = links.map(|link| link.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&prefix)).collect()
     }
 
     /// Whatever belongs to a sandbox of this agent.

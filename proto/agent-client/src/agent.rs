@@ -64,6 +64,8 @@ impl Agent {
             sandbox_id: new.sandbox_id.clone(),
             fence: self.fence.clone(),
             disk_mb: signed(new.disk_mb.unwrap_or(0)),
+            // Egress and bandwidth as the host has them.
+            ..Default::default()
         };
         let deadline = self.config.deadlines.create;
         let made = self

@@ -9,21 +9,30 @@
 //! The addresses inside never differ, so a fork needs no reconfiguration. Which sandbox a slot belongs to is
 //! not known here.
 
+mod links;
 mod namespace;
+mod netlink;
+mod networks;
+mod nft;
+mod one;
 mod plan;
-mod programs;
+mod policy;
 mod rules;
 pub(crate) mod tap;
+mod target;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use async_trait::async_trait;
 
-pub use namespace::Namespace;
+pub use namespace::{Namespace, Unnamed};
+pub use netlink::Error as NetlinkError;
+pub use networks::{NetlinkNetworks, Options};
 pub use plan::{InvalidSubnet, Plan, Subnet};
-pub use programs::ProgramNetworks;
+pub use policy::{BANDWIDTH_KBIT, ENTRIES_MAX, Policy, Refused};
+pub use target::{InvalidTarget, Protocol, Target};
 
-use crate::{Identity, Slot, program};
+use crate::{Identity, Slot};
 
 /// The guest's own address, in every namespace.
 pub const GUEST_IP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 2);
@@ -37,18 +46,18 @@ pub const TAP: &str = "tap0";
 /// A network could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// `ip` or `nft` failed.
-    #[error("the network of slot {slot} cannot be set up")]
-    Program {
+    /// The kernel refused a change to a network.
+    #[error("the network of slot {slot} cannot be changed")]
+    Netlink {
         /// Whose network.
         slot: Slot,
-        /// What the program said.
+        /// What was refused.
         #[source]
-        source: program::Error,
+        source: NetlinkError,
     },
     /// The host's own rules could not be set.
     #[error("the host's forwarding rules cannot be set")]
-    Host(#[source] program::Error),
+    Host(#[source] NetlinkError),
     /// The kernel refused something.
     #[error("network: cannot {action}")]
     Io {
@@ -81,8 +90,13 @@ pub struct Network {
 #[async_trait]
 pub trait Networks: std::fmt::Debug + Send + Sync {
     /// Makes the network of a slot, from nothing: what an earlier call left is removed first. When it fails,
-    /// [`Networks::remove`] leaves nothing.
-    async fn ensure(&self, slot: Slot, owner: Identity) -> Result<Network, Error>;
+    /// [`Networks::remove`] leaves nothing. The policy holds from the first packet on, for as long as the network
+    /// is there.
+    async fn ensure(&self, slot: Slot, owner: Identity, policy: &Policy) -> Result<Network, Error>;
+
+    /// The network of a slot whose machine still runs after its agent ended, with the policy it was made with.
+    /// None when it is not whole, or not as this plan has it: then it has to be removed, and the machine ended.
+    async fn adopt(&self, slot: Slot) -> Result<Option<Network>, Error>;
 
     /// Removes the network of a slot, whose machine has ended. None is fine.
     async fn remove(&self, slot: Slot) -> Result<(), Error>;
@@ -90,9 +104,14 @@ pub trait Networks: std::fmt::Debug + Send + Sync {
     /// The slots of this agent instance that have a network or a part of one.
     async fn list(&self) -> Result<Vec<Slot>, Error>;
 
-    /// Sets what all networks share on the host. Repeating it is fine.
+    /// Sets what all networks share on the host, and begins to prepare some. Repeating it is fine; networks of
+    /// an earlier agent that are there already go on.
     async fn open(&self) -> Result<(), Error>;
 
-    /// Removes what [`Networks::open`] made. Call it when the last network is gone.
+    /// Ends what runs in the background and removes what was prepared. The networks of sandboxes and what they
+    /// share on the host stay, for the next agent.
+    async fn leave(&self) -> Result<(), Error>;
+
+    /// Like [`Networks::leave`], and removes what [`Networks::open`] made. Call it when the last network is gone.
     async fn close(&self) -> Result<(), Error>;
 }

@@ -1,18 +1,78 @@
-//! Network namespaces under `/run/netns`, made by mounting, without the `ip` program.
+//! Network namespaces, named under `/run/netns` by mounting, without the `ip` program.
 //!
-//! `ip netns add` would leave a mount of `/run/netns` on itself behind for ever; this leaves nothing.
+//! `ip netns add` would leave a mount of `/run/netns` on itself behind for ever; this leaves nothing. A namespace
+//! without a name lives as long as its descriptor does, so nothing of it outlives its process.
 //! What is inside a namespace is not known here.
 
 use std::{
     fs::File,
     io,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
+    sys::statfs::{NSFS_MAGIC, statfs},
 };
+
+/// The calling thread's.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace without a name.
+#[derive(Debug)]
+pub struct Unnamed {
+    descriptor: OwnedFd,
+}
+
+impl Unnamed {
+    /// Makes a namespace and runs `work` inside, on a thread that ends with it. `work` gets the namespace that it
+    /// was called from.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of `work`; there is no namespace then.
+    pub fn create<E: Send + From<io::Error>>(
+        work: impl FnOnce(&OwnedFd) -> Result<(), E> + Send,
+    ) -> Result<Self, E> {
+        on_own_thread(move || {
+            let create = || -> io::Result<(OwnedFd, OwnedFd)> {
+                let outside = File::open(OWN)?.into();
+                unshare(CloneFlags::CLONE_NEWNET)?;
+                Ok((outside, File::open(OWN)?.into()))
+            };
+            let (outside, descriptor) = create()?;
+            work(&outside)?;
+            Ok(Self { descriptor })
+        })
+    }
+
+    /// Runs `work` inside, on a thread that ends with it.
+    ///
+    /// # Errors
+    /// Those of the kernel, and of `work`.
+    pub fn enter<T: Send, E: Send + From<io::Error>>(
+        &self,
+        work: impl FnOnce() -> Result<T, E> + Send,
+    ) -> Result<T, E> {
+        enter(&self.descriptor, work)
+    }
+
+    /// Gives it a name, which must be free. It needs no descriptor any more then.
+    ///
+    /// # Errors
+    /// Those of the kernel; there may be an empty file of that name then.
+    pub fn name(self, path: impl Into<PathBuf>) -> io::Result<Namespace> {
+        let path = path.into();
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        File::create_new(&path)?;
+        let own = format!("/proc/self/fd/{}", self.descriptor.as_raw_fd());
+        mount(Some(&*own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        Ok(Namespace { path })
+    }
+}
 
 /// A mounted network namespace.
 #[derive(Debug, Clone)]
@@ -31,27 +91,9 @@ impl Namespace {
         &self.path
     }
 
-    /// Makes the namespace and runs `work` inside, on a thread that ends with it.
-    ///
-    /// # Errors
-    /// Those of the kernel, and of `work`; the namespace may exist afterwards.
-    pub fn create<T: Send, E: Send + From<io::Error>>(
-        &self,
-        work: impl FnOnce() -> Result<T, E> + Send,
-    ) -> Result<T, E> {
-        let create = || -> io::Result<()> {
-            if let Some(parent) = self.path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            File::create_new(&self.path)?;
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            let own = Path::new("/proc/thread-self/ns/net");
-            Ok(mount(Some(own), &self.path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-        };
-        on_own_thread(move || {
-            create()?;
-            work()
-        })
+    /// Whether there is a namespace, and not just the file that one would be mounted on.
+    pub fn exists(&self) -> bool {
+        statfs(&self.path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
     }
 
     /// Runs `work` inside the namespace, on a thread that ends with it. A process that it spawns stays inside.
@@ -62,13 +104,7 @@ impl Namespace {
         &self,
         work: impl FnOnce() -> Result<T, E> + Send,
     ) -> Result<T, E> {
-        on_own_thread(move || {
-            let enter = || -> io::Result<()> {
-                Ok(setns(File::open(&self.path)?, CloneFlags::CLONE_NEWNET)?)
-            };
-            enter()?;
-            work()
-        })
+        enter(&File::open(&self.path)?, work)
     }
 
     /// Takes the name away; the kernel frees the namespace when nothing runs in it any more.
@@ -90,6 +126,16 @@ impl Namespace {
             _ => Ok(()),
         }
     }
+}
+
+fn enter<T: Send, E: Send + From<io::Error>>(
+    namespace: &(impl AsFd + Sync),
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    on_own_thread(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
+        work()
+    })
 }
 
 /// A thread that changed its namespace must never run anything else, so it is not one of a pool.

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
+use ipnet::Ipv4Net;
+
 use crate::{Instance, Slot};
 
 /// An IPv4 network in CIDR form, from which host-reachable addresses are taken two by two.
@@ -38,6 +40,11 @@ impl fmt::Display for Subnet {
 }
 
 impl Subnet {
+    /// All its addresses.
+    pub fn net(self) -> Ipv4Net {
+        Ipv4Net::new_assert(Ipv4Addr::from(self.base), self.prefix)
+    }
+
     /// How many slots have a pair of addresses in it; the first pair stays unused.
     pub fn slots(self) -> u16 {
         let pairs = (1_u32 << (32 - self.prefix)) / 2 - 1;
@@ -81,6 +88,16 @@ impl Plan {
     /// The host's end of the veth pair: at most 14 bytes.
     pub fn interface(&self, slot: Slot) -> String {
         format!("v-{}-{slot}", self.instance)
+    }
+
+    /// The host's end of a network that is prepared for the slot, and belongs to no sandbox yet.
+    pub fn prepared_interface(&self, slot: Slot) -> String {
+        format!("p-{}-{slot}", self.instance)
+    }
+
+    /// The slot of such an interface of this instance.
+    pub fn slot_of_prepared_interface(&self, name: &str) -> Option<Slot> {
+        slot_after(name, &format!("p-{}-", self.instance))
     }
 
     /// Matches the host's ends of all slots in an nft rule.
@@ -148,6 +165,9 @@ mod tests {
         let last = Slot(Slot::END - 1);
         assert!(plan().interface(last).len() <= 15);
         assert_eq!(plan().slot_of_interface(&plan().interface(last)), Some(last));
+        assert!(plan().prepared_interface(last).len() <= 15);
+        assert_eq!(plan().slot_of_prepared_interface(&plan().prepared_interface(last)), Some(last));
+        assert_eq!(plan().slot_of_interface(&plan().prepared_interface(last)), None);
         assert_eq!(plan().slot_of_namespace(&plan().namespace(last)), Some(last));
         for other in ["ovb-abcdefg-1", "ovb-abcdefgh-", "ovb-abcdefgh-01", "ovb-abcdefgh-1x", "x"] {
             assert_eq!(plan().slot_of_namespace(other), None, "{other}");

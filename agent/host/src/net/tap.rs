@@ -1,9 +1,11 @@
-//! Opens a tap for a machine, so that the machine itself needs no right to do so.
+//! Makes taps, and opens them for machines, so that a machine itself needs no right to do so.
 
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
 };
+
+use crate::Identity;
 
 /// `struct ifreq` with `ifr_flags`.
 #[repr(C)]
@@ -19,6 +21,39 @@ nix::ioctl_write_ptr_bad!(
     nix::request_code_write!(b'T', 202, size_of::<libc::c_int>()),
     Request
 );
+
+nix::ioctl_write_int_bad!(
+    /// TUNSETPERSIST.
+    set_persistent,
+    nix::request_code_write!(b'T', 203, size_of::<libc::c_int>())
+);
+nix::ioctl_write_int_bad!(
+    /// TUNSETOWNER.
+    set_owner,
+    nix::request_code_write!(b'T', 204, size_of::<libc::c_int>())
+);
+nix::ioctl_write_int_bad!(
+    /// TUNSETGROUP.
+    set_group,
+    nix::request_code_write!(b'T', 206, size_of::<libc::c_int>())
+);
+
+/// Makes the tap `name` in the network namespace of the calling thread. It stays until the namespace goes, and
+/// only `owner` may open it without further rights.
+pub(crate) fn create(name: &str, owner: Identity) -> io::Result<()> {
+    let tun = open(name)?;
+    let number = |id: u32| i32::try_from(id).map_err(io::Error::other);
+    let (user, group) = (number(owner.uid)?, number(owner.gid)?);
+    let descriptor = tun.as_raw_fd();
+    #[allow(unsafe_code)]
+    // SAFETY: all three take a number, and none reads or writes memory.
+    unsafe {
+        set_owner(descriptor, user)?;
+        set_group(descriptor, group)?;
+        set_persistent(descriptor, 1)?;
+    }
+    Ok(())
+}
 
 /// Opens the tap `name` in the network namespace of the calling thread, as QEMU expects it: not blocking,
 /// with the header of virtio-net.
