@@ -64,7 +64,8 @@ fn of_template(error: &template::Error) -> Code {
 
 fn of_volume(error: &storage::Error) -> Code {
     match error {
-        storage::Error::NoOrigin(_) => Code::NotFound,
+        storage::Error::NoOrigin(_) | storage::Error::NoCheckpoint { .. } => Code::NotFound,
+        storage::Error::CheckpointName(_) => Code::InvalidArgument,
         storage::Error::Full(_) => Code::ResourceExhausted,
         storage::Error::NoReflink(_) | storage::Error::Io { .. } => Code::Internal,
     }
