@@ -17,6 +17,8 @@ use crate::Identity;
 
 /// The disk's name in the sandbox's directory.
 const DISK: &str = "disk";
+/// The ending of a file that is being written; no checkpoint's name can have it.
+const NEW: &str = "+new";
 
 /// The `reflink` and `copy` drivers.
 #[derive(Debug, Clone)]
@@ -77,6 +79,12 @@ impl Volumes for FileVolumes {
         .await
     }
 
+    async fn checkpoints(&self, dir: &Path) -> Result<Vec<String>, Error> {
+        let dir = dir.to_owned();
+        blocking(move || names_kept(&dir).map_err(|source| failed("looked for", &dir, source)))
+            .await
+    }
+
     async fn restore(&self, dir: &Path, name: &str, owner: Identity) -> Result<Volume, Error> {
         let (driver, disk, kept) = (self.driver, dir.join(DISK), kept(dir, name)?);
         let missing = Error::NoCheckpoint { dir: dir.to_owned(), name: name.to_owned() };
@@ -116,6 +124,17 @@ fn kept(dir: &Path, name: &str) -> Result<PathBuf, Error> {
     Ok(dir.join(format!("{DISK}@{name}")))
 }
 
+fn names_kept(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let kept = name.to_str().and_then(|name| name.strip_prefix(DISK)?.strip_prefix('@'));
+        // What has the ending is half-made.
+        names.extend(kept.filter(|name| !name.ends_with(NEW)).map(str::to_owned));
+    }
+    Ok(names)
+}
+
 fn look(path: &Path) -> Result<Option<Metadata>, Error> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
@@ -135,7 +154,7 @@ fn remove_file(path: &Path) -> io::Result<()> {
 /// Puts a copy of `from` in the place of `to`, at once or not at all.
 fn copy_whole(driver: Driver, from: &Path, to: &Path, owner: Identity) -> io::Result<Metadata> {
     let mut new = to.as_os_str().to_owned();
-    new.push(".new");
+    new.push(NEW);
     let new = Path::new(&new);
     let copied = (|| {
         let source = open_own(OpenOptions::new().read(true), from)?;

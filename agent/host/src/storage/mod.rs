@@ -123,6 +123,9 @@ pub trait Volumes: std::fmt::Debug + Send + Sync {
     /// sandbox's directory and goes with it. Returns the bytes it occupies.
     async fn checkpoint(&self, dir: &Path, name: &str) -> Result<u64, Error>;
 
+    /// The names of a sandbox's checkpoints, in any order.
+    async fn checkpoints(&self, dir: &Path) -> Result<Vec<String>, Error>;
+
     /// Makes the disk of a machine that no longer runs what it was at a checkpoint, which stays. Should this
     /// fail, the disk is the old one or the restored one, never a mixture.
     async fn restore(&self, dir: &Path, name: &str, owner: Identity) -> Result<Volume, Error>;
