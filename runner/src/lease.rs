@@ -10,9 +10,9 @@ use ovenbird_contract::nats::Names;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Duration, Instant, sleep_until},
+    time::{Duration, Instant, sleep_until, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::desk::{Desk, Held};
 
@@ -25,7 +25,8 @@ pub struct Lease {
     task: JoinHandle<()>,
     lost: CancellationToken,
     cancelled: CancellationToken,
-    released: CancellationToken,
+    /// A lease whose attempt broke is not kept either: it ends, and the build goes on elsewhere.
+    released: DropGuard,
     until: watch::Receiver<Instant>,
 }
 
@@ -53,7 +54,7 @@ impl Lease {
         };
         let lost = keeper.lost.clone();
         let cancelled = keeper.cancelled.clone();
-        let released = keeper.released.clone();
+        let released = keeper.released.clone().drop_guard();
         let task = tokio::spawn(keeper.run(since + length / 3));
         Self { task, lost, cancelled, released, until: receiver }
     }
@@ -75,7 +76,7 @@ impl Lease {
 
     /// Stops renewing.
     pub async fn stop(self) {
-        self.released.cancel();
+        drop(self.released);
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the lease keeper broke");
         }
@@ -123,9 +124,11 @@ impl Keeper {
             let released = self.released.clone();
             tokio::select! {
                 () = released.cancelled() => return,
-                renewed = self.renew() => match renewed {
-                    Some(at) => next = at,
-                    None => return,
+                renewed = timeout_at(end, self.renew()) => match renewed {
+                    Ok(Some(at)) => next = at,
+                    Ok(None) => return,
+                    // The end is the next thing that happens.
+                    Err(_) => {}
                 }
             }
         }

@@ -31,6 +31,8 @@ pub enum Verdict {
     Ack,
     /// Somebody is to try again, after this long.
     Again(Duration),
+    /// No host has room: the job waits this long, and so does the slot, which would only fetch the next one.
+    NoRoom(Duration),
 }
 
 /// A job that this runner holds.
@@ -43,7 +45,7 @@ pub struct Taken {
 
 impl Taken {
     /// Does `work` while telling the server that the job is in progress, then settles the message.
-    pub async fn settle(self, work: impl Future<Output = Verdict>) {
+    pub async fn settle(self, work: impl Future<Output = Verdict>) -> Verdict {
         let mut ticks =
             tokio::time::interval_at(Instant::now() + JOB_PROGRESS_EVERY, JOB_PROGRESS_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,8 +58,11 @@ impl Taken {
         };
         match verdict {
             Verdict::Ack => self.ack(AckKind::Ack).await,
-            Verdict::Again(delay) => self.ack(AckKind::Nak(Some(delay))).await,
+            Verdict::Again(delay) | Verdict::NoRoom(delay) => {
+                self.ack(AckKind::Nak(Some(delay))).await;
+            }
         }
+        verdict
     }
 
     /// An ack that is lost costs a redelivery, which the desk refuses.

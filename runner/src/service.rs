@@ -17,7 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{attempt::Shared, config::Config, desk::Desk, queue::Queue, worker::Worker};
+use crate::{
+    attempt::Shared,
+    config::Config,
+    desk::Desk,
+    queue::{Queue, Verdict},
+    worker::Worker,
+};
 
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// A publish whose ack does not come is sent again after this long.
@@ -121,6 +127,8 @@ async fn slot(service: Arc<Service>, worker: Worker, stop: CancellationToken) {
     let mut queue = Queue::new(jetstream, &service.names, &service.config.lane);
     while let Some(taken) = queue.next(&stop).await {
         let work = worker.work(taken.job.clone());
-        taken.settle(work).await;
+        if let Verdict::NoRoom(pause) = taken.settle(work).await {
+            let _ = timeout(pause, stop.cancelled()).await;
+        }
     }
 }

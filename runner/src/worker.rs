@@ -63,7 +63,7 @@ fn not_claimed(job: &Job, error: &Error) -> Verdict {
             RefusalCode::NoCapacity => {
                 let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
                 tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");
-                Verdict::Again(again)
+                Verdict::NoRoom(again)
             }
             RefusalCode::BadRequest => {
                 tracing::error!(build.id = %job.build_id, error = chain, "desk cannot read the claim");

@@ -40,6 +40,9 @@ pub enum Error {
     /// `nats_url`.
     #[error("nats_url cannot be used")]
     Nats(#[from] async_nats::ConnectError),
+    /// A defect; whoever started the bridge starts it again.
+    #[error("a service of the bridge failed")]
+    ServiceFailed,
     /// `[tls]`.
     #[error("the [tls] section cannot be used")]
     Tls(#[from] tls::Error),
@@ -105,9 +108,11 @@ impl Bridge {
         Ok(Self { id, config, store, redis, queue, client, js, names, agents })
     }
 
-    /// Runs every service until `shutdown`, and waits for their ends. A service that ends before is a
-    /// fault, and ends the others.
-    pub async fn run(self, shutdown: CancellationToken) {
+    /// Runs every service until `shutdown`, and waits for their ends.
+    ///
+    /// # Errors
+    /// [`Error::ServiceFailed`] when a service ended before, which ends the others.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
         let stop = shutdown.child_token();
         let mut services = JoinSet::new();
         let streams = streams::Handle::default();
@@ -166,7 +171,7 @@ impl Bridge {
             }
         });
         services.spawn(self.sweep(log, states).run(stop.clone()));
-        if let Some(agents) = self.agents {
+        if let Some(agents) = self.agents.filter(|_| !config.hosts.is_empty()) {
             services.spawn(
                 hosts::Service::new(
                     self.store.clone(),
@@ -177,15 +182,20 @@ impl Bridge {
                 .run(stop.clone()),
             );
         }
+        let mut outcome = Ok(());
         while let Some(ended) = services.join_next().await {
             if let Err(error) = ended {
-                tracing::error!(%error, "a service of the bridge failed; stopping");
-                stop.cancel();
+                tracing::error!(%error, "a service of the bridge broke");
+            } else if stop.is_cancelled() {
+                continue;
             }
+            outcome = Err(Error::ServiceFailed);
+            stop.cancel();
         }
         if let Err(error) = self.client.drain().await {
             tracing::debug!(%error, "the NATS connection was gone already");
         }
+        outcome
     }
 
     fn sweep(&self, log: Log, states: States) -> sweep::Service {

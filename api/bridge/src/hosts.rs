@@ -78,7 +78,8 @@ impl Service {
                     self.interval
                 }
                 Err(error) => {
-                    missed = missed.saturating_add(1);
+                    // A Postgres that is away says nothing about the host.
+                    missed = missed.saturating_add(u32::from(matches!(error, Error::Agent(_))));
                     self.missed(&host, missed, &error).await;
                     if known { AWAY_INTERVAL.min(self.interval) } else { FIRST_INTERVAL }
                 }
@@ -99,10 +100,17 @@ impl Service {
     }
 
     async fn missed(&self, host: &Host, missed: u32, error: &Error) {
-        if missed != MISSED_MAX {
+        if missed < MISSED_MAX {
             return;
         }
-        tracing::warn!(host.address = host.address, error = chain(error), "host is unreachable");
+        if missed == MISSED_MAX {
+            tracing::warn!(
+                host.address = host.address,
+                error = chain(error),
+                "host is unreachable"
+            );
+        }
+        // Again each time: Postgres may have been away, or another bridge may have heard the host before.
         if let Err(error) = self.store.host_unreachable(&host.address).await {
             tracing::warn!(host.address = host.address, error = chain(&error), "not noted");
         }

@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::load(arguments.config.as_deref())?;
     let shutdown = ovenbird_kit::shutdown::on_signals();
     let bridge = Bridge::new(config).await.context("the bridge cannot start")?;
-    bridge.run(shutdown).await;
+    bridge.run(shutdown).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -22,7 +22,7 @@ async fn build_is_stored_whole_queued_and_told() {
     let body = json!({
         "name": "web-1.0_a", "tag": "v1", "base_template": "minimal:latest", "recipe": recipe,
         "healthcheck": "--retries=3 curl -f localhost", "vcpus": 2, "memory_mb": 1024,
-        "disk_mb": 2048, "lane": "big", "skip_hooks": true, "context": null,
+        "disk_mb": 2048, "lane": "default", "skip_hooks": true, "context": null,
     });
     let request = world.request(Method::POST, "/v1/admin/builds").header("traceparent", trace);
     let response = request.json(&body).send().await.unwrap();
@@ -41,7 +41,7 @@ async fn build_is_stored_whole_queued_and_told() {
         ("vcpus", json!(2)),
         ("memory_mb", json!(1024)),
         ("disk_mb", json!(2048)),
-        ("lane", json!("big")),
+        ("lane", json!("default")),
         ("status", json!("queued")),
         ("attempt", json!(0)),
         ("current_step", json!(0)),

@@ -38,6 +38,7 @@ async fn bad_submission_is_answered_with_everything_that_is_wrong() {
         (with(json!({"tag": "-x"})), &[("tag", "wrong_form")]),
         (with(json!({"tag": 1})), &[("tag", "wrong_type")]),
         (with(json!({"lane": "a.b"})), &[("lane", "wrong_form")]),
+        (with(json!({"lane": "big"})), &[("lane", "unknown_lane")]),
         (with(json!({"base_template": "none"})), &[("base_template", "unknown_template")]),
         (with(json!({"base_template": "minimal:v9"})), &[("base_template", "unknown_template")]),
         (with(json!({"base_template": "a:b:c"})), &[("base_template", "wrong_form")]),

@@ -11,7 +11,7 @@ use super::{
     follow::Kept,
     health::{Health, Verdict},
     start::put_output,
-    state::{Context, Event},
+    state::{Context, Event, shown},
     step::{Ran, in_context},
 };
 
@@ -23,7 +23,7 @@ impl Driver {
         context: Context,
     ) -> Result<Event, Halt> {
         let begun = Instant::now();
-        let cmd = check.command.clone();
+        let cmd = shown(&check.command);
         self.announce(0, Phase::Health, &cmd).await?;
         self.log.system(0, &format!("healthcheck: {cmd}")).await?;
         let (event, exit, kept) = self.attempts(check, &context, begun).await?;

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
     desk::{Base, Published, TemplateKind},
+    limits::COMMAND_SHOWN_MAX,
 };
 use ovenbird_recipe::{
     Action, Healthcheck, Plan, Step, env_apply, expand, path_join, user_name_is_valid,
@@ -274,7 +275,7 @@ impl State {
         let step = &self.plan.steps[index];
         Work {
             number: step.number,
-            cmd: step.cmd.clone(),
+            cmd: shown(&step.cmd),
             nth,
             pause: retry_pause(nth),
             context: self.context.clone(),
@@ -357,6 +358,14 @@ fn retry_pause(nth: u32) -> Duration {
         None => Duration::ZERO,
         Some(doubled) => (RETRY_PAUSE * 2u32.pow(doubled.min(10))).min(RETRY_PAUSE_MAX),
     }
+}
+
+/// A command as events, log and reasons name it.
+pub(super) fn shown(cmd: &str) -> String {
+    if cmd.len() <= COMMAND_SHOWN_MAX {
+        return cmd.to_owned();
+    }
+    format!("{} …", &cmd[..cmd.floor_char_boundary(COMMAND_SHOWN_MAX)])
 }
 
 #[cfg(test)]

@@ -123,6 +123,7 @@ fn config(spec: StreamSpec) -> stream::Config {
 
 /// Records are numbered from 1 without a hole.
 pub(crate) fn assert_gapless(records: &[Record]) {
+    assert!(!records.is_empty());
     for (record, expected) in records.iter().zip(1..) {
         assert_eq!(record.seq(), expected);
     }

@@ -104,7 +104,7 @@ impl Store {
             .db
             .query_one_raw(sql(
                 "UPDATE template_builds SET status = 'queued', lease_until = NULL, queued_at = now(),
-                   job_published_at = NULL, job_stream_seq = NULL
+                   reason = NULL, job_published_at = NULL, job_stream_seq = NULL
                  WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = 'running'
                  RETURNING id",
                 [

@@ -12,7 +12,7 @@ use crate::{
     api::Api,
     build::{self, Followed},
     host::{Host, Started},
-    platform::{Options, Platform},
+    platform::{self, Options, Platform},
     progress::Ui,
     setup, tree,
 };
@@ -54,6 +54,7 @@ fn snapshot_build() -> Value {
 /// With the end of the logs when a part fails; all logs are then in `.ovenbird/demo-failed`.
 pub async fn run(ui: &Ui, ending: CancellationToken) -> anyhow::Result<()> {
     let start = async {
+        platform::require_root()?;
         let artifacts = setup::run(ui, setup::Again::default()).await?;
         tree::build(ui).await?;
         Platform::start(ui, &artifacts, OPTIONS).await

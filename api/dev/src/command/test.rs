@@ -4,13 +4,14 @@ use std::process::Stdio;
 
 use anyhow::Context;
 
-use crate::{cache::Artifacts, progress::Ui, setup, tree};
+use crate::{cache::Artifacts, platform::require_root, progress::Ui, setup, tree};
 
 /// Runs the tests whose names match `filters`, or all; the runner's own summary comes last.
 ///
 /// # Errors
 /// When a test fails.
 pub async fn run(ui: &Ui, filters: &[String]) -> anyhow::Result<()> {
+    require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
     // The end-to-end tests start the programs as they are, so they must be there.
     tree::build(ui).await?;

@@ -7,7 +7,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    platform::{Options, Platform, place, record::Record},
+    platform::{self, Options, Platform, place, record::Record},
     progress::Ui,
     setup, tree,
 };
@@ -34,6 +34,7 @@ pub async fn run(
     }
     let options = Options { kind: "up", runners, slots: 2, agents, durable: true };
     let start = async {
+        platform::require_root()?;
         let artifacts = setup::run(ui, setup::Again::default()).await?;
         tree::build(ui).await?;
         Platform::start(ui, &artifacts, options).await

@@ -96,16 +96,25 @@ struct AgentPlace {
     number: Reserved,
 }
 
+/// Asked before anything is installed or compiled, which takes minutes.
+///
+/// # Errors
+/// When this process is not root's.
+pub fn require_root() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        Uid::effective().is_root(),
+        "microVMs need root (network namespaces, taps, mounts): run this as root"
+    );
+    Ok(())
+}
+
 impl Platform {
     /// Starts everything and waits until a build could run. The programs must have been built.
     ///
     /// # Errors
     /// With the log of what did not start. Nothing stays behind.
     pub async fn start(ui: &Ui, artifacts: &Artifacts, options: Options) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            Uid::effective().is_root(),
-            "microVMs need root (network namespaces, taps, mounts): run this as root"
-        );
+        require_root()?;
         leftovers::clear(ui, &tree::scratch()).await?;
         let step = ui.step("start the platform");
         let place = Place::create(&tree::scratch(), options.kind)?;

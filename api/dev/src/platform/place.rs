@@ -67,13 +67,20 @@ impl Place {
                 continue;
             }
             match fs::canonicalize(&name) {
-                Ok(real) => {
-                    if let Some(owner) = lock(&real)? {
-                        found.push(Self { name, real, owner: Some(owner) });
+                Ok(real) => match lock(&real) {
+                    Ok(Some(owner)) => found.push(Self { name, real, owner: Some(owner) }),
+                    Ok(None) => {}
+                    // Its owner was removing it.
+                    Err(_) if !real.exists() => {}
+                    Err(error) => return Err(error),
+                },
+                // A link to a folder that a reboot took away, or a folder that its owner has just removed.
+                Err(_) => match fs::remove_file(&name) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error.into());
                     }
-                }
-                // A link to a folder that a reboot took away.
-                Err(_) => fs::remove_file(&name)?,
+                    _ => {}
+                },
             }
         }
         Ok(found)

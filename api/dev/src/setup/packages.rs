@@ -39,6 +39,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("procps", "looking at processes"),
     ("python3-venv", "pip, which fetches nats-server"),
     ("ca-certificates", "the same"),
+    ("curl", "the README's examples"),
+    ("jq", "the same"),
 ];
 
 const QEMU: &str = "qemu-system-x86";

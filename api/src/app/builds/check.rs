@@ -1,6 +1,7 @@
 //! Everything that is checked before a build is stored, so that a build which is stored can run. All
 //! findings are collected; nothing stops at the first one.
 
+use ovenbird_contract::nats::DEFAULT_LANE;
 use ovenbird_db::{entity::template, store::host::Capacity};
 use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
 
@@ -47,6 +48,10 @@ impl App {
         if draft.context.is_some() {
             let problem = Problem::new("context", "context_not_available", "is not available yet");
             problems.push(problem.hint("leave it out; the recipe must not use COPY"));
+        }
+        if draft.lane.as_deref().is_some_and(|lane| lane != DEFAULT_LANE) {
+            let message = format!("must be {DEFAULT_LANE:?}: there are no other lanes yet");
+            problems.push(Problem::new("lane", "unknown_lane", message).hint("leave it out"));
         }
         Ok(assemble(draft, plan, base, problems))
     }
