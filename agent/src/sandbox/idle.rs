@@ -145,12 +145,12 @@ impl InUse {
         }
     }
 
-    /// Which sandbox it is.
-    pub fn id(&self) -> &SandboxId {
-        &self.sandbox.wish.id
+    /// What a call is answered that has to leave.
+    pub fn left(&self) -> Error {
+        self.sandbox.wrong_state(self.sandbox.state())
     }
 
-    /// Waits until the call has to end, because the sandbox is being paused.
+    /// Waits until the call has to end, because the sandbox is being paused or put back.
     pub fn has_to_leave(&self) -> impl Future<Output = ()> + Send + use<> {
         self.leave.clone().cancelled_owned()
     }

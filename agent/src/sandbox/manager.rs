@@ -254,7 +254,8 @@ impl Manager {
                 (wish.shape, Origin::Boot(kernel), digest, token, disk_bytes)
             }
             Template::Snapshot { dir, manifest } => {
-                if let Some(reason) = manifest.refusal(&self.platform()) {
+                let refusal = manifest.refusal(&self.platform());
+                if let Some(reason) = refusal.or_else(|| manifest.damage(&dir)) {
                     return Err(Error::Mismatch { name: wish.template.clone(), reason });
                 }
                 if u64::from(wish.disk_mb) << 20 > manifest.disk_bytes {
@@ -376,6 +377,8 @@ impl Manager {
             watched.set_detail(detail);
             if watched.apply(Event::Ended).is_ok() {
                 watched.set_guest(None);
+                // Calls that run end now, and not when they have waited long enough.
+                ready.link().disconnect();
                 let id = &watched.wish.id;
                 tracing::warn!(sandbox.id = %id, ?ending, console, "machine ended by itself");
             }

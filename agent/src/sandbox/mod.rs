@@ -94,6 +94,7 @@ struct Sandbox {
 
 /// What a sandbox consists of, once it is made.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per sandbox")]
 enum Body {
     /// With a machine, which may have ended by itself.
     Awake(Ready),

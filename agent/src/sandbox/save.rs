@@ -139,22 +139,22 @@ impl Manager {
         kind: Kind,
         reservation: Reservation,
     ) -> Result<u64, Error> {
-        let draft = reservation.draft()?;
+        let mut draft = reservation.draft()?;
         let dir = &ready.plan().dir;
         self.means().volumes.publish(dir, &draft.rootfs()).await?;
         if kind == Kind::Snapshot {
-            self.add_memory(ready, dir, &draft)?;
+            self.add_memory(ready, dir, &mut draft)?;
         }
         let published = tokio::task::spawn_blocking(move || draft.publish()).await;
         Ok(published.map_err(|_| Error::Panicked)??)
     }
 
-    fn add_memory(&self, ready: &Ready, dir: &Path, draft: &Draft) -> Result<(), Error> {
+    fn add_memory(&self, ready: &Ready, dir: &Path, draft: &mut Draft) -> Result<(), Error> {
         for name in [file::MEMORY, file::STATE] {
             draft.take(&dir.join(name), name)?;
         }
         let plan = ready.plan();
-        draft.describe(&Manifest {
+        draft.describe(Manifest {
             version: VERSION,
             platform: self.platform(),
             kernel: plan.kernel.clone(),
@@ -163,7 +163,8 @@ impl Manager {
             disk_bytes: ready.volume().bytes,
             token: plan.token,
             created_at_unix: unix_now(),
-        })?;
+            files: std::collections::BTreeMap::new(),
+        });
         Ok(())
     }
 }

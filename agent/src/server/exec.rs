@@ -63,12 +63,6 @@ pub(super) fn start_request(request: host::StartExecRequest) -> guest::StartExec
     }
 }
 
-/// What a call is answered that ends because its sandbox is paused.
-fn leaving(in_use: &InUse) -> Status {
-    let id = in_use.id();
-    Status::failed_precondition(format!("sandbox {id} is being paused: resume it first"))
-}
-
 /// Follows a detached command.
 pub(super) async fn attach(
     mut guest: InUse,
@@ -84,7 +78,7 @@ pub(super) async fn attach(
     Ok(Box::pin(until_left(answers, guest)))
 }
 
-/// The items of a stream, up to the moment when its sandbox is paused; the sandbox is in use until then.
+/// The items of a stream, up to the moment when its sandbox is paused or put back; the sandbox is in use until then.
 pub(super) fn until_left<T: Send + 'static>(
     items: impl Stream<Item = Result<T, Status>> + Send + 'static,
     in_use: InUse,
@@ -95,7 +89,7 @@ pub(super) fn until_left<T: Send + 'static>(
         let (mut items, mut leave, in_use) = state?;
         tokio::select! {
             biased;
-            () = &mut leave => Some((Err(leaving(&in_use)), None)),
+            () = &mut leave => Some((Err(status::of(&in_use.left())), None)),
             item = items.next() => item.map(|item| (item, Some((items, leave, in_use)))),
         }
     })
@@ -169,7 +163,7 @@ impl Running {
         loop {
             let event = tokio::select! {
                 event = timeout(self.timeout + END_GRACE, self.events.message()) => event,
-                () = self.guest.has_to_leave() => return Err(leaving(&self.guest)),
+                () = self.guest.has_to_leave() => return Err(status::of(&self.guest.left())),
             };
             let event = match event {
                 Ok(Ok(Some(event))) => event,
