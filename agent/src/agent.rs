@@ -17,7 +17,7 @@ use crate::{
     data_dir::{self, DataDir},
     kernel::{self, Kernel},
     resolver,
-    sandbox::{Limits, Manager, Means, Settings, Shape},
+    sandbox::{self, Limits, Manager, Means, Settings, Shape},
     server::{self, Parts},
     template::{self, Templates},
 };
@@ -145,6 +145,7 @@ impl Agent {
             message_max: self.config.message_max_bytes,
             shutdown: shutdown.clone(),
         };
+        let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
         let (pem, stopped) = (self.pem, stop.clone());
         let listener = self.listener;
@@ -156,6 +157,7 @@ impl Agent {
             served = &mut server => Some(served),
         };
         shutdown.cancel();
+        let reaped = reaper.await;
         self.manager.close().await;
         stop.cancel();
         let served = match served {
@@ -170,6 +172,7 @@ impl Agent {
             },
         };
         self.networks.close().await?;
+        reaped.map_err(|_| Error::Panicked)?;
         tracing::info!("stopped, nothing is left on this host");
         Ok(served.map_err(|_| Error::Panicked)??)
     }

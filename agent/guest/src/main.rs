@@ -17,6 +17,7 @@ mod console;
 mod error;
 mod exec;
 mod files;
+mod freeze;
 mod link;
 mod power;
 mod random;

@@ -16,27 +16,31 @@ use ovenbird_guest_protocol::{
     PROTOCOL,
     v1::{
         AckExecRequest, AckExecResponse, AttachExecRequest, AttachExecResponse, ConfigureRequest,
-        ConfigureResponse, InfoRequest, InfoResponse, ReadFileRequest, ReadFileResponse,
-        ShutdownRequest, ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
-        StartExecResponse, SyncRequest, SyncResponse, UnfollowExecsRequest, UnfollowExecsResponse,
-        WriteFileRequest, WriteFileResponse, guest_service_server::GuestService,
+        ConfigureResponse, FreezeRequest, FreezeResponse, InfoRequest, InfoResponse,
+        ReadFileRequest, ReadFileResponse, ShutdownRequest, ShutdownResponse, SignalExecRequest,
+        SignalExecResponse, StartExecRequest, StartExecResponse, SyncRequest, SyncResponse,
+        ThawRequest, ThawResponse, UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest,
+        WriteFileResponse, guest_service_server::GuestService,
     },
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{boot::Facts, clock, error::Error, exec::Execs, files, link::Link, power::Power};
+use crate::{
+    boot::Facts, clock, error::Error, exec::Execs, files, freeze::Freezer, link::Link, power::Power,
+};
 
 /// Serves one machine. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Service {
     execs: Arc<Execs>,
     power: Arc<Power>,
+    freezer: Arc<Freezer>,
     facts: &'static Facts,
 }
 
 impl Service {
     pub(crate) fn new(execs: Arc<Execs>, power: Arc<Power>, facts: &'static Facts) -> Self {
-        Self { execs, power, facts }
+        Self { execs, power, freezer: Arc::default(), facts }
     }
 
     fn info(&self) -> Result<InfoResponse, Error> {
@@ -154,6 +158,24 @@ impl GuestService for Service {
             .await
             .map_err(|error| Error::system("sync")(io::Error::other(error)))?;
         Ok(Response::new(SyncResponse {}))
+    }
+
+    async fn freeze(
+        &self,
+        request: Request<FreezeRequest>,
+    ) -> Result<Response<FreezeResponse>, Status> {
+        self.freezer.freeze(Duration::from_millis(request.into_inner().hold_ms)).await?;
+        Ok(Response::new(FreezeResponse {}))
+    }
+
+    async fn thaw(&self, request: Request<ThawRequest>) -> Result<Response<ThawResponse>, Status> {
+        let set = match request.into_inner().unix_nanos {
+            0 => Ok(()),
+            nanos => clock::set(Duration::from_nanos(nanos)),
+        };
+        let was_frozen = self.freezer.thaw()?;
+        set.map_err(|errno| Error::system("setting the clock")(errno.into()))?;
+        Ok(Response::new(ThawResponse { was_frozen }))
     }
 
     async fn shutdown(

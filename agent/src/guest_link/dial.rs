@@ -155,8 +155,8 @@ impl Dialer {
     }
 }
 
-/// The wall clock as HELLO carries it.
-fn unix_nanos() -> u64 {
+/// The wall clock as the guest is told it.
+pub(crate) fn unix_nanos() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

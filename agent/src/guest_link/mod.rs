@@ -14,6 +14,7 @@ mod dial;
 mod stream;
 
 pub use dial::Error;
+pub(crate) use dial::unix_nanos;
 pub use ovenbird_guest_protocol::{Arrival, Token};
 
 use std::{

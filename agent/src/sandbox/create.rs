@@ -217,14 +217,32 @@ impl Placed {
 
 /// There are also a disk and a network.
 #[derive(Debug)]
-struct Furnished {
+pub(super) struct Furnished {
     placed: Placed,
     volume: Volume,
     network: Network,
 }
 
 impl Furnished {
-    fn spec(&self) -> MachineSpec {
+    /// What was decided about the sandbox.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.placed.plan
+    }
+
+    /// Makes a sandbox of any origin one that boots this kernel from this disk, with a new memory.
+    ///
+    /// # Errors
+    /// Those of its directory.
+    pub(super) fn boot_from(&mut self, kernel: Kernel, volume: Volume) -> Result<(), Error> {
+        let plan = &mut self.placed.plan;
+        kernel.digest().clone_into(&mut plan.kernel);
+        plan.origin = Origin::Boot(kernel);
+        self.volume = volume;
+        self.placed.fill()
+    }
+
+    /// The machine that its origin asks for.
+    pub(super) fn spec(&self) -> MachineSpec {
         let plan = &self.placed.plan;
         MachineSpec {
             name: plan.name.clone(),
@@ -247,19 +265,32 @@ impl Furnished {
             Origin::Snapshot(_) => Start::Restore(Saved::Devices),
         };
         let spec = self.spec();
+        match self.start(means, spec, start).await {
+            Ok(launched) => Ok(launched),
+            Err((furnished, error)) => {
+                report(furnished.undo(means).await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts a machine, and gives everything back when that fails.
+    pub(super) async fn start(
+        self,
+        means: &Means,
+        spec: MachineSpec,
+        start: Start,
+    ) -> Result<Launched, (Box<Self>, Error)> {
         match means.hypervisor.launch(&spec, start).await {
             Ok(machine) => {
                 let link = GuestLink::new(machine.guest_socket(), self.placed.plan.token);
                 Ok(Launched { furnished: self, spec, machine: Arc::from(machine), link })
             }
-            Err(error) => {
-                report(self.undo(means).await);
-                Err(error.into())
-            }
+            Err(error) => Err((Box::new(self), error.into())),
         }
     }
 
-    async fn undo(self, means: &Means) -> Result<(), Error> {
+    pub(super) async fn undo(self, means: &Means) -> Result<(), Error> {
         self.placed.remove_furniture(means).await
     }
 }
@@ -276,7 +307,7 @@ fn kernel_arguments(plan: &Plan) -> String {
 
 /// There is also a machine.
 #[derive(Debug)]
-struct Launched {
+pub(super) struct Launched {
     furnished: Furnished,
     spec: MachineSpec,
     machine: Arc<dyn Machine>,
@@ -285,7 +316,11 @@ struct Launched {
 
 impl Launched {
     async fn wait_until_ready(self, means: &Means) -> Result<Ready, Error> {
-        match self.answered().await {
+        let arrival = match self.furnished.placed.plan.origin {
+            Origin::Boot(_) => Arrival::Running,
+            Origin::Snapshot(_) => Arrival::Restored,
+        };
+        match self.answered(arrival).await {
             Ok(guest) => Ok(Ready { launched: self, guest }),
             Err(error) => {
                 report(self.undo(means).await);
@@ -294,16 +329,13 @@ impl Launched {
         }
     }
 
-    async fn answered(&self) -> Result<GuestClient, Error> {
+    /// Lets a restored machine run, and waits for the guest.
+    pub(super) async fn answered(&self, arrival: Arrival) -> Result<GuestClient, Error> {
         let plan = &self.furnished.placed.plan;
         let deadline = Instant::now() + plan.ready_timeout;
-        let arrival = match plan.origin {
-            Origin::Boot(_) => Arrival::Running,
-            Origin::Snapshot(_) => {
-                self.machine.resume().await?;
-                Arrival::Restored
-            }
-        };
+        if arrival != Arrival::Running {
+            self.machine.resume().await?;
+        }
         let reason = tokio::select! {
             connected = self.link.connect(arrival, deadline) => match connected {
                 Ok(guest) => {
@@ -335,6 +367,27 @@ impl Launched {
             Err(_) => tonic::Status::deadline_exceeded("no answer"),
         };
         Err(Error::Guest { id: id.clone(), action: "be given its name", source: Box::new(status) })
+    }
+
+    /// Its guest answers.
+    pub(super) fn ready(self, guest: GuestClient) -> Ready {
+        Ready { launched: self, guest }
+    }
+
+    /// The machine.
+    pub(super) fn machine(&self) -> &Arc<dyn Machine> {
+        &self.machine
+    }
+
+    /// The link to the guest.
+    pub(super) fn link(&self) -> &GuestLink {
+        &self.link
+    }
+
+    /// Gives the machine up, which has ended, and tells what it was started with.
+    pub(super) fn without_machine(self) -> (Furnished, MachineSpec) {
+        self.link.disconnect();
+        (self.furnished, self.spec)
     }
 
     async fn undo(self, means: &Means) -> Result<(), Error> {
@@ -387,6 +440,11 @@ impl Ready {
     /// The root disk.
     pub(super) fn volume(&self) -> &Volume {
         &self.launched.furnished.volume
+    }
+
+    /// Gives the machine up, which has ended, and tells what it was started with.
+    pub(super) fn without_machine(self) -> (Furnished, MachineSpec) {
+        self.launched.without_machine()
     }
 
     /// Takes another client, after the link was connected again.

@@ -59,6 +59,30 @@ pub enum Error {
         #[source]
         source: Box<tonic::Status>,
     },
+    /// It has nothing to be paused or resumed with.
+    #[error("sandbox {id} can neither be paused nor resumed: {reason}")]
+    NotPaused {
+        /// Which.
+        id: SandboxId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// It has no checkpoint of this name.
+    #[error("sandbox {id} has no checkpoint {name:?}")]
+    NoCheckpoint {
+        /// Which.
+        id: SandboxId,
+        /// What was asked for.
+        name: String,
+    },
+    /// It has too many checkpoints.
+    #[error("sandbox {id} has {max} checkpoints already: use one of their names again")]
+    Checkpoints {
+        /// Which.
+        id: SandboxId,
+        /// The most there can be.
+        max: usize,
+    },
     /// Its guest did not turn itself off.
     #[error("the guest of sandbox {0} did not turn itself off in time; the sandbox is destroyed")]
     StillOn(SandboxId),

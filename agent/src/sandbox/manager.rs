@@ -9,19 +9,23 @@ use std::{
 };
 
 use futures::future::join_all;
-use ovenbird_host::{Identity, Instance, Slot, net, vm};
+use ovenbird_host::{
+    Identity, Instance, Slot, net,
+    vm::{self, Machine},
+};
 use ovenbird_kit::telemetry;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Error, Event, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
+    Body, Error, Event, InUse, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
     create::{Origin, Plan, Ready},
+    idle::Told,
     room::Room,
 };
 use crate::{
     data_dir::DataDir,
-    guest_link::{GuestClient, Token},
+    guest_link::Token,
     kernel::Kernel,
     template::{Template, Templates},
 };
@@ -76,14 +80,15 @@ struct Inner {
     kernel: Kernel,
     register: Mutex<Register>,
     creates: Semaphore,
+    told: Told,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Register {
+pub(super) struct Register {
     sandboxes: BTreeMap<SandboxId, Arc<Sandbox>>,
-    room: Room,
+    pub(super) room: Room,
 }
 
 impl Manager {
@@ -106,13 +111,14 @@ impl Manager {
             kernel,
             register,
             creates,
+            told: Told::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    fn register(&self) -> MutexGuard<'_, Register> {
+    pub(super) fn register(&self) -> MutexGuard<'_, Register> {
         self.inner.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,28 +161,43 @@ impl Manager {
         self.register().sandboxes.values().map(|sandbox| sandbox.info()).collect()
     }
 
+    pub(super) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.register().sandboxes.values().cloned().collect()
+    }
+
+    /// Held by whoever starts a machine.
+    pub(super) fn creates(&self) -> &Semaphore {
+        &self.inner.creates
+    }
+
+    /// Sandboxes that were paused for being idle.
+    pub(super) fn told(&self) -> &Told {
+        &self.inner.told
+    }
+
+    /// Sandboxes that were paused for being idle since the last call; each is told once.
+    pub fn take_auto_paused(&self) -> Vec<SandboxId> {
+        self.told().drain()
+    }
+
     pub(super) fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
         self.register().sandboxes.get(id).cloned().ok_or_else(|| Error::Unknown(id.clone()))
     }
 
-    /// A client of a running sandbox's guest; counts as use of the sandbox.
+    /// A client of a running sandbox's guest; counts as use of the sandbox as long as it is held.
     ///
     /// # Errors
     /// When there is none, or it is not running.
-    pub fn guest(&self, id: &SandboxId) -> Result<GuestClient, Error> {
-        let sandbox = self.find(id)?;
-        let guest = sandbox.guest()?;
-        sandbox.touch();
-        Ok(guest)
+    pub fn guest(&self, id: &SandboxId) -> Result<InUse, Error> {
+        InUse::begin(self.find(id)?)
     }
 
     /// Counts as use of the sandbox.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or it is not running.
     pub fn ping(&self, id: &SandboxId) -> Result<(), Error> {
-        self.find(id)?.touch();
-        Ok(())
+        self.guest(id).map(drop)
     }
 
     /// Makes a sandbox and waits until its guest is ready. It is made to the end even when nobody waits.
@@ -239,7 +260,8 @@ impl Manager {
                 (wish.shape, Origin::Boot(kernel), digest, token, disk_bytes)
             }
             Template::Snapshot { dir, manifest } => {
-                if let Some(reason) = manifest.refusal(&self.platform()) {
+                let refusal = manifest.refusal(&self.platform());
+                if let Some(reason) = refusal.or_else(|| manifest.damage(&dir)) {
                     return Err(Error::Mismatch { name: wish.template.clone(), reason });
                 }
                 if u64::from(wish.disk_mb) << 20 > manifest.disk_bytes {
@@ -334,14 +356,25 @@ impl Manager {
     async fn enter(&self, sandbox: &Arc<Sandbox>, ready: Ready) {
         let machine = ready.machine().clone();
         sandbox.set_guest(Some(ready.guest()));
-        *sandbox.parts.lock().await = Some(ready);
+        sandbox.usage.touch();
+        *sandbox.parts.lock().await = Some(Body::Awake(ready));
         let _ = sandbox.apply(Event::Ready);
+        self.watch(sandbox, machine);
+    }
+
+    /// Looks after a machine that serves, until it ends.
+    pub(super) fn watch(&self, sandbox: &Arc<Sandbox>, machine: Arc<dyn Machine>) {
         let watched = sandbox.clone();
         // Ends with the machine, which every removal ends.
         self.spawn(async move {
             let ending = machine.ended().await;
-            // While it is saved, its machine ends on purpose.
+            // While it is saved or paused, its machine ends on purpose. By now it may run on another.
             if watched.settled().await != State::Running {
+                return;
+            }
+            let parts = watched.parts.lock().await;
+            let Some(Body::Awake(ready)) = parts.as_ref() else { return };
+            if !Arc::ptr_eq(ready.machine(), &machine) {
                 return;
             }
             let console = machine.console_tail(CONSOLE_TAIL).await;
@@ -349,9 +382,11 @@ impl Manager {
                 vm::Ending::Guest => ": its guest turned itself off",
                 vm::Ending::Process => ": its QEMU ended",
             };
-            *watched.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.into());
+            watched.set_detail(detail);
             if watched.apply(Event::Ended).is_ok() {
                 watched.set_guest(None);
+                // Calls that run end now, and not when they have waited long enough.
+                ready.link().disconnect();
                 let id = &watched.wish.id;
                 tracing::warn!(sandbox.id = %id, ?ending, console, "machine ended by itself");
             }
@@ -394,7 +429,7 @@ impl Manager {
     pub(super) async fn remove(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         sandbox.set_guest(None);
         let removed = match sandbox.parts.lock().await.take() {
-            Some(ready) => ready.undo(self.means()).await,
+            Some(body) => body.undo(self.means()).await,
             None => sandbox.plan.remove_all(self.means()).await,
         };
         let Err(error) = removed else {

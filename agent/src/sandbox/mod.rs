@@ -3,19 +3,19 @@
 //! [`Manager`] is the one door. Everything that takes time runs in tasks of its own, so that a caller who hangs up
 //! leaves nothing half-done; the manager waits for them when it closes.
 
+mod checkpoint;
 mod create;
 mod error;
+pub mod idle;
 mod manager;
+mod pause;
 mod room;
 mod save;
 mod state;
 
 use std::{
     net::Ipv4Addr,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use create::Means;
 pub use error::Error;
+pub use idle::InUse;
 pub use manager::{Manager, Settings};
 pub use room::{Limits, Shape};
 pub use state::{Event, Refused, State};
@@ -32,6 +33,8 @@ pub use state::{Event, Refused, State};
 pub use crate::name::SandboxId;
 use crate::{guest_link::GuestClient, name::TemplateName};
 use create::{Plan, Ready};
+use idle::Usage;
+use pause::Asleep;
 
 /// What a caller wants.
 #[derive(Debug, Clone)]
@@ -82,14 +85,33 @@ struct Sandbox {
     wish: Wish,
     host_ip: Ipv4Addr,
     created_at_unix: i64,
-    last_active_at_unix: AtomicI64,
+    usage: Usage,
     state: watch::Sender<State>,
     /// Why it stopped, for messages.
     detail: Mutex<Option<String>>,
     /// The client that calls get; there is one while the state is running.
     guest: Mutex<Option<GuestClient>>,
     /// Held by whoever changes what the sandbox consists of.
-    parts: tokio::sync::Mutex<Option<Ready>>,
+    parts: tokio::sync::Mutex<Option<Body>>,
+}
+
+/// What a sandbox consists of, once it is made.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one per sandbox")]
+enum Body {
+    /// With a machine, which may have ended by itself.
+    Awake(Ready),
+    /// Without one.
+    Asleep(Asleep),
+}
+
+impl Body {
+    async fn undo(self, means: &Means) -> Result<(), Error> {
+        match self {
+            Self::Awake(ready) => ready.undo(means).await,
+            Self::Asleep(asleep) => asleep.undo(means).await,
+        }
+    }
 }
 
 /// Seconds since 1970.
@@ -100,13 +122,13 @@ fn unix_now() -> i64 {
 
 impl Sandbox {
     fn new(plan: Plan, wish: Wish, host_ip: Ipv4Addr) -> Self {
-        let now = unix_now();
+        let usage = Usage::new(wish.timeout_sec);
         Self {
             plan,
             wish,
             host_ip,
-            created_at_unix: now,
-            last_active_at_unix: AtomicI64::new(now),
+            created_at_unix: unix_now(),
+            usage,
             state: watch::Sender::new(State::Creating),
             detail: Mutex::new(None),
             guest: Mutex::new(None),
@@ -120,9 +142,14 @@ impl Sandbox {
 
     /// Applies an event; nothing changes when it is refused.
     fn apply(&self, event: Event) -> Result<State, Refused> {
+        self.apply_if(event, || true)
+    }
+
+    /// The same, if the condition holds at the very moment of the change.
+    fn apply_if(&self, event: Event, condition: impl Fn() -> bool) -> Result<State, Refused> {
         let mut result = Err(Refused(State::Gone));
         self.state.send_if_modified(|state| {
-            result = state.after(event);
+            result = if condition() { state.after(event) } else { Err(Refused(*state)) };
             match result {
                 Ok(next) => {
                     tracing::debug!(sandbox.id = %self.wish.id, from = %state, to = %next, "state");
@@ -143,8 +170,15 @@ impl Sandbox {
     }
 
     fn wrong_state(&self, state: State) -> Error {
-        let detail = self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let detail = match state {
+            State::Paused => Some(": resume it first".to_owned()),
+            _ => self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
         Error::WrongState { id: self.wish.id.clone(), state, detail }
+    }
+
+    fn set_detail(&self, detail: &str) {
+        *self.detail.lock().unwrap_or_else(PoisonError::into_inner) = Some(detail.to_owned());
     }
 
     fn set_guest(&self, guest: Option<GuestClient>) {
@@ -159,10 +193,6 @@ impl Sandbox {
         }
     }
 
-    fn touch(&self) {
-        self.last_active_at_unix.store(unix_now(), Ordering::Relaxed);
-    }
-
     fn cancelled(&self) -> &CancellationToken {
         &self.plan.cancelled
     }
@@ -175,8 +205,8 @@ impl Sandbox {
             shape: self.plan.shape,
             host_ip: self.host_ip,
             created_at_unix: self.created_at_unix,
-            last_active_at_unix: self.last_active_at_unix.load(Ordering::Relaxed),
-            timeout_sec: self.wish.timeout_sec,
+            last_active_at_unix: self.usage.last_active_at_unix(),
+            timeout_sec: self.usage.timeout_sec(),
             build_id: self.wish.build_id.clone(),
         }
     }

@@ -1,4 +1,6 @@
 //! What this host can still take: slots, processors, memory. Pure arithmetic.
+//!
+//! A sandbox that sleeps keeps its slot, which is its address, and gives the rest back.
 
 use std::collections::BTreeSet;
 
@@ -37,6 +39,7 @@ pub struct NoRoom {
 pub(super) struct Room {
     limits: Limits,
     free: BTreeSet<Slot>,
+    asleep: BTreeSet<Slot>,
     used: Shape,
 }
 
@@ -44,7 +47,7 @@ impl Room {
     /// An empty host.
     pub(super) fn new(limits: Limits) -> Self {
         let free = (0..limits.sandboxes).map(Slot).collect();
-        Self { limits, free, used: Shape { vcpus: 0, memory_mb: 0 } }
+        Self { limits, free, asleep: BTreeSet::new(), used: Shape { vcpus: 0, memory_mb: 0 } }
     }
 
     /// Takes a slot and room for a sandbox.
@@ -52,29 +55,49 @@ impl Room {
     /// # Errors
     /// [`NoRoom`] names what is short; nothing is taken then.
     pub(super) fn take(&mut self, shape: Shape) -> Result<Slot, NoRoom> {
-        let total = self.limits.total;
-        let bounds = [
-            ("sandboxes", self.sandboxes(), u32::from(self.limits.sandboxes), 1),
-            ("vcpus", self.used.vcpus, total.vcpus, shape.vcpus),
-            ("memory in MiB", self.used.memory_mb, total.memory_mb, shape.memory_mb),
-        ];
-        for (what, used, limit, wanted) in bounds {
-            if used.checked_add(wanted).is_none_or(|sum| sum > limit) {
-                return Err(NoRoom { what, used, limit, wanted });
-            }
-        }
-        let slot = self.free.pop_first().expect("fewer sandboxes than slots are in use");
-        self.used.vcpus += shape.vcpus;
-        self.used.memory_mb += shape.memory_mb;
-        Ok(slot)
+        fits("sandboxes", self.sandboxes(), u32::from(self.limits.sandboxes), 1)?;
+        self.add(shape)?;
+        Ok(self.free.pop_first().expect("fewer sandboxes than slots are in use"))
     }
 
     /// Gives back what [`Room::take`] took.
     pub(super) fn give_back(&mut self, slot: Slot, shape: Shape) {
-        if self.free.insert(slot) {
-            self.used.vcpus -= shape.vcpus;
-            self.used.memory_mb -= shape.memory_mb;
+        if self.free.insert(slot) && !self.asleep.remove(&slot) {
+            self.subtract(shape);
         }
+    }
+
+    /// Gives back all but the slot.
+    pub(super) fn sleep(&mut self, slot: Slot, shape: Shape) {
+        if self.asleep.insert(slot) {
+            self.subtract(shape);
+        }
+    }
+
+    /// Takes again what [`Room::sleep`] gave back.
+    ///
+    /// # Errors
+    /// [`NoRoom`] names what is short; nothing is taken then.
+    pub(super) fn wake(&mut self, slot: Slot, shape: Shape) -> Result<(), NoRoom> {
+        if self.asleep.contains(&slot) {
+            self.add(shape)?;
+            self.asleep.remove(&slot);
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, shape: Shape) -> Result<(), NoRoom> {
+        let (used, total) = (self.used, self.limits.total);
+        fits("vcpus", used.vcpus, total.vcpus, shape.vcpus)?;
+        fits("memory in MiB", used.memory_mb, total.memory_mb, shape.memory_mb)?;
+        self.used.vcpus += shape.vcpus;
+        self.used.memory_mb += shape.memory_mb;
+        Ok(())
+    }
+
+    fn subtract(&mut self, shape: Shape) {
+        self.used.vcpus -= shape.vcpus;
+        self.used.memory_mb -= shape.memory_mb;
     }
 
     /// What is in use.
@@ -85,6 +108,13 @@ impl Room {
     fn sandboxes(&self) -> u32 {
         u32::from(self.limits.sandboxes) - u32::try_from(self.free.len()).unwrap_or(0)
     }
+}
+
+fn fits(what: &'static str, used: u32, limit: u32, wanted: u32) -> Result<(), NoRoom> {
+    if used.checked_add(wanted).is_none_or(|sum| sum > limit) {
+        return Err(NoRoom { what, used, limit, wanted });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -124,6 +154,28 @@ mod tests {
         room.give_back(slot, SMALL);
         assert_eq!(room.used(), SMALL);
         assert_eq!(room.take(SMALL).unwrap(), slot);
+    }
+
+    #[test]
+    fn sleeper_keeps_its_slot_only_and_wakes_where_there_is_room() {
+        let mut room = room();
+        let (first, second) = (room.take(SMALL).unwrap(), room.take(SMALL).unwrap());
+        room.sleep(first, SMALL);
+        room.sleep(first, SMALL);
+        assert_eq!(room.used(), SMALL);
+        let third = room.take(SMALL).unwrap();
+        assert!(![first, second].contains(&third));
+        assert!(room.take(Shape { vcpus: 0, memory_mb: 0 }).is_err(), "all slots are taken");
+        assert!(room.wake(first, SMALL).unwrap_err().to_string().contains("memory"));
+        room.give_back(third, SMALL);
+        room.wake(first, SMALL).unwrap();
+        room.wake(first, SMALL).unwrap();
+        assert_eq!(room.used(), Shape { vcpus: 2, memory_mb: 200 });
+        room.sleep(second, SMALL);
+        room.give_back(second, SMALL);
+        room.give_back(first, SMALL);
+        assert_eq!(room.used(), Shape { vcpus: 0, memory_mb: 0 });
+        assert_eq!(room.take(SMALL).unwrap(), first);
     }
 
     #[test]

@@ -15,9 +15,7 @@ use ovenbird_host::vm::{Ending, Memory, Saved, Start, file};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Error, Event, Manager, Sandbox, SandboxId,
-    create::{Origin, Ready},
-    unix_now,
+    Body, Error, Event, Manager, Sandbox, SandboxId, create::Ready, pause::contents, unix_now,
 };
 use crate::{
     guest_link::Arrival,
@@ -33,7 +31,7 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// For a guest to notice that its link was closed, and to clear up after it. Whatever it has not done when it is
 /// saved, every fork does first.
-const QUIET: Duration = Duration::from_millis(200);
+pub(super) const QUIET: Duration = Duration::from_millis(200);
 /// For a guest that goes on after a save that failed.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,7 +64,7 @@ impl Manager {
     ) -> Result<u64, Error> {
         let started = std::time::Instant::now();
         let mut parts = sandbox.parts.lock().await;
-        let Some(ready) = parts.as_mut() else {
+        let Some(Body::Awake(ready)) = parts.as_mut() else {
             return Err(sandbox.wrong_state(sandbox.state()));
         };
         sandbox.set_guest(None);
@@ -107,19 +105,15 @@ impl Manager {
         tokio::time::sleep(QUIET).await;
         let saved = async {
             ready.machine().pause().await?;
-            let what = match ready.plan().origin {
-                Origin::Boot(_) => Saved::Devices,
-                Origin::Snapshot(_) => Saved::DevicesAndMemory,
-            };
-            ready.machine().save(what).await
+            ready.machine().save(contents(ready)).await
         };
         if let Err(error) = saved.await {
             return Err(wake(ready, error.into()).await);
         }
         ready.machine().kill().await.map_err(Stuck::lost)?;
-        match ready.plan().origin {
-            Origin::Boot(_) => Ok(()),
-            Origin::Snapshot(_) => self.give_own_memory(ready).await.map_err(Stuck::lost),
+        match contents(ready) {
+            Saved::Devices => Ok(()),
+            Saved::DevicesAndMemory => self.give_own_memory(ready).await.map_err(Stuck::lost),
         }
     }
 
@@ -145,22 +139,22 @@ impl Manager {
         kind: Kind,
         reservation: Reservation,
     ) -> Result<u64, Error> {
-        let draft = reservation.draft()?;
+        let mut draft = reservation.draft()?;
         let dir = &ready.plan().dir;
         self.means().volumes.publish(dir, &draft.rootfs()).await?;
         if kind == Kind::Snapshot {
-            self.add_memory(ready, dir, &draft)?;
+            self.add_memory(ready, dir, &mut draft)?;
         }
         let published = tokio::task::spawn_blocking(move || draft.publish()).await;
         Ok(published.map_err(|_| Error::Panicked)??)
     }
 
-    fn add_memory(&self, ready: &Ready, dir: &Path, draft: &Draft) -> Result<(), Error> {
+    fn add_memory(&self, ready: &Ready, dir: &Path, draft: &mut Draft) -> Result<(), Error> {
         for name in [file::MEMORY, file::STATE] {
             draft.take(&dir.join(name), name)?;
         }
         let plan = ready.plan();
-        draft.describe(&Manifest {
+        draft.describe(Manifest {
             version: VERSION,
             platform: self.platform(),
             kernel: plan.kernel.clone(),
@@ -169,24 +163,25 @@ impl Manager {
             disk_bytes: ready.volume().bytes,
             token: plan.token,
             created_at_unix: unix_now(),
-        })?;
+            files: std::collections::BTreeMap::new(),
+        });
         Ok(())
     }
 }
 
 /// A machine could not be brought to where its files can be taken.
-struct Stuck {
-    error: Error,
+pub(super) struct Stuck {
+    pub(super) error: Error,
     /// Whether the sandbox can not go on.
-    machine_is_lost: bool,
+    pub(super) machine_is_lost: bool,
 }
 
 impl Stuck {
-    fn goes_on(error: impl Into<Error>) -> Self {
+    pub(super) fn goes_on(error: impl Into<Error>) -> Self {
         Self { error: error.into(), machine_is_lost: false }
     }
 
-    fn lost(error: impl Into<Error>) -> Self {
+    pub(super) fn lost(error: impl Into<Error>) -> Self {
         Self { error: error.into(), machine_is_lost: true }
     }
 }
@@ -198,13 +193,13 @@ async fn unfollow(ready: &Ready) -> Result<(), Error> {
     guest_result(&ready.plan().id, "let its commands go on alone", answer)
 }
 
-async fn sync(ready: &Ready) -> Result<(), Error> {
+pub(super) async fn sync(ready: &Ready) -> Result<(), Error> {
     let mut guest = ready.guest();
     let synced = timeout(SYNC_PATIENCE, guest.sync(SyncRequest {})).await;
     guest_result(&ready.plan().id, "write its disk", synced)
 }
 
-fn guest_result<T>(
+pub(super) fn guest_result<T>(
     id: &SandboxId,
     action: &'static str,
     result: Result<Result<T, tonic::Status>, tokio::time::error::Elapsed>,
@@ -218,7 +213,7 @@ fn guest_result<T>(
 }
 
 /// Lets a machine go on whose state could not be saved.
-async fn wake(ready: &mut Ready, error: Error) -> Stuck {
+pub(super) async fn wake(ready: &mut Ready, error: Error) -> Stuck {
     if let Err(error) = ready.machine().resume().await {
         return Stuck::lost(error);
     }

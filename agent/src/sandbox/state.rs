@@ -1,19 +1,27 @@
 //! The life of a sandbox, as one pure function.
 //!
 //! ```text
-//!              ready            save
-//!  creating ─────────► running ─────────► saving
-//!     │                 │  ▲ │ ended        │ │
-//!     │ failed, destroy │  │ ▼              │ │ saved
-//!     │                 │  │ stopped        │ │
-//!     │                 │  └────────────────┘ │   not saved
-//!     ▼        destroy  ▼  destroy            ▼
-//!  destroying ◄──────────────────────── (destroying)
-//!     │  ▲
-//!     │  │ destroy      removed: gone, and no longer known
-//!     ▼  │
-//!  broken               its removal failed: it keeps its slot until a removal succeeds
+//!  creating ─ ready ─► running
+//!      └─ failed ─► destroying
+//!
+//!  running ─ pause ─► pausing ─ paused ─► paused ─ resume ─► resuming ─ resumed ─► running
+//!                        └─ not paused ─► running               └─ not resumed ─► paused
+//!
+//!  running ─ save ─► saving ─ saved ─► destroying
+//!                       └─ not saved ─► running
+//!
+//!  running, stopped ─ restore ─► restoring ─ restored ─► running
+//!
+//!  running, pausing, resuming, restoring ─ ended ─► stopped
+//!
+//!  running, paused, stopped, broken ─ destroy ─► destroying ─ removed ─► gone: no longer known
+//!                                                    └─ not removed ─► broken: keeps its slot
 //! ```
+//!
+//! Running, pausing and saving sandboxes have a machine; creating, resuming and restoring ones get one. A paused
+//! sandbox has its files and its network only, and so has a stopped one that was on its way to a machine. `ended`
+//! in the middle of a step means that there is no way back: neither the machine that was, nor a state that belongs
+//! to the memory and the disk.
 
 use std::fmt;
 
@@ -24,6 +32,14 @@ pub enum State {
     Creating,
     /// Serves calls.
     Running,
+    /// Its memory is on its way to the disk.
+    Pausing,
+    /// Its memory is on the disk, and it has no process.
+    Paused,
+    /// Its memory is on its way back.
+    Resuming,
+    /// Its disk is being put back to a checkpoint.
+    Restoring,
     /// Being turned into a template.
     Saving,
     /// Its guest has turned itself off, or its machine has failed.
@@ -43,13 +59,29 @@ pub enum Event {
     Ready,
     /// Its creation failed.
     Failed,
+    /// It shall give its memory back.
+    Pause,
+    /// Memory and devices are on the disk, its machine is gone.
+    Paused,
+    /// It did not come to that, and goes on.
+    NotPaused,
+    /// It shall go on where it was paused.
+    Resume,
+    /// Its guest answers again.
+    Resumed,
+    /// It did not come to that, and can be resumed again.
+    NotResumed,
+    /// Its disk shall be put back to a checkpoint, and booted.
+    Restore,
+    /// The guest of that boot answers.
+    Restored,
     /// It shall become a template.
     Save,
     /// Its machine no longer exists: its files are the template's.
     Saved,
     /// It did not become a template and goes on.
     NotSaved,
-    /// Its machine ended by itself.
+    /// Its machine ended by itself, or was lost on the way.
     Ended,
     /// It shall be removed.
     Destroy,
@@ -64,15 +96,45 @@ pub enum Event {
 pub struct Refused(pub State);
 
 impl State {
+    /// Every state.
+    pub const ALL: [Self; 11] = [
+        Self::Creating,
+        Self::Running,
+        Self::Pausing,
+        Self::Paused,
+        Self::Resuming,
+        Self::Restoring,
+        Self::Saving,
+        Self::Stopped,
+        Self::Destroying,
+        Self::Broken,
+        Self::Gone,
+    ];
+
     /// The state after an event.
+    ///
+    /// # Errors
+    /// [`Refused`], with this state.
     pub fn after(self, event: Event) -> Result<Self, Refused> {
         match (self, event) {
-            (Self::Creating, Event::Ready) | (Self::Saving, Event::NotSaved) => Ok(Self::Running),
+            (Self::Creating, Event::Ready)
+            | (Self::Saving, Event::NotSaved)
+            | (Self::Pausing, Event::NotPaused)
+            | (Self::Resuming, Event::Resumed)
+            | (Self::Restoring, Event::Restored) => Ok(Self::Running),
+            (Self::Running, Event::Pause) => Ok(Self::Pausing),
+            (Self::Pausing, Event::Paused) | (Self::Resuming, Event::NotResumed) => {
+                Ok(Self::Paused)
+            }
+            (Self::Paused, Event::Resume) => Ok(Self::Resuming),
+            (Self::Running | Self::Stopped, Event::Restore) => Ok(Self::Restoring),
             (Self::Running, Event::Save) => Ok(Self::Saving),
-            (Self::Running, Event::Ended) => Ok(Self::Stopped),
+            (Self::Running | Self::Pausing | Self::Resuming | Self::Restoring, Event::Ended) => {
+                Ok(Self::Stopped)
+            }
             (Self::Creating, Event::Failed)
             | (Self::Saving, Event::Saved)
-            | (Self::Running | Self::Stopped | Self::Broken, Event::Destroy) => {
+            | (Self::Running | Self::Paused | Self::Stopped | Self::Broken, Event::Destroy) => {
                 Ok(Self::Destroying)
             }
             (Self::Destroying, Event::Removed) => Ok(Self::Gone),
@@ -83,7 +145,15 @@ impl State {
 
     /// Whether the state ends by itself, so that it is worth waiting for the next.
     pub fn passes(self) -> bool {
-        matches!(self, Self::Creating | Self::Saving | Self::Destroying)
+        match self {
+            Self::Creating
+            | Self::Pausing
+            | Self::Resuming
+            | Self::Restoring
+            | Self::Saving
+            | Self::Destroying => true,
+            Self::Running | Self::Paused | Self::Stopped | Self::Broken | Self::Gone => false,
+        }
     }
 
     /// As callers see it.
@@ -91,6 +161,10 @@ impl State {
         match self {
             Self::Creating => "creating",
             Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resuming => "resuming",
+            Self::Restoring => "restoring",
             Self::Saving => "saving",
             Self::Stopped => "stopped",
             Self::Destroying => "destroying",
@@ -108,55 +182,122 @@ impl fmt::Display for State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
-    const STATES: [State; 7] = [
-        State::Creating,
-        State::Running,
-        State::Saving,
-        State::Stopped,
-        State::Destroying,
-        State::Broken,
-        State::Gone,
-    ];
-    const EVENTS: [Event; 9] = [
-        Event::Ready,
-        Event::Failed,
-        Event::Save,
-        Event::Saved,
-        Event::NotSaved,
-        Event::Ended,
-        Event::Destroy,
-        Event::Removed,
-        Event::NotRemoved,
-    ];
+    /// What follows an event in the one order of all events: a new one does not compile without a place in it.
+    fn next_event(event: Event) -> Option<Event> {
+        Some(match event {
+            Event::Ready => Event::Failed,
+            Event::Failed => Event::Pause,
+            Event::Pause => Event::Paused,
+            Event::Paused => Event::NotPaused,
+            Event::NotPaused => Event::Resume,
+            Event::Resume => Event::Resumed,
+            Event::Resumed => Event::NotResumed,
+            Event::NotResumed => Event::Restore,
+            Event::Restore => Event::Restored,
+            Event::Restored => Event::Save,
+            Event::Save => Event::Saved,
+            Event::Saved => Event::NotSaved,
+            Event::NotSaved => Event::Ended,
+            Event::Ended => Event::Destroy,
+            Event::Destroy => Event::Removed,
+            Event::Removed => Event::NotRemoved,
+            Event::NotRemoved => return None,
+        })
+    }
+
+    fn events() -> Vec<Event> {
+        std::iter::successors(Some(Event::Ready), |event| next_event(*event)).collect()
+    }
+
+    fn transitions() -> impl Iterator<Item = (State, Event, State)> {
+        let pairs = State::ALL
+            .into_iter()
+            .flat_map(|state| events().into_iter().map(move |event| (state, event)));
+        pairs.filter_map(|(state, event)| Some((state, event, state.after(event).ok()?)))
+    }
 
     #[test]
-    fn only_removal_leads_to_gone_and_nothing_leads_out_of_it() {
-        for state in STATES {
-            for event in EVENTS {
-                let next = state.after(event);
-                if next == Ok(State::Gone) {
-                    assert_eq!((state, event), (State::Destroying, Event::Removed));
-                }
-                if state == State::Gone {
-                    assert_eq!(next, Err(Refused(state)));
+    fn list_of_states_is_complete_and_every_name_is_its_own() {
+        let names: HashSet<_> = State::ALL.into_iter().map(State::name).collect();
+        assert_eq!(names.len(), State::ALL.len());
+        // A state that is missing from the list would be a target, or nothing would ever lead to it.
+        let targets: HashSet<_> = transitions().map(|(.., next)| next.name()).collect();
+        let reached: HashSet<_> =
+            names.iter().copied().filter(|name| *name != "creating").collect();
+        assert_eq!(targets, reached);
+    }
+
+    #[test]
+    fn every_event_happens_in_some_state_and_a_refusal_names_the_state() {
+        for event in events() {
+            assert!(transitions().any(|(_, other, _)| other == event), "{event:?}");
+        }
+        for state in State::ALL {
+            for event in events() {
+                if let Err(refused) = state.after(event) {
+                    assert_eq!(refused, Refused(state));
                 }
             }
         }
     }
 
     #[test]
+    fn only_removal_leads_to_gone_and_nothing_leads_out_of_it() {
+        for (state, event, next) in transitions() {
+            assert_ne!(state, State::Gone, "{event:?}");
+            if next == State::Gone {
+                assert_eq!((state, event), (State::Destroying, Event::Removed));
+            }
+        }
+    }
+
+    #[test]
     fn every_state_that_does_not_pass_can_be_destroyed() {
-        for state in STATES.into_iter().filter(|state| !state.passes() && *state != State::Gone) {
+        for state in State::ALL.into_iter().filter(|state| !state.passes() && *state != State::Gone)
+        {
             assert_eq!(state.after(Event::Destroy), Ok(State::Destroying), "{state}");
         }
     }
 
     #[test]
-    fn nothing_but_a_running_sandbox_can_be_saved() {
-        for state in STATES.into_iter().filter(|state| *state != State::Running) {
-            assert!(state.after(Event::Save).is_err(), "{state}");
+    fn every_state_that_passes_has_a_way_to_one_that_does_not() {
+        for state in State::ALL.into_iter().filter(|state| state.passes()) {
+            let (mut seen, mut next) = (vec![state], state);
+            while next.passes() {
+                let step = transitions().find(|(from, _, to)| *from == next && !seen.contains(to));
+                next = step.unwrap_or_else(|| panic!("{state} never ends")).2;
+                seen.push(next);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_running_sandbox_is_saved_or_paused_and_nothing_but_a_paused_one_is_resumed() {
+        for (state, event, _) in transitions() {
+            match event {
+                Event::Save | Event::Pause => assert_eq!(state, State::Running, "{event:?}"),
+                Event::Resume => assert_eq!(state, State::Paused),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn step_that_fails_leads_back_or_to_stopped_but_never_to_where_it_was_going() {
+        let steps = [
+            (State::Pausing, Event::NotPaused, State::Running),
+            (State::Resuming, Event::NotResumed, State::Paused),
+            (State::Saving, Event::NotSaved, State::Running),
+            (State::Pausing, Event::Ended, State::Stopped),
+            (State::Resuming, Event::Ended, State::Stopped),
+            (State::Restoring, Event::Ended, State::Stopped),
+        ];
+        for (state, event, next) in steps {
+            assert_eq!(state.after(event), Ok(next), "{state} {event:?}");
         }
     }
 }

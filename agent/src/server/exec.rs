@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::status;
-use crate::{guest_link::GuestClient, sandbox::Manager};
+use crate::sandbox::{InUse, Manager};
 
 /// For a guest to answer a short call.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
@@ -65,16 +65,34 @@ pub(super) fn start_request(request: host::StartExecRequest) -> guest::StartExec
 
 /// Follows a detached command.
 pub(super) async fn attach(
-    mut guest: GuestClient,
+    mut guest: InUse,
     exec_id: String,
     from_offset: u64,
 ) -> Result<Answers<host::AttachExecResponse>, Status> {
     let request = guest::AttachExecRequest { exec_id, from_offset, auto_ack: false };
     let events = ask(guest.attach_exec(request)).await?;
-    Ok(Box::pin(events.filter_map(async |event| match event {
+    let answers = events.filter_map(async |event| match event {
         Ok(event) => attach_response(event).map(Ok),
         Err(status) => Some(Err(status::of_guest(&status))),
-    })))
+    });
+    Ok(Box::pin(until_left(answers, guest)))
+}
+
+/// The items of a stream, up to the moment when its sandbox is paused or put back; the sandbox is in use until then.
+pub(super) fn until_left<T: Send + 'static>(
+    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    in_use: InUse,
+) -> impl Stream<Item = Result<T, Status>> + Send {
+    let leave = Box::pin(in_use.has_to_leave());
+    let state = Some((Box::pin(items), leave, in_use));
+    futures::stream::unfold(state, |state| async move {
+        let (mut items, mut leave, in_use) = state?;
+        tokio::select! {
+            biased;
+            () = &mut leave => Some((Err(status::of(&in_use.left())), None)),
+            item = items.next() => item.map(|item| (item, Some((items, leave, in_use)))),
+        }
+    })
 }
 
 fn attach_response(event: guest::AttachExecResponse) -> Option<host::AttachExecResponse> {
@@ -98,7 +116,7 @@ fn attach_response(event: guest::AttachExecResponse) -> Option<host::AttachExecR
 /// A command that runs for one call only.
 struct Running {
     manager: Manager,
-    guest: GuestClient,
+    guest: InUse,
     exec_id: String,
     pid: u32,
     timeout: Duration,
@@ -114,11 +132,7 @@ enum Output {
 }
 
 impl Running {
-    async fn start(
-        manager: &Manager,
-        mut guest: GuestClient,
-        command: Command,
-    ) -> Result<Self, Status> {
+    async fn start(manager: &Manager, mut guest: InUse, command: Command) -> Result<Self, Status> {
         let timeout = match u64::try_from(command.timeout_sec) {
             Ok(0) => TIMEOUT_DEFAULT,
             Ok(seconds) => Duration::from_secs(seconds),
@@ -147,7 +161,11 @@ impl Running {
     /// The next piece of output; an error when its time is over.
     async fn next(&mut self) -> Result<Output, Status> {
         loop {
-            let event = match timeout(self.timeout + END_GRACE, self.events.message()).await {
+            let event = tokio::select! {
+                event = timeout(self.timeout + END_GRACE, self.events.message()) => event,
+                () = self.guest.has_to_leave() => return Err(status::of(&self.guest.left())),
+            };
+            let event = match event {
                 Ok(Ok(Some(event))) => event,
                 Ok(Ok(None)) => {
                     return Err(Status::unavailable("the guest forgot to end the output"));
@@ -193,7 +211,7 @@ impl Drop for Running {
 /// Runs a command and returns all it wrote, up to `bytes_max`.
 pub(super) async fn run(
     manager: &Manager,
-    guest: GuestClient,
+    guest: InUse,
     command: Command,
     bytes_max: usize,
 ) -> Result<host::ExecResponse, Status> {
@@ -220,7 +238,7 @@ pub(super) async fn run(
 /// Runs a command and streams what it writes. It is killed when nobody reads any more.
 pub(super) async fn stream(
     manager: &Manager,
-    guest: GuestClient,
+    guest: InUse,
     command: Command,
 ) -> Result<Answers<host::ExecStreamResponse>, Status> {
     let running = Running::start(manager, guest, command).await?;
@@ -259,7 +277,13 @@ async fn pump(
             }
             Err(status) => (Err(status), true),
         };
-        if sender.send(message).await.is_err() || last {
+        if last {
+            // First the command's end, if it has to be ended: the caller may be slow.
+            drop(running);
+            let _ = sender.send(message).await;
+            return;
+        }
+        if sender.send(message).await.is_err() {
             return;
         }
     }

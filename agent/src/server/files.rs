@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::status;
-use crate::guest_link::GuestClient;
+use crate::sandbox::InUse;
 
 /// For one file.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,11 +23,7 @@ fn late(_: tokio::time::error::Elapsed) -> Status {
 }
 
 /// Writes a file whole or not at all; missing parent folders are made.
-pub(super) async fn write(
-    mut guest: GuestClient,
-    path: String,
-    content: Vec<u8>,
-) -> Result<(), Status> {
+pub(super) async fn write(mut guest: InUse, path: String, content: Vec<u8>) -> Result<(), Status> {
     let meta =
         WriteFileMeta { path, mode: 0, user: String::new(), make_parents: true, sync: false };
     let content = bytes::Bytes::from(content);
@@ -44,19 +40,11 @@ pub(super) async fn write(
 }
 
 /// Reads a file of at most `bytes_max`.
-pub(super) async fn read(
-    guest: GuestClient,
-    path: String,
-    bytes_max: usize,
-) -> Result<Vec<u8>, Status> {
+pub(super) async fn read(guest: InUse, path: String, bytes_max: usize) -> Result<Vec<u8>, Status> {
     timeout(PATIENCE, read_all(guest, path, bytes_max)).await.map_err(late)?
 }
 
-async fn read_all(
-    mut guest: GuestClient,
-    path: String,
-    bytes_max: usize,
-) -> Result<Vec<u8>, Status> {
+async fn read_all(mut guest: InUse, path: String, bytes_max: usize) -> Result<Vec<u8>, Status> {
     let too_large =
         || Status::resource_exhausted(format!("the file is larger than {bytes_max} bytes"));
     let failed = |status: Status| match status.code() {

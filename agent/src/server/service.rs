@@ -14,9 +14,8 @@ use super::{
     files, status,
 };
 use crate::{
-    guest_link::GuestClient,
     name::{Invalid, SandboxId, TemplateName},
-    sandbox::{Info, Manager, Shape, Wish},
+    sandbox::{InUse, Info, Manager, Shape, Wish},
     template::Kind,
 };
 
@@ -109,7 +108,7 @@ impl Service {
             .map_err(|stale| Status::failed_precondition(stale.to_string()))
     }
 
-    fn guest(&self, id: &str) -> Result<GuestClient, Status> {
+    fn guest(&self, id: &str) -> Result<InUse, Status> {
         self.manager.guest(&sandbox_id(id)?).map_err(|error| status::of(&error))
     }
 
@@ -200,16 +199,27 @@ impl HostAgentService for Service {
 
     async fn pause_sandbox(
         &self,
-        _: Request<host::PauseSandboxRequest>,
+        request: Request<host::PauseSandboxRequest>,
     ) -> Answer<host::PauseSandboxResponse> {
-        not_yet("PauseSandbox")
+        let id = sandbox_id(&request.into_inner().sandbox_id)?;
+        self.manager.pause(&id).await.map_err(|error| status::of(&error))?;
+        answer(host::PauseSandboxResponse {})
     }
 
     async fn resume_sandbox(
         &self,
-        _: Request<host::ResumeSandboxRequest>,
+        request: Request<host::ResumeSandboxRequest>,
     ) -> Answer<host::ResumeSandboxResponse> {
-        not_yet("ResumeSandbox")
+        let host::ResumeSandboxRequest { sandbox_id: id, timeout_sec } = request.into_inner();
+        let id = sandbox_id(&id)?;
+        number("timeout_sec", timeout_sec, 0)?;
+        let resumed = self.manager.resume(&id, timeout_sec).await;
+        let info = resumed.map_err(|error| status::of(&error))?;
+        answer(host::ResumeSandboxResponse {
+            sandbox_id: info.id.to_string(),
+            status: info.state.name().to_owned(),
+            host_ip: info.host_ip.to_string(),
+        })
     }
 
     async fn exec(&self, request: Request<host::ExecRequest>) -> Answer<host::ExecResponse> {
@@ -229,9 +239,10 @@ impl HostAgentService for Service {
         &self,
         _: Request<host::ListSandboxesRequest>,
     ) -> Answer<host::ListSandboxesResponse> {
+        let auto_paused = self.manager.take_auto_paused();
         answer(host::ListSandboxesResponse {
             sandboxes: self.manager.list().into_iter().map(info).collect(),
-            auto_paused_sandbox_ids: Vec::new(),
+            auto_paused_sandbox_ids: auto_paused.into_iter().map(|id| id.to_string()).collect(),
         })
     }
 
@@ -403,6 +414,33 @@ impl HostAgentService for Service {
         let mut guest = self.guest(&sandbox_id)?;
         ask(guest.signal_exec(guest::SignalExecRequest { exec_id, signal })).await?;
         answer(host::SignalExecResponse {})
+    }
+
+    async fn checkpoint(
+        &self,
+        request: Request<host::CheckpointRequest>,
+    ) -> Answer<host::CheckpointResponse> {
+        let host::CheckpointRequest { sandbox_id: id, name, fence } = request.into_inner();
+        let id = sandbox_id(&id)?;
+        self.pass(fence.as_ref())?;
+        let kept = self.manager.checkpoint(&id, &name).await;
+        let size_bytes = signed_long(kept.map_err(|error| status::of(&error))?);
+        answer(host::CheckpointResponse { size_bytes })
+    }
+
+    async fn restore_checkpoint(
+        &self,
+        request: Request<host::RestoreCheckpointRequest>,
+    ) -> Answer<host::RestoreCheckpointResponse> {
+        let host::RestoreCheckpointRequest { sandbox_id: id, name, fence } = request.into_inner();
+        let id = sandbox_id(&id)?;
+        self.pass(fence.as_ref())?;
+        let restored = self.manager.restore_checkpoint(&id, &name).await;
+        let info = restored.map_err(|error| status::of(&error))?;
+        answer(host::RestoreCheckpointResponse {
+            status: info.state.name().to_owned(),
+            host_ip: info.host_ip.to_string(),
+        })
     }
 
     async fn get_host(&self, _: Request<host::GetHostRequest>) -> Answer<host::GetHostResponse> {

@@ -27,11 +27,13 @@ pub(super) fn of(error: &Error) -> Status {
 
 fn code(error: &Error) -> Code {
     match error {
-        Error::Unknown(_) => Code::NotFound,
+        Error::Unknown(_) | Error::NoCheckpoint { .. } => Code::NotFound,
         Error::Exists(_) => Code::AlreadyExists,
         Error::Invalid(_) => Code::InvalidArgument,
-        Error::NoRoom(_) => Code::ResourceExhausted,
-        Error::WrongState { .. } | Error::Mismatch { .. } => Code::FailedPrecondition,
+        Error::NoRoom(_) | Error::Checkpoints { .. } => Code::ResourceExhausted,
+        Error::WrongState { .. } | Error::Mismatch { .. } | Error::NotPaused { .. } => {
+            Code::FailedPrecondition
+        }
         Error::Cancelled(_) => Code::Aborted,
         Error::Closing | Error::NotReady { .. } | Error::Guest { .. } | Error::LinkLost { .. } => {
             Code::Unavailable
@@ -64,7 +66,8 @@ fn of_template(error: &template::Error) -> Code {
 
 fn of_volume(error: &storage::Error) -> Code {
     match error {
-        storage::Error::NoOrigin(_) => Code::NotFound,
+        storage::Error::NoOrigin(_) | storage::Error::NoCheckpoint { .. } => Code::NotFound,
+        storage::Error::CheckpointName(_) => Code::InvalidArgument,
         storage::Error::Full(_) => Code::ResourceExhausted,
         storage::Error::NoReflink(_) | storage::Error::Io { .. } => Code::Internal,
     }

@@ -1,13 +1,23 @@
 //! `manifest.json` of a snapshot: what it was made with, and so what it can be restored on.
 //!
+//! A fork checks the lengths of all files, and the digest of the state, which is short. The digests of memory and disk
+//! are for whoever brings a snapshot to another host.
+//!
 //! It contains the guest link's token, which is also in the snapshot's memory: the file is root's alone.
 
+use std::{collections::BTreeMap, fs::File, path::Path};
+
 use ovenbird_guest_protocol::Token;
-use ovenbird_host::vm::Platform;
+use ovenbird_host::vm::{Platform, file};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The manifest of this build. Fields are only ever added.
-pub const VERSION: u32 = 1;
+use super::FileDigest;
+
+/// The manifest of this build. Fields are only ever added: since 2 the files' digests and the counter's rate.
+pub const VERSION: u32 = 2;
+/// How far two hosts' time stamp counters may differ in their rates, as a part of it: a guest keeps the rate that it
+/// booted with.
+const RATE_TOLERANCE: u64 = 200;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +39,9 @@ pub struct Manifest {
     pub token: Token,
     /// When it was made.
     pub created_at_unix: i64,
+    /// The files beside the manifest; none of version 1.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileDigest>,
 }
 
 fn hex<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
@@ -56,9 +69,33 @@ impl Manifest {
         if let Some((what, made_with, here)) = pairs.into_iter().find(|(_, a, b)| a != b) {
             return Some(format!("its {what} was {made_with:?}, here it is {here:?}"));
         }
-        (self.platform.accelerator != platform.accelerator).then(|| {
+        if self.platform.accelerator != platform.accelerator {
             let (made_with, here) = (self.platform.accelerator, platform.accelerator);
-            format!("it was made with {}, here is {}", made_with.name(), here.name())
+            return Some(format!("it was made with {}, here is {}", made_with.name(), here.name()));
+        }
+        let (made_with, here) = (self.platform.tsc_khz, platform.tsc_khz);
+        (made_with > 0 && made_with.abs_diff(here) > here / RATE_TOLERANCE).then(|| {
+            format!("its processor's time stamp counter ran at {made_with} kHz, here at {here} kHz")
+        })
+    }
+
+    /// Why the snapshot's own files cannot be the ones that were published, or nothing. Blocking, but short.
+    pub fn damage(&self, dir: &Path) -> Option<String> {
+        self.files.iter().find_map(|(name, made)| {
+            let look = || {
+                let file = File::open(dir.join(name))?;
+                match name.as_str() {
+                    file::STATE => FileDigest::of(&file).map(|now| now == *made),
+                    _ => Ok(file.metadata()?.len() == made.bytes),
+                }
+            };
+            match look() {
+                Ok(true) => None,
+                Ok(false) => Some(format!("its {name} is damaged")),
+                // The template was deleted meanwhile: who links its files finds out.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                Err(error) => Some(format!("its {name} cannot be read ({error})")),
+            }
         })
     }
 }
@@ -77,6 +114,7 @@ mod tests {
                 accelerator: Accelerator::Tcg,
                 cpu: "max".into(),
                 devices: "microvm-1".into(),
+                tsc_khz: 2_000_000,
             },
             kernel: "00".into(),
             vcpus: 1,
@@ -84,6 +122,7 @@ mod tests {
             disk_bytes: 1 << 30,
             token: Token::new([7; 16]),
             created_at_unix: 1,
+            files: BTreeMap::new(),
         }
     }
 
@@ -104,10 +143,13 @@ mod tests {
             Platform { cpu: "host: x".into(), ..here.clone() },
             Platform { devices: "microvm-2".into(), ..here.clone() },
             Platform { accelerator: Accelerator::Kvm, ..here.clone() },
+            Platform { tsc_khz: 2_500_000, ..here.clone() },
         ];
         for other in others {
             assert!(manifest().refusal(&other).is_some(), "{other:?}");
         }
+        // Two measurements of one counter differ by a little.
+        assert_eq!(manifest().refusal(&Platform { tsc_khz: 2_000_100, ..here.clone() }), None);
         let newer = Manifest { version: VERSION + 1, ..manifest() };
         assert!(newer.refusal(&here).is_some());
     }

@@ -10,17 +10,20 @@
 //! Both kinds share one space of names. Which sandboxes use a template is not known here: a fork holds
 //! links of its own, so a deleted template's room is free when the last of them ends.
 
+mod digest;
 mod manifest;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs::{self, File, Permissions},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
 };
 
+pub use digest::FileDigest;
 pub use manifest::{Manifest, VERSION};
 
 use crate::{data_dir::DataDir, name::TemplateName};
@@ -258,7 +261,7 @@ impl Reservation {
             fs::set_permissions(&dir, Permissions::from_mode(0o700))
         };
         make().map_err(failed(&self.name, "written"))?;
-        Ok(Draft { reservation: self, dir, published: false })
+        Ok(Draft { reservation: self, dir, manifest: None, published: false })
     }
 }
 
@@ -273,6 +276,7 @@ impl Drop for Reservation {
 pub struct Draft {
     reservation: Reservation,
     dir: PathBuf,
+    manifest: Option<Manifest>,
     published: bool,
 }
 
@@ -296,20 +300,9 @@ impl Draft {
         take().map_err(failed(&self.reservation.name, "written"))
     }
 
-    /// Writes the manifest.
-    ///
-    /// # Errors
-    /// Those of the kernel.
-    pub fn describe(&self, manifest: &Manifest) -> Result<(), Error> {
-        let name = &self.reservation.name;
-        let text = serde_json::to_vec_pretty(manifest)
-            .map_err(|source| Error::Manifest { name: name.clone(), source })?;
-        let write = || -> io::Result<()> {
-            let path = self.dir.join(MANIFEST);
-            fs::write(&path, text)?;
-            fs::set_permissions(&path, Permissions::from_mode(0o600))
-        };
-        write().map_err(failed(name, "written"))
+    /// Gives the template a manifest. The digests of its files are added when it is published.
+    pub fn describe(&mut self, manifest: Manifest) {
+        self.manifest = Some(manifest);
     }
 
     /// Syncs everything and gives the template its name. Blocking. Returns the bytes it takes.
@@ -318,9 +311,15 @@ impl Draft {
     /// Those of the kernel; the draft is gone then.
     pub fn publish(mut self) -> Result<u64, Error> {
         let target = self.reservation.target.clone();
+        let manifest = self.manifest.take();
         let publish = || -> io::Result<u64> {
-            for entry in fs::read_dir(&self.dir)? {
-                File::open(entry?.path())?.sync_all()?;
+            let files = sync_all(&self.dir, manifest.is_some())?;
+            if let Some(manifest) = manifest {
+                let text = serde_json::to_vec_pretty(&Manifest { files, ..manifest })?;
+                let path = self.dir.join(MANIFEST);
+                fs::write(&path, text)?;
+                fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+                File::open(&path)?.sync_all()?;
             }
             File::open(&self.dir)?.sync_all()?;
             let bytes = size_of_dir(&self.dir)?;
@@ -344,6 +343,24 @@ impl Drop for Draft {
             tracing::warn!(%error, dir = %self.dir.display(), "half-written template stays until the next start");
         }
     }
+}
+
+/// Syncs the files of a directory, and reads them for their digests meanwhile: the medium and a processor are busy
+/// at the same time.
+fn sync_all(dir: &Path, digests: bool) -> io::Result<BTreeMap<String, FileDigest>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let file = File::open(entry.path())?;
+        let digest = thread::scope(|scope| {
+            let synced = scope.spawn(|| file.sync_all());
+            let digest = digests.then(|| FileDigest::of(&file)).transpose();
+            synced.join().map_err(|_| io::Error::other("a thread panicked"))??;
+            digest
+        })?;
+        files.extend(digest.map(|digest| (entry.file_name().to_string_lossy().into(), digest)));
+    }
+    Ok(files)
 }
 
 fn failed(name: &TemplateName, action: &'static str) -> impl Fn(io::Error) -> Error {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
+mod checkpoint;
+mod pause;
 mod sandbox;
 mod support;
 mod template;

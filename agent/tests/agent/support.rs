@@ -258,10 +258,48 @@ impl Host {
         Ok(self.client.clone().flatten_rootfs(request).await?.into_inner().size_bytes)
     }
 
-    pub(crate) async fn status(&self, id: &str) -> Option<String> {
+    pub(crate) async fn pause(&self, id: &str) -> Result<(), tonic::Status> {
+        let request = host::PauseSandboxRequest { sandbox_id: id.into() };
+        self.client.clone().pause_sandbox(request).await.map(drop)
+    }
+
+    pub(crate) async fn resume(
+        &self,
+        id: &str,
+        timeout_sec: i32,
+    ) -> Result<host::ResumeSandboxResponse, tonic::Status> {
+        let request = host::ResumeSandboxRequest { sandbox_id: id.into(), timeout_sec };
+        Ok(self.client.clone().resume_sandbox(request).await?.into_inner())
+    }
+
+    /// Starts a shell script as a detached command.
+    pub(crate) async fn start_exec(&self, id: &str, exec_id: &str, script: &str) {
+        let request = host::StartExecRequest {
+            sandbox_id: id.into(),
+            exec_id: exec_id.into(),
+            cmd: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            ..Default::default()
+        };
+        self.client.clone().start_exec(request).await.unwrap();
+    }
+
+    /// The guest's processes whose arguments match a pattern, which must not match itself.
+    pub(crate) async fn processes(&self, id: &str, pattern: &str) -> usize {
+        let script = format!(
+            "for p in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $p; echo; done 2>/dev/null | grep -c '{pattern}'; true"
+        );
+        self.shell(id, &script).await.parse().unwrap()
+    }
+
+    pub(crate) async fn listed(&self, id: &str) -> Option<host::SandboxInfo> {
         let list = self.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await;
         let sandboxes = list.unwrap().into_inner().sandboxes;
-        sandboxes.into_iter().find(|sandbox| sandbox.sandbox_id == id).map(|found| found.status)
+        sandboxes.into_iter().find(|sandbox| sandbox.sandbox_id == id)
+    }
+
+    pub(crate) async fn status(&self, id: &str) -> Option<String> {
+        self.listed(id).await.map(|found| found.status)
     }
 
     /// Returns once the sandbox has this status.

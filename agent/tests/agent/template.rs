@@ -45,6 +45,10 @@ async fn forks_of_a_snapshot_go_on_differ_and_have_the_right_clock() {
     assert_eq!(host.shell("two", "cat /root/mark").await, "kept");
 
     // Deleted under its forks: they go on, and its room is free when they end.
+    let snapshot = host.data().join("snapshots/snap");
+    let memory = std::fs::File::open(snapshot.join("memory")).unwrap();
+    let links = || std::os::unix::fs::MetadataExt::nlink(&memory.metadata().unwrap());
+    assert_eq!(links(), 3, "all forks have the template's own file");
     let delete = host::DeleteSnapshotRequest { name: "snap".into() };
     host.client.clone().delete_snapshot(delete.clone()).await.unwrap();
     assert_eq!(host.shell("two", "cat /root/mark").await, "kept");
@@ -52,6 +56,10 @@ async fn forks_of_a_snapshot_go_on_differ_and_have_the_right_clock() {
     assert_eq!(gone.code(), Code::NotFound);
     let gone = host.client.clone().create_sandbox(sandbox("snap", "three")).await.unwrap_err();
     assert_eq!(gone.code(), Code::NotFound);
+    for (id, left) in [("one", 1), ("two", 0)] {
+        host.destroy(id).await;
+        assert_eq!(links(), left);
+    }
     host.stop().await;
 }
 
@@ -69,6 +77,47 @@ async fn snapshot_of_a_fork_has_the_forks_memory_and_disk() {
     assert_eq!(marks, "one\ntwo\ndisk");
     host.create("first", "other").await;
     assert_eq!(host.shell("other", "cat /run/memory/mark").await, "one");
+    host.stop().await;
+}
+
+#[tokio::test]
+async fn snapshot_of_another_host_or_with_damage_is_refused_with_the_reason() {
+    let host = Host::start().await;
+    host.create("minimal", "origin").await;
+    host.snapshot("origin", "snap").await.unwrap();
+    let dir = host.data().join("snapshots/snap");
+    let path = dir.join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let files: Vec<_> = manifest["files"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(files, ["memory", "rootfs.ext4", "state"]);
+    let edits = [
+        ("/version", serde_json::json!(99), "newer than this agent"),
+        ("/platform/hypervisor", serde_json::json!("qemu 8.2.0"), "qemu 8.2.0"),
+        ("/platform/cpu", serde_json::json!("host: another"), "host: another"),
+        ("/platform/devices", serde_json::json!("microvm-0"), "microvm-0"),
+        ("/platform/tsc_khz", serde_json::json!(1), "time stamp counter"),
+        ("/files/memory/bytes", serde_json::json!(4096), "its memory is damaged"),
+        ("/files/state/sha256_blocks", serde_json::json!("00"), "its state is damaged"),
+    ];
+    for (pointer, value, reason) in edits {
+        let mut edited = manifest.clone();
+        *edited.pointer_mut(pointer).unwrap() = value;
+        std::fs::write(&path, edited.to_string()).unwrap();
+        let refused = host.client.clone().create_sandbox(sandbox("snap", "fork")).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains(reason), "{refused}");
+        assert_eq!(host.left(), Vec::<String>::new());
+    }
+    std::fs::write(&path, text).unwrap();
+    host.create("snap", "fork").await;
+    // A name that is taken, by whatever: the sandbox goes on.
+    host.shell("fork", "mkdir /run/m").await;
+    for name in ["snap", "minimal"] {
+        assert_eq!(host.snapshot("fork", name).await.unwrap_err().code(), Code::AlreadyExists);
+    }
+    host.shell("fork", "rmdir /run/m").await;
     host.stop().await;
 }
 

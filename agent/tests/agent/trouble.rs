@@ -63,7 +63,7 @@ async fn bad_arguments_are_named_and_change_nothing() {
     let ping = host::PingSandboxRequest { sandbox_id: "nobody".into() };
     assert_eq!(client.ping_sandbox(ping).await.unwrap_err().code(), Code::NotFound);
     let pause = host::PauseSandboxRequest { sandbox_id: "nobody".into() };
-    assert_eq!(client.pause_sandbox(pause).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(client.pause_sandbox(pause).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(host.left(), Vec::<String>::new());
     host.stop().await;
 }

@@ -175,6 +175,6 @@ fn boot_id() -> io::Result<[u8; 16]> {
 }
 
 /// The descriptor's number, for requests that nix has no safe form of.
-fn raw(file: &impl AsRawFd) -> i32 {
+pub(crate) fn raw(file: &impl AsRawFd) -> i32 {
     file.as_raw_fd()
 }

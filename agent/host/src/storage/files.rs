@@ -3,19 +3,22 @@
 //! Publishing renames the file, since the sandbox it belonged to ends: no bytes are copied.
 
 use std::{
-    fs::{File, OpenOptions, Permissions},
+    fs::{File, Metadata, OpenOptions, Permissions},
     io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
 use rustix::fs::OFlags;
 
-use super::{Driver, Error, Request, Volume, Volumes, sparse};
+use super::{Driver, Error, Request, Volume, Volumes, check_name, sparse};
+use crate::Identity;
 
 /// The disk's name in the sandbox's directory.
 const DISK: &str = "disk";
+/// The ending of a file that is being written; no checkpoint's name can have it.
+const NEW: &str = "+new";
 
 /// The `reflink` and `copy` drivers.
 #[derive(Debug, Clone)]
@@ -58,15 +61,129 @@ impl Volumes for FileVolumes {
         blocking(move || publish(&disk, &target)).await
     }
 
-    async fn remove(&self, dir: &Path) -> Result<(), Error> {
+    async fn find(&self, dir: &Path) -> Result<Option<Volume>, Error> {
         let disk = dir.join(DISK);
-        blocking(move || match std::fs::remove_file(&disk) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(failed("removed", &disk, source))
-            }
-            _ => Ok(()),
+        blocking(move || {
+            Ok(look(&disk)?.map(|disk| Volume { path: PathBuf::from(DISK), bytes: disk.len() }))
         })
         .await
+    }
+
+    async fn checkpoint(&self, dir: &Path, name: &str) -> Result<u64, Error> {
+        let (driver, disk, kept) = (self.driver, dir.join(DISK), kept(dir, name)?);
+        blocking(move || {
+            let copied = copy_whole(driver, &disk, &kept, Identity { uid: 0, gid: 0 });
+            let copied = copied.map_err(|source| failed("kept", &disk, source))?;
+            Ok(copied.blocks() * 512)
+        })
+        .await
+    }
+
+    async fn checkpoints(&self, dir: &Path) -> Result<Vec<String>, Error> {
+        let dir = dir.to_owned();
+        blocking(move || names_kept(&dir).map_err(|source| failed("looked for", &dir, source)))
+            .await
+    }
+
+    async fn restore(&self, dir: &Path, name: &str, owner: Identity) -> Result<Volume, Error> {
+        let (driver, disk, kept) = (self.driver, dir.join(DISK), kept(dir, name)?);
+        let missing = Error::NoCheckpoint { dir: dir.to_owned(), name: name.to_owned() };
+        blocking(move || {
+            if look(&kept)?.is_none() {
+                return Err(missing);
+            }
+            let copied = copy_whole(driver, &kept, &disk, owner);
+            let copied = copied.map_err(|source| failed("restored", &disk, source))?;
+            Ok(Volume { path: PathBuf::from(DISK), bytes: copied.len() })
+        })
+        .await
+    }
+
+    async fn used(&self, dir: &Path) -> Result<u64, Error> {
+        let disk = dir.join(DISK);
+        blocking(move || Ok(look(&disk)?.map_or(0, |disk| disk.blocks() * 512))).await
+    }
+
+    async fn remove(&self, dir: &Path) -> Result<(), Error> {
+        let disk = dir.join(DISK);
+        blocking(move || remove_file(&disk).map_err(|source| failed("removed", &disk, source)))
+            .await
+    }
+
+    /// Nothing of these disks is in the kernel.
+    async fn sweep(&self, _keep: &[PathBuf]) -> Result<usize, Error> {
+        Ok(0)
+    }
+
+    async fn close(&self) {}
+}
+
+/// Where a checkpoint is.
+fn kept(dir: &Path, name: &str) -> Result<PathBuf, Error> {
+    check_name(name)?;
+    Ok(dir.join(format!("{DISK}@{name}")))
+}
+
+fn names_kept(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let kept = name.to_str().and_then(|name| name.strip_prefix(DISK)?.strip_prefix('@'));
+        // What has the ending is half-made.
+        names.extend(kept.filter(|name| !name.ends_with(NEW)).map(str::to_owned));
+    }
+    Ok(names)
+}
+
+fn look(path: &Path) -> Result<Option<Metadata>, Error> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("looked at", path, source)),
+    }
+}
+
+/// Removes a file; none is fine.
+fn remove_file(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Puts a copy of `from` in the place of `to`, at once or not at all.
+fn copy_whole(driver: Driver, from: &Path, to: &Path, owner: Identity) -> io::Result<Metadata> {
+    let mut new = to.as_os_str().to_owned();
+    new.push(NEW);
+    let new = Path::new(&new);
+    let copied = (|| {
+        let source = open_own(OpenOptions::new().read(true), from)?;
+        let copy = create_own(new)?;
+        fill(driver, &source, &copy)?;
+        fchown(&copy, Some(owner.uid), Some(owner.gid))?;
+        std::fs::rename(new, to)?;
+        copy.metadata()
+    })();
+    if copied.is_err() {
+        remove_file(new)?;
+    }
+    copied
+}
+
+/// Opens a file in a directory that is root's; a link in its place is an error.
+fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
+}
+
+/// An empty file, root's alone until it is complete.
+fn create_own(path: &Path) -> io::Result<File> {
+    open_own(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600), path)
+}
+
+fn fill(driver: Driver, from: &File, to: &File) -> io::Result<()> {
+    match driver {
+        Driver::Reflink => sparse::clone(from, to),
+        Driver::Copy => sparse::copy(from, to),
     }
 }
 
@@ -99,18 +216,8 @@ fn ensure(driver: Driver, request: &Request) -> Result<Volume, Error> {
     })?;
     let path = request.dir.join(DISK);
     let make = || -> io::Result<u64> {
-        // Root's alone until it is complete. The directory is root's, so nobody can have put a link here.
-        let disk = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&path)?;
-        match driver {
-            Driver::Reflink => sparse::clone(&origin, &disk)?,
-            Driver::Copy => sparse::copy(&origin, &disk)?,
-        }
+        let disk = create_own(&path)?;
+        fill(driver, &origin, &disk)?;
         let bytes = origin.metadata()?.len().max(request.bytes_min);
         disk.set_len(bytes)?;
         fchown(&disk, Some(request.owner.uid), Some(request.owner.gid))?;
@@ -122,11 +229,7 @@ fn ensure(driver: Driver, request: &Request) -> Result<Volume, Error> {
 
 fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
     let hand_over = || -> io::Result<u64> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(disk)?;
+        let file = open_own(OpenOptions::new().read(true).write(true), disk)?;
         fchown(&file, Some(0), Some(0))?;
         file.set_permissions(Permissions::from_mode(0o444))?;
         let bytes = sparse::punch_zeros(&file)?;
@@ -138,10 +241,8 @@ fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
 
     use super::*;
-    use crate::Identity;
 
     struct Place {
         root: tempfile::TempDir,

@@ -15,6 +15,9 @@ pub use files::FileVolumes;
 
 use crate::Identity;
 
+/// The longest name of a checkpoint, in bytes.
+pub const CHECKPOINT_NAME_MAX: usize = 128;
+
 /// How root disks are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -47,6 +50,19 @@ pub enum Error {
     /// The file system cannot clone files.
     #[error("the file system of {} cannot clone files: set storage to \"copy\"", .0.display())]
     NoReflink(PathBuf),
+    /// The sandbox has no checkpoint of that name.
+    #[error("there is no checkpoint {name:?} of the disk in {}", dir.display())]
+    NoCheckpoint {
+        /// The sandbox's directory.
+        dir: PathBuf,
+        /// What it was asked for by.
+        name: String,
+    },
+    /// A name that a checkpoint cannot have.
+    #[error(
+        "checkpoint name {0:?} is not 1 to {CHECKPOINT_NAME_MAX} of [a-z0-9._-], the first a letter or digit"
+    )]
+    CheckpointName(String),
     /// Anything else the kernel refused.
     #[error("disk {} cannot be {action}", path.display())]
     Io {
@@ -83,6 +99,8 @@ pub struct Volume {
 }
 
 /// A driver of root disks. A sandbox has one disk, which its directory names.
+///
+/// Calls about one directory follow each other; those about different ones come at the same time.
 #[async_trait]
 pub trait Volumes: std::fmt::Debug + Send + Sync {
     /// Which driver this is.
@@ -96,6 +114,43 @@ pub trait Volumes: std::fmt::Debug + Send + Sync {
     /// read-only, not yet synced to the medium. Returns the bytes it occupies. The disk is gone afterwards.
     async fn publish(&self, dir: &Path, target: &Path) -> Result<u64, Error>;
 
+    /// The disk of a sandbox that an earlier agent made and whose machine still runs, or may run again; `None`
+    /// when there is none. From here on it is looked after as if this driver had made it.
+    async fn find(&self, dir: &Path) -> Result<Option<Volume>, Error>;
+
+    /// Keeps the disk as it is now under a name of `[a-z0-9][a-z0-9._-]*`, while its machine is paused or has
+    /// ended. An older checkpoint of that name is replaced whole, or stays when this fails. It lies in the
+    /// sandbox's directory and goes with it. Returns the bytes it occupies.
+    async fn checkpoint(&self, dir: &Path, name: &str) -> Result<u64, Error>;
+
+    /// The names of a sandbox's checkpoints, in any order.
+    async fn checkpoints(&self, dir: &Path) -> Result<Vec<String>, Error>;
+
+    /// Makes the disk of a machine that no longer runs what it was at a checkpoint, which stays. Should this
+    /// fail, the disk is the old one or the restored one, never a mixture.
+    async fn restore(&self, dir: &Path, name: &str, owner: Identity) -> Result<Volume, Error>;
+
+    /// The bytes that the disk occupies by itself, for the metrics; 0 without a disk.
+    async fn used(&self, dir: &Path) -> Result<u64, Error>;
+
     /// Removes the disk. No disk is fine.
     async fn remove(&self, dir: &Path) -> Result<(), Error>;
+
+    /// Removes what an agent of this instance left in the kernel for sandboxes whose directories are not among
+    /// `keep`: called at start, when those directories may be gone already. Returns how many disks that were.
+    async fn sweep(&self, keep: &[PathBuf]) -> Result<usize, Error>;
+
+    /// Ends what the driver does in the background, and waits for it. Disks stay as they are.
+    async fn close(&self);
+}
+
+/// A checkpoint's name, or why it is none.
+fn check_name(name: &str) -> Result<(), Error> {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let first = name.bytes().next().is_some_and(known);
+    let rest = name.bytes().all(|byte| known(byte) || b"._-".contains(&byte));
+    if first && rest && name.len() <= CHECKPOINT_NAME_MAX {
+        return Ok(());
+    }
+    Err(Error::CheckpointName(name.to_owned()))
 }

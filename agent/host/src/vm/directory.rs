@@ -71,11 +71,8 @@ impl Directory {
     /// # Errors
     /// Those of the kernel.
     pub fn add(&self, name: &str, bytes: u64) -> io::Result<File> {
+        self.discard(name)?;
         let path = self.path.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(path)?;
         file.set_len(bytes)?;
@@ -84,11 +81,24 @@ impl Directory {
     }
 
     /// Gives the machine a file of root's to read, by a hard link: the file stays until the last link goes.
+    /// What had the name before loses it.
     ///
     /// # Errors
     /// `NotFound` when the source does not exist; what else the kernel refuses.
     pub fn link(&self, source: &Path, name: &str) -> io::Result<()> {
+        self.discard(name)?;
         std::fs::hard_link(source, self.path.join(name))
+    }
+
+    /// Takes a file away. None is fine.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub fn discard(&self, name: &str) -> io::Result<()> {
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the directory with all that is in it. None is fine.

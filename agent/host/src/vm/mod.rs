@@ -111,6 +111,9 @@ pub struct Platform {
     pub cpu: String,
     /// Names the set and order of devices; changes with every change of the command line.
     pub devices: String,
+    /// The rate of the host's time stamp counter, as measured; a guest keeps the one it booted with. 0: unknown.
+    #[serde(default)]
+    pub tsc_khz: u64,
 }
 
 /// Where a machine's memory lies.

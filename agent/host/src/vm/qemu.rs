@@ -176,6 +176,7 @@ impl Hypervisor for Qemu {
                 Accelerator::Tcg => "max".into(),
             },
             devices: command_line::DEVICES.into(),
+            tsc_khz: self.tsc_khz,
         }
     }
 
