@@ -1,9 +1,10 @@
 //! What `cargo dev` does: set-up, the platform on one machine, its demo and its tests.
 //!
 //! It starts api, bridge, runner and agent as processes, as in production, and links none of them. Nothing
-//! here runs in production.
+//! here runs in production. The benchmark's floor speaks to a guest itself, so it links the guest's protocol.
 
 pub mod api;
+pub mod bench;
 pub mod build;
 pub mod cache;
 pub mod command;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ovenbird_dev::{
+    bench,
     command::{demo, test, up},
     progress::Ui,
     setup::{self, Again},
@@ -40,6 +41,11 @@ enum Command {
         /// Parts of test names.
         filters: Vec<String>,
     },
+    /// Measures something.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
     /// Installs and makes what is missing: packages, nats-server, guest kernel, initramfs, base image.
     Setup,
     /// Builds the guest agent and packs its initramfs.
@@ -50,6 +56,12 @@ enum Command {
     },
     /// Makes the base image `minimal` again.
     Image,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The host agent, beside the same QEMU started by hand; prints both and their ratio.
+    Agent(bench::Options),
 }
 
 #[tokio::main]
@@ -93,6 +105,9 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
                 return up::run(ui, runners, agents, ending.clone()).await;
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
+            Command::Bench { what: Bench::Agent(options) } => {
+                return bench::agent(ui, options, ending.clone()).await;
+            }
             _ => {}
         }
         let short = async {

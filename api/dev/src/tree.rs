@@ -32,6 +32,11 @@ pub fn binary(name: &str) -> PathBuf {
     target().join("debug").join(name)
 }
 
+/// The same, as `cargo build --release` leaves it.
+pub fn release_binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
 /// A cargo command in the tree, free of what an outer `cargo run` put into the environment.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

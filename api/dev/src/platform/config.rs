@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// When it cannot be written.
-pub(super) fn write(dir: &Path, name: &str, content: &Value) -> anyhow::Result<PathBuf> {
+pub(crate) fn write(dir: &Path, name: &str, content: &Value) -> anyhow::Result<PathBuf> {
     let path = dir.join(format!("{name}.toml"));
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
@@ -22,6 +22,6 @@ pub(super) fn write(dir: &Path, name: &str, content: &Value) -> anyhow::Result<P
 }
 
 /// The `[tls]` section for these files.
-pub(super) fn tls(files: &Files) -> Value {
+pub(crate) fn tls(files: &Files) -> Value {
     json!({ "ca": files.ca, "cert": files.cert, "key": files.key })
 }

@@ -14,7 +14,7 @@ const SIZE_MAX: u64 = 40 << 30;
 
 /// A folder for the agents' data; unmounted when dropped.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     path: PathBuf,
     mounted: bool,
     driver: &'static str,
@@ -26,7 +26,7 @@ impl Disk {
     /// # Errors
     /// When the folder cannot be made. Where mounting fails (no loop devices, for example) disks are copied
     /// whole, and a notice says so.
-    pub(super) async fn prepare(ui: &Ui, dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn prepare(ui: &Ui, dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir)?;
         let path = dir.to_owned();
         if shares_blocks(dir).await {
@@ -44,12 +44,12 @@ impl Disk {
     }
 
     /// The folder.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The agents' setting `storage` for it.
-    pub(super) fn driver(&self) -> &'static str {
+    pub(crate) fn driver(&self) -> &'static str {
         self.driver
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use fs_err as fs;
 use nix::{
     sys::signal::{Signal, kill},
@@ -46,6 +47,10 @@ pub async fn clear(ui: &Ui, scratch: &Path) -> anyhow::Result<()> {
                 ui.notice(format!("{}: {error:#}", config.display()));
             }
         }
+        // Those that the benchmark started by hand have no agent to end them.
+        for machine in running(&dir, "").into_iter().filter(|process| is_qemu(*process)) {
+            let _ = kill(machine, Signal::SIGKILL);
+        }
         for mount in mounts(&dir)? {
             disk::unmount(&mount);
         }
@@ -80,8 +85,10 @@ async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let address: SocketAddr = text("listen").parse()?;
-    let program =
-        Program::new("agent", tree::binary("ovenbird-agent"), dir.join("agent-again.log"));
+    // Only the benchmark's agent is a release build, and then there may be no other.
+    let builds = [tree::binary("ovenbird-agent"), tree::release_binary("ovenbird-agent")];
+    let binary = builds.into_iter().find(|binary| binary.is_file()).context("no agent is built")?;
+    let program = Program::new("agent", binary, dir.join("agent-again.log"));
     let mut agent = Process::start(program.arg("--config").arg(config))?;
     agent.ready(ENDING, || async move { TcpStream::connect(address).await.is_ok() }).await?;
     agent.stop(ENDING).await
@@ -106,6 +113,10 @@ fn running(folder: &Path, ending: &str) -> Vec<Pid> {
         .filter(|(_, process)| belongs(process))
         .map(|(number, _)| Pid::from_raw(number))
         .collect()
+}
+
+fn is_qemu(process: Pid) -> bool {
+    fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|name| name.starts_with("qemu-"))
 }
 
 /// What is mounted below `dir`, innermost first.

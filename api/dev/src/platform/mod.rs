@@ -8,8 +8,8 @@
 //!  stop:  runners ─ api, bridge ─ agents (they destroy their microVMs) ─ services ─ disk ─ folder
 //! ```
 
-mod config;
-mod disk;
+pub(crate) mod config;
+pub(crate) mod disk;
 pub mod leftovers;
 pub mod member;
 pub mod place;

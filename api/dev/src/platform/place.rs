@@ -59,6 +59,8 @@ impl Place {
     /// When a folder cannot be read.
     pub fn abandoned(scratch: &Path) -> anyhow::Result<Vec<Self>> {
         let mut found = Vec::new();
+        // With the cache elsewhere it is not there before the first platform.
+        fs::create_dir_all(scratch)?;
         for entry in fs::read_dir(scratch)? {
             let name = entry?.path();
             let is_run =
