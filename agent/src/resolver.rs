@@ -76,7 +76,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let read = of_file(&file);
         assert_eq!(read, [Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 53)]);
-        assert_eq!(of_file(&dir.path().join("none")), []);
+        assert_eq!(of_file(&dir.path().join("none")), Vec::<Ipv4Addr>::new());
 
         let entries: Vec<Resolver> =
             read.into_iter().chain(["10.0.0.2".parse().unwrap()]).map(Resolver::Address).collect();

@@ -58,7 +58,8 @@ pub(super) fn late() -> Result<(), Error> {
     kernel_fs("tmpfs", "/dev/shm", no_dev, "mode=1777,size=50%")?;
     kernel_fs("tmpfs", "/run", no_dev, "mode=0755,size=25%")?;
     make_folder("/run/lock")?;
-    kernel_fs("cgroup2", "/sys/fs/cgroup", SAFE, "nsdelegate")
+    // Every command enters a group of its own; without `favordynmods` each entry waits for all processors.
+    kernel_fs("cgroup2", "/sys/fs/cgroup", SAFE, "nsdelegate,favordynmods")
 }
 
 fn kernel_fs(kind: &str, path: &str, flags: MsFlags, options: &str) -> Result<(), Error> {
