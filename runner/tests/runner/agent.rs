@@ -273,6 +273,8 @@ impl HostAgentService for Agent {
         get_sandbox_metrics(GetSandboxMetricsRequest) -> GetSandboxMetricsResponse;
         flush_sandbox_metrics(FlushSandboxMetricsRequest) -> FlushSandboxMetricsResponse;
         signal_exec(SignalExecRequest) -> SignalExecResponse;
+        checkpoint(CheckpointRequest) -> CheckpointResponse;
+        restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse;
         get_host(GetHostRequest) -> GetHostResponse;
     }
 }
