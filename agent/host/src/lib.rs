@@ -1,10 +1,11 @@
-//! What only root can do on a host: microVMs, their disks, their networks.
+//! What only root can do on a host: microVMs, their disks, their networks, their limits.
 //!
-//! Each of the three is a trait, because the outside world has several kinds of it: [`vm::Hypervisor`],
-//! [`storage::Volumes`], [`net::Networks`]. Everything created here bears the agent instance's name and the
+//! The first three are traits, because the outside world has several kinds of them: [`vm::Hypervisor`],
+//! [`storage::Volumes`], [`net::Networks`]; [`cgroup::Cgroups`] keeps them apart. Everything created here bears the agent instance's name and the
 //! sandbox's slot, and can be created again, removed again and listed. This crate decides nothing: which
 //! sandbox exists, when, and for whom is the agent's business.
 
+pub mod cgroup;
 mod identity;
 pub mod net;
 pub mod storage;

@@ -13,6 +13,23 @@ pub(super) const DEVICES: &str = "microvm-1";
 /// QEMU's cache of translated code in MiB. Without a limit it grows far past the guest's own memory.
 const TRANSLATION_CACHE_MB: u32 = 64;
 
+/// QEMU itself, its devices, and the kernel's tables for it, in MiB.
+const OWN_MEMORY_MB: u32 = 100;
+/// Threads that QEMU makes for reads and writes of the disk at most.
+const IO_THREADS_MAX: u32 = 64;
+/// QEMU's own: the main one, that of RCU, migration, and what a new version may add.
+const OWN_THREADS: u32 = 16;
+
+/// As much memory as a machine needs at most: the guest's, the translator's, and QEMU's own.
+pub fn memory_limit_mb(memory_mb: u32) -> u32 {
+    memory_mb.saturating_add(TRANSLATION_CACHE_MB + OWN_MEMORY_MB)
+}
+
+/// As many threads as a machine needs at most.
+pub fn threads_max(vcpus: u32) -> u32 {
+    vcpus.saturating_add(IO_THREADS_MAX + OWN_THREADS)
+}
+
 /// Descriptors that QEMU inherits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Inherited {
@@ -158,6 +175,7 @@ mod tests {
             disk: Some("disk".into()),
             nic: None,
             kernel_arguments: "ovenbird.token=00".into(),
+            cgroup: None,
         };
         let host = Host { accelerator: Accelerator::Tcg, tsc_khz: 2_000_000 };
         let inherited = Inherited { control: 7, guest: 8, tap: Some(9) };

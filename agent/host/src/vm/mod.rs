@@ -21,6 +21,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Group;
+
+pub use command_line::{memory_limit_mb, threads_max};
 pub use directory::{Directory, file};
 pub use process::kill_all_below;
 pub use qemu::{Qemu, Version};
@@ -153,6 +156,8 @@ pub struct MachineSpec {
     pub nic: Option<Nic>,
     /// Added to the kernel's command line.
     pub kernel_arguments: String,
+    /// The control group that its process enters before it becomes QEMU.
+    pub cgroup: Option<Group>,
 }
 
 /// What to do with a machine once it exists.

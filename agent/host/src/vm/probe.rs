@@ -135,6 +135,7 @@ pub(super) async fn boots(
             disk: None,
             nic: None,
             kernel_arguments: "rdinit=/no/such/init root=/dev/none".into(),
+            cgroup: None,
         };
         let machine = qemu.launch(&spec, Start::Boot).await.map_err(|error| error.to_string())?;
         let ended = timeout(patience, async {

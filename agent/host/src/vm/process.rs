@@ -6,7 +6,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{OwnedFd, RawFd},
+        fd::{AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     path::Path,
@@ -28,6 +28,8 @@ pub(super) struct Launch<'a> {
     pub(super) identity: Identity,
     /// A further group: that of `/dev/kvm`, where it is used.
     pub(super) group: Option<u32>,
+    /// What the process writes "0" into before anything else, to be in its control group.
+    pub(super) doors: &'a [File],
     /// Open descriptors, inherited under the numbers they have here, which `arguments` name.
     pub(super) inherited: &'a [RawFd],
     pub(super) log: File,
@@ -45,12 +47,16 @@ impl Launch<'_> {
             .stdout(Stdio::null())
             .stderr(self.log);
         let inherited = self.inherited.to_owned();
+        let doors: Vec<RawFd> = self.doors.iter().map(AsRawFd::as_raw_fd).collect();
         let (identity, group) = (self.identity, self.group);
         #[allow(unsafe_code)]
         // SAFETY: between fork and exec only system calls are made, on numbers and on memory that was
         // allocated before; no lock is taken and nothing is allocated.
         unsafe {
-            command.pre_exec(move || give_up_powers(identity, group.as_slice(), &inherited));
+            command.pre_exec(move || {
+                enter(&doors)?;
+                give_up_powers(identity, group.as_slice(), &inherited)
+            });
         }
         command.spawn()
     }
@@ -67,6 +73,18 @@ struct CapabilityHeader {
     pid: libc::c_int,
 }
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+/// Puts the calling process, which has one thread, into its control group.
+#[allow(unsafe_code)]
+fn enter(doors: &[RawFd]) -> io::Result<()> {
+    for door in doors {
+        // SAFETY: a plain system call; the byte is a constant. Open files are closed by exec.
+        if unsafe { libc::write(*door, c"0".as_ptr().cast(), 1) } != 1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
 
 #[allow(unsafe_code)]
 fn give_up_powers(identity: Identity, groups: &[u32], inherited: &[RawFd]) -> io::Result<()> {

@@ -26,7 +26,10 @@ use super::{
     process::{Launch, Process},
     tsc,
 };
-use crate::net::{Namespace, tap};
+use crate::{
+    cgroup::Group,
+    net::{Namespace, tap},
+};
 
 const VERSION_MIN: (u32, u32) = (8, 2);
 
@@ -110,6 +113,7 @@ impl Qemu {
             Accelerator::Kvm => Some(std::fs::metadata(probe::KVM)?.gid()),
             Accelerator::Tcg => None,
         };
+        let doors = spec.cgroup.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
         let host = command_line::Host { accelerator: self.accelerator, tsc_khz: self.tsc_khz };
         let spawn = |tap: Option<OwnedFd>| {
             let numbers = Inherited {
@@ -125,6 +129,7 @@ impl Qemu {
                 directory,
                 identity: spec.directory.owner(),
                 group,
+                doors: &doors,
                 inherited: &inherited.collect::<Vec<_>>(),
                 log,
             }

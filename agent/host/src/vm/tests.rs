@@ -55,6 +55,7 @@ impl Place {
             disk: None,
             nic: None,
             kernel_arguments: arguments.into(),
+            cgroup: None,
         }
     }
 }
