@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use ovenbird_host::{
     Identity,
+    cgroup::{self, Cgroups},
     net::{self, NetlinkNetworks, Networks},
     storage::{self, FileVolumes},
     vm::{self, Directory, Qemu, probe},
@@ -26,8 +27,6 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// Sandboxes made at the same time, at most.
 const CREATES_MAX: usize = 1000;
-/// Processors promised per processor of the host, unless configured.
-const VCPUS_PER_CPU: u32 = 4;
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +46,8 @@ pub enum Error {
     Volume(#[from] storage::Error),
     #[error(transparent)]
     Network(#[from] net::Error),
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
     #[error(transparent)]
     Tls(#[from] tls::Error),
     #[error(transparent)]
@@ -75,6 +76,7 @@ pub struct Agent {
     listener: TcpListener,
     manager: Manager,
     networks: Arc<dyn Networks>,
+    cgroups: Cgroups,
     qemu: Qemu,
     choice: probe::Choice,
 }
@@ -99,6 +101,8 @@ impl Agent {
         }));
         // Before anything that could fail: leftovers must not outlive a broken configuration either.
         sweep(&data, &*networks).await?;
+        sweep_cgroups(&config)?;
+        let cgroups = open_cgroups(&config)?;
 
         let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
         let templates = Arc::new(Templates::open(data.clone())?);
@@ -118,6 +122,7 @@ impl Agent {
             accelerator = choice.accelerator.name(),
             reason = choice.reason,
             storage = storage::Volumes::driver(&volumes).name(),
+            cgroups = cgroups.version(),
             kernel = kernel.digest(),
             "host is fit"
         );
@@ -125,10 +130,11 @@ impl Agent {
             hypervisor: Arc::new(qemu.clone()),
             volumes: Arc::new(volumes),
             networks: networks.clone(),
+            cgroups: cgroups.clone(),
         };
         let settings = settings(&config, network, resolvers);
         let manager = Manager::new(settings, data, means, templates, kernel);
-        Ok(Self { config, pem, listener, manager, networks, qemu, choice })
+        Ok(Self { config, pem, listener, manager, networks, cgroups, qemu, choice })
     }
 
     /// Serves until `shutdown` is cancelled; then destroys every sandbox and removes what is on the host.
@@ -141,6 +147,7 @@ impl Agent {
             manager: self.manager.clone(),
             qemu_version: self.qemu.version().to_string(),
             accelerator: (self.choice.accelerator.name().to_owned(), self.choice.reason),
+            cgroups: cgroups_text(&self.cgroups),
             fences: self.config.fences,
             message_max: self.config.message_max_bytes,
             shutdown: shutdown.clone(),
@@ -172,6 +179,7 @@ impl Agent {
             },
         };
         self.networks.close().await?;
+        self.cgroups.close()?;
         reaped.map_err(|_| Error::Panicked)?;
         tracing::info!("stopped, nothing is left on this host");
         Ok(served.map_err(|_| Error::Panicked)??)
@@ -180,10 +188,12 @@ impl Agent {
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {
     let capacity = config.capacity;
-    let or = |value: u32, default: u32| if value == 0 { default } else { value };
     let cpus = std::thread::available_parallelism()
         .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    let host = Shape { vcpus: cpus, memory_mb: memory_total_mb() };
     Settings {
+        host,
+        overcommit: (capacity.cpu_overcommit, capacity.memory_overcommit),
         instance: config.name.clone(),
         network,
         resolvers,
@@ -195,13 +205,7 @@ fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Se
             0 => usize::try_from(cpus).unwrap_or(usize::MAX).clamp(2, CREATES_MAX),
             creates => creates.min(CREATES_MAX),
         },
-        limits: Limits {
-            sandboxes: capacity.sandboxes,
-            total: Shape {
-                vcpus: or(capacity.vcpus, cpus.saturating_mul(VCPUS_PER_CPU)),
-                memory_mb: or(capacity.memory_mb, memory_total_mb() / 4 * 3),
-            },
-        },
+        limits: Limits { sandboxes: capacity.sandboxes, total: capacity.total(host) },
         largest: Shape { vcpus: capacity.sandbox_vcpus, memory_mb: capacity.sandbox_memory_mb },
         disk_mb_max: capacity.sandbox_disk_mb,
     }
@@ -249,6 +253,38 @@ async fn sweep(data: &DataDir, networks: &dyn Networks) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Removes control groups of machines that are gone, also where they are no longer wanted.
+fn sweep_cgroups(config: &Config) -> Result<(), Error> {
+    let cgroups = Cgroups::open(&config.name, cgroup::Mode::Auto)?;
+    let slots = cgroups.list()?;
+    for slot in &slots {
+        cgroups.remove(*slot)?;
+    }
+    if !slots.is_empty() {
+        tracing::warn!(cgroups = slots.len(), "removed what an earlier agent left behind");
+    }
+    Ok(cgroups.close()?)
+}
+
+fn open_cgroups(config: &Config) -> Result<Cgroups, Error> {
+    let cgroups = Cgroups::open(&config.name, config.cgroups)?;
+    if config.cgroups == cgroup::Mode::Auto && cgroups.version() == "none" {
+        tracing::warn!(
+            reason = cgroups.reason(),
+            "machines run without control groups: nothing but the host's own memory and processors limits them"
+        );
+    }
+    Ok(cgroups)
+}
+
+/// As GetHost shows it.
+fn cgroups_text(cgroups: &Cgroups) -> String {
+    match cgroups.reason() {
+        "" => cgroups.version().to_owned(),
+        reason => format!("none: {reason}"),
+    }
 }
 
 fn remove_entries(dir: &Path) -> std::io::Result<usize> {

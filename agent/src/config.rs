@@ -1,21 +1,26 @@
 //! The agent's settings. Their meaning stands in `default.toml`, which is embedded.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use ovenbird_host::{
     Instance,
+    cgroup::Mode,
     net::{self, Subnet},
     storage::Driver,
 };
 use ovenbird_kit::tls;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::resolver::Resolver;
+use crate::{resolver::Resolver, sandbox::Shape};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("default.toml");
 /// Prepared networks at most: each costs the kernel some memory, and the agent's start some time.
 const POOL_MAX: u16 = 64;
+/// How much of the host's processors can be promised, as a multiple of what there is.
+const CPU_OVERCOMMIT: RangeInclusive<f64> = 0.1..=64.0;
+/// Likewise for memory. Without swap, more than what there is is a promise that nobody can keep if all want it.
+const MEMORY_OVERCOMMIT: RangeInclusive<f64> = 0.1..=4.0;
 /// Variables that override a setting begin with this.
 pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 
@@ -40,6 +45,7 @@ pub struct Config {
     pub egress_dns: Vec<Resolver>,
     pub bandwidth_kbit: u32,
     pub storage: Storage,
+    pub cgroups: Mode,
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
     pub creates_at_once: usize,
@@ -76,11 +82,44 @@ impl Storage {
 #[allow(missing_docs)]
 pub struct Capacity {
     pub sandboxes: u16,
+    pub cpu_overcommit: f64,
+    pub memory_overcommit: f64,
     pub vcpus: u32,
     pub memory_mb: u32,
     pub sandbox_vcpus: u32,
     pub sandbox_memory_mb: u32,
     pub sandbox_disk_mb: u32,
+}
+
+impl Capacity {
+    fn check_overcommit(&self) -> Result<(), Error> {
+        let factors = [
+            ("capacity.cpu_overcommit", self.cpu_overcommit, CPU_OVERCOMMIT),
+            ("capacity.memory_overcommit", self.memory_overcommit, MEMORY_OVERCOMMIT),
+        ];
+        match factors.into_iter().find(|(_, value, range)| !range.contains(value)) {
+            Some((key, value, range)) => Err(Error::Overcommit { key, value, range }),
+            None => Ok(()),
+        }
+    }
+
+    /// What may be promised to all sandboxes of a host that has this.
+    pub fn total(&self, host: Shape) -> Shape {
+        let promised = |fixed: u32, there: u32, factor: f64| match fixed {
+            0 => scaled(there, factor),
+            fixed => fixed,
+        };
+        Shape {
+            vcpus: promised(self.vcpus, host.vcpus, self.cpu_overcommit),
+            memory_mb: promised(self.memory_mb, host.memory_mb, self.memory_overcommit),
+        }
+    }
+}
+
+/// At least 1: a host of one processor is not to be useless.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn scaled(there: u32, factor: f64) -> u32 {
+    ((f64::from(there) * factor) as u32).max(1)
 }
 
 fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {
@@ -120,6 +159,16 @@ pub enum Error {
     /// More prepared networks than anybody needs.
     #[error("network_pool is {0}, at most {POOL_MAX} networks are prepared")]
     Pool(u16),
+    /// An overcommit that no host could keep.
+    #[error("{key} is {value}: it must be from {} to {}", range.start(), range.end())]
+    Overcommit {
+        /// Which.
+        key: &'static str,
+        /// As configured.
+        value: f64,
+        /// What is allowed.
+        range: RangeInclusive<f64>,
+    },
     /// A bound of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -145,6 +194,7 @@ impl Config {
         if self.network_pool > POOL_MAX {
             return Err(Error::Pool(self.network_pool));
         }
+        self.capacity.check_overcommit()?;
         let bounds = [
             (usize::from(sandboxes), "capacity.sandboxes"),
             (self.fences, "fences"),
@@ -178,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn promise_is_a_multiple_of_what_there_is_unless_it_is_a_fixed_number() {
+        let host = Shape { vcpus: 2, memory_mb: 1000 };
+        assert_eq!(load("").capacity.total(host), Shape { vcpus: 8, memory_mb: 750 });
+        let more = load("[capacity]\ncpu_overcommit = 1.5\nmemory_overcommit = 2").capacity;
+        assert_eq!(more.total(host), Shape { vcpus: 3, memory_mb: 2000 });
+        let fixed = load("[capacity]\nvcpus = 5\nmemory_mb = 300").capacity;
+        assert_eq!(fixed.total(host), Shape { vcpus: 5, memory_mb: 300 });
+        let least = load("[capacity]\ncpu_overcommit = 0.1").capacity;
+        assert_eq!(least.total(Shape { vcpus: 1, memory_mb: 0 }), Shape { vcpus: 1, memory_mb: 1 });
+    }
+
+    #[test]
     fn contradictions_are_named() {
         let subnet = load("subnet = '10.0.0.0/29'").check().unwrap_err();
         assert!(subnet.to_string().contains("subnet"), "{subnet}");
@@ -187,6 +249,11 @@ mod tests {
         assert!(pool.to_string().contains("network_pool"), "{pool}");
         let bandwidth = load("bandwidth_kbit = 63").check().unwrap_err();
         assert!(bandwidth.to_string().contains("bandwidth_kbit"), "{bandwidth}");
+        for key in ["cpu_overcommit = 0.0", "memory_overcommit = 4.5", "cpu_overcommit = nan"] {
+            let refused = load(&format!("[capacity]\n{key}")).check().unwrap_err();
+            let name = key.split(' ').next().unwrap();
+            assert!(refused.to_string().contains(name), "{refused}");
+        }
         let zero = load("fences = 0").check().unwrap_err();
         assert!(zero.to_string().contains("fences"), "{zero}");
     }

@@ -162,7 +162,7 @@ impl Manager {
             tracing::warn!(%error, "state of an earlier machine stays until the sandbox is destroyed");
         }
         let launched = furnished.start(means, spec, Start::Boot).await?;
-        match launched.answered(Arrival::Running).await {
+        match launched.answered(means, Arrival::Running).await {
             Ok(guest) => Ok(launched.ready(guest)),
             Err(error) => {
                 if let Err(error) = launched.machine().kill().await {

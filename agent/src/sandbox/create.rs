@@ -14,6 +14,7 @@ use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 use ovenbird_guest_protocol::v1::ConfigureRequest;
 use ovenbird_host::{
     Identity, Slot,
+    cgroup::Cgroups,
     net::{Network, Networks, Policy, TAP},
     storage::{Request, Volume, Volumes},
     vm::{self, Directory, Hypervisor, Machine, MachineSpec, Memory, Nic, Saved, Start, file},
@@ -21,7 +22,7 @@ use ovenbird_host::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, SandboxId, room::Shape};
+use super::{Error, SandboxId, confine, room::Shape};
 use crate::{
     guest_link::{Arrival, GuestClient, GuestLink, Token},
     kernel::Kernel,
@@ -41,6 +42,8 @@ pub struct Means {
     pub volumes: Arc<dyn Volumes>,
     /// Makes networks.
     pub networks: Arc<dyn Networks>,
+    /// Limits machines.
+    pub cgroups: Cgroups,
 }
 
 /// What the guest begins with.
@@ -137,8 +140,9 @@ impl Plan {
         };
         let network = means.networks.remove(self.slot).await.map_err(Error::from);
         let volume = means.volumes.remove(&self.dir).await.map_err(Error::from);
+        let cgroup = confine::remove(means, self.slot).await;
         let directory = Directory::remove(&self.dir).map_err(self.directory_failed("removed"));
-        killed.and(network).and(volume).and(directory)
+        killed.and(network).and(volume).and(cgroup).and(directory)
     }
 }
 
@@ -207,7 +211,8 @@ impl Placed {
     async fn remove_furniture(self, means: &Means) -> Result<(), Error> {
         let network = means.networks.remove(self.plan.slot).await.map_err(Error::from);
         let volume = means.volumes.remove(&self.plan.dir).await.map_err(Error::from);
-        network.and(volume).and(self.undo())
+        let cgroup = confine::remove(means, self.plan.slot).await;
+        network.and(volume).and(cgroup).and(self.undo())
     }
 
     fn undo(self) -> Result<(), Error> {
@@ -256,6 +261,7 @@ impl Furnished {
             disk: Some(self.volume.path.clone()),
             nic: Some(Nic { namespace: self.network.namespace.clone(), tap: TAP.to_owned() }),
             kernel_arguments: kernel_arguments(plan),
+            cgroup: None,
         }
     }
 
@@ -274,13 +280,18 @@ impl Furnished {
         }
     }
 
-    /// Starts a machine, and gives everything back when that fails.
+    /// Starts a machine in a control group of its own, and gives everything back when that fails.
     pub(super) async fn start(
         self,
         means: &Means,
-        spec: MachineSpec,
+        mut spec: MachineSpec,
         start: Start,
     ) -> Result<Launched, (Box<Self>, Error)> {
+        let plan = self.plan();
+        match confine::ensure(means, plan.slot, plan.shape).await {
+            Ok(group) => spec.cgroup = group,
+            Err(error) => return Err((Box::new(self), error)),
+        }
         match means.hypervisor.launch(&spec, start).await {
             Ok(machine) => {
                 let link = GuestLink::new(machine.guest_socket(), self.placed.plan.token);
@@ -320,7 +331,7 @@ impl Launched {
             Origin::Boot(_) => Arrival::Running,
             Origin::Snapshot(_) => Arrival::Restored,
         };
-        match self.answered(arrival).await {
+        match self.answered(means, arrival).await {
             Ok(guest) => Ok(Ready { launched: self, guest }),
             Err(error) => {
                 report(self.undo(means).await);
@@ -330,7 +341,11 @@ impl Launched {
     }
 
     /// Lets a restored machine run, and waits for the guest.
-    pub(super) async fn answered(&self, arrival: Arrival) -> Result<GuestClient, Error> {
+    pub(super) async fn answered(
+        &self,
+        means: &Means,
+        arrival: Arrival,
+    ) -> Result<GuestClient, Error> {
         let plan = &self.furnished.placed.plan;
         let deadline = Instant::now() + plan.ready_timeout;
         if arrival != Arrival::Running {
@@ -346,7 +361,7 @@ impl Launched {
             },
             ending = self.machine.ended() => match ending {
                 vm::Ending::Guest => "it turned itself off".to_owned(),
-                vm::Ending::Process => "its QEMU ended".to_owned(),
+                vm::Ending::Process => confine::reason(means, plan.slot, plan.shape, ending),
             },
             () = plan.cancelled.cancelled() => return Err(Error::Cancelled(plan.id.clone())),
         };

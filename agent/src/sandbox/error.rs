@@ -1,6 +1,6 @@
 //! Why something could not be done with a sandbox.
 
-use ovenbird_host::{net, storage, vm};
+use ovenbird_host::{cgroup, net, storage, vm};
 
 use super::{SandboxId, State, room::NoRoom};
 use crate::{guest_link, name::TemplateName, template};
@@ -112,6 +112,9 @@ pub enum Error {
     /// A network.
     #[error(transparent)]
     Network(#[from] net::Error),
+    /// A control group.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
     /// A machine.
     #[error(transparent)]
     Machine(#[from] vm::Error),

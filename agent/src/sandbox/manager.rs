@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Body, Error, Event, InUse, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
+    confine,
     create::{Origin, Plan, Ready},
     idle::Told,
     room::Room,
@@ -54,6 +55,10 @@ pub struct Settings {
     pub ready_timeout: Duration,
     /// Sandboxes made at the same time.
     pub creates_at_once: usize,
+    /// What the host has.
+    pub host: Shape,
+    /// How much of its processors and memory is promised, as multiples, unless fixed numbers are configured.
+    pub overcommit: (f64, f64),
     /// Bounds of all sandboxes together.
     pub limits: Limits,
     /// The largest sandbox.
@@ -364,7 +369,7 @@ impl Manager {
 
     /// Looks after a machine that serves, until it ends.
     pub(super) fn watch(&self, sandbox: &Arc<Sandbox>, machine: Arc<dyn Machine>) {
-        let watched = sandbox.clone();
+        let (watched, means) = (sandbox.clone(), self.means().clone());
         // Ends with the machine, which every removal ends.
         self.spawn(async move {
             let ending = machine.ended().await;
@@ -378,17 +383,15 @@ impl Manager {
                 return;
             }
             let console = machine.console_tail(CONSOLE_TAIL).await;
-            let detail = match ending {
-                vm::Ending::Guest => ": its guest turned itself off",
-                vm::Ending::Process => ": its QEMU ended",
-            };
-            watched.set_detail(detail);
+            let plan = ready.plan();
+            let reason = confine::reason(&means, plan.slot, plan.shape, ending);
+            watched.set_detail(&format!(": {reason}"));
             if watched.apply(Event::Ended).is_ok() {
                 watched.set_guest(None);
                 // Calls that run end now, and not when they have waited long enough.
                 ready.link().disconnect();
                 let id = &watched.wish.id;
-                tracing::warn!(sandbox.id = %id, ?ending, console, "machine ended by itself");
+                tracing::warn!(sandbox.id = %id, reason, console, "machine ended by itself");
             }
         });
     }

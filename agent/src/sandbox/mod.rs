@@ -4,6 +4,7 @@
 //! leaves nothing half-done; the manager waits for them when it closes.
 
 mod checkpoint;
+mod confine;
 mod create;
 mod error;
 pub mod idle;

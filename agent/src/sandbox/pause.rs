@@ -258,7 +258,7 @@ impl Asleep {
                 return Err((Self { furnished: *furnished, ..self }, error));
             }
         };
-        match launched.answered(Arrival::Resumed).await {
+        match launched.answered(means, Arrival::Resumed).await {
             Ok(guest) => {
                 // Memory and disk have gone on: the state no longer belongs to them.
                 let discarded = self.spec.directory.discard(file::STATE);

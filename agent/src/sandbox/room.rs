@@ -26,9 +26,13 @@ pub struct Limits {
 
 /// There is not enough left.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this host has no room: {what} {used} of {limit} are in use and {wanted} more are wanted")]
+#[error(
+    "this host has no room: {what} {used} of {limit} are in use, {free} are free and {wanted} more are wanted; {advice}",
+    free = limit.saturating_sub(*used)
+)]
 pub struct NoRoom {
     what: &'static str,
+    advice: &'static str,
     used: u32,
     limit: u32,
     wanted: u32,
@@ -55,7 +59,7 @@ impl Room {
     /// # Errors
     /// [`NoRoom`] names what is short; nothing is taken then.
     pub(super) fn take(&mut self, shape: Shape) -> Result<Slot, NoRoom> {
-        fits("sandboxes", self.sandboxes(), u32::from(self.limits.sandboxes), 1)?;
+        fits(SANDBOXES, self.sandboxes(), u32::from(self.limits.sandboxes), 1)?;
         self.add(shape)?;
         Ok(self.free.pop_first().expect("fewer sandboxes than slots are in use"))
     }
@@ -88,8 +92,8 @@ impl Room {
 
     fn add(&mut self, shape: Shape) -> Result<(), NoRoom> {
         let (used, total) = (self.used, self.limits.total);
-        fits("vcpus", used.vcpus, total.vcpus, shape.vcpus)?;
-        fits("memory in MiB", used.memory_mb, total.memory_mb, shape.memory_mb)?;
+        fits(VCPUS, used.vcpus, total.vcpus, shape.vcpus)?;
+        fits(MEMORY, used.memory_mb, total.memory_mb, shape.memory_mb)?;
         self.used.vcpus += shape.vcpus;
         self.used.memory_mb += shape.memory_mb;
         Ok(())
@@ -110,9 +114,23 @@ impl Room {
     }
 }
 
-fn fits(what: &'static str, used: u32, limit: u32, wanted: u32) -> Result<(), NoRoom> {
+/// What can be short, and what helps.
+type Resource = (&'static str, &'static str);
+
+const SANDBOXES: Resource =
+    ("sandboxes", "destroy some, also paused ones, or raise capacity.sandboxes of this host");
+const VCPUS: Resource = (
+    "vcpus",
+    "ask for fewer vcpus, pause or destroy sandboxes, or raise capacity.cpu_overcommit of this host",
+);
+const MEMORY: Resource = (
+    "memory in MiB",
+    "ask for a smaller memory_mb, pause or destroy sandboxes, or raise capacity.memory_overcommit of this host",
+);
+
+fn fits((what, advice): Resource, used: u32, limit: u32, wanted: u32) -> Result<(), NoRoom> {
     if used.checked_add(wanted).is_none_or(|sum| sum > limit) {
-        return Err(NoRoom { what, used, limit, wanted });
+        return Err(NoRoom { what, advice, used, limit, wanted });
     }
     Ok(())
 }
@@ -132,7 +150,12 @@ mod tests {
         let mut memory = room();
         memory.take(SMALL).unwrap();
         memory.take(SMALL).unwrap();
-        assert!(memory.take(SMALL).unwrap_err().to_string().contains("memory"));
+        let error = memory.take(SMALL).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "this host has no room: memory in MiB 200 of 250 are in use, 50 are free and 100 more are wanted; ask for \
+             a smaller memory_mb, pause or destroy sandboxes, or raise capacity.memory_overcommit of this host"
+        );
         let mut vcpus = room();
         vcpus.take(Shape { vcpus: 4, memory_mb: 1 }).unwrap();
         assert!(vcpus.take(Shape { vcpus: 1, memory_mb: 1 }).is_err());

@@ -52,6 +52,8 @@ pub struct Parts {
     pub qemu_version: String,
     /// The accelerator, and why.
     pub accelerator: (String, String),
+    /// The version of control groups, or why there are none.
+    pub cgroups: String,
     /// Builds whose attempt is remembered.
     pub fences: usize,
     /// The largest message.
@@ -70,12 +72,13 @@ pub async fn serve(
     parts: Parts,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Parts { manager, qemu_version, accelerator, fences, message_max, shutdown } = parts;
+    let Parts { manager, qemu_version, accelerator, cgroups, fences, message_max, shutdown } =
+        parts;
     let (accelerator, accelerator_reason) = accelerator;
     let service = Service {
         manager,
         fences: Fences::new(fences),
-        facts: HostFacts { qemu_version, accelerator, accelerator_reason },
+        facts: HostFacts { qemu_version, accelerator, accelerator_reason, cgroups },
         message_max,
         shutdown: shutdown.clone(),
     };

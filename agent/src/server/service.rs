@@ -30,6 +30,7 @@ pub(super) struct HostFacts {
     pub(super) qemu_version: String,
     pub(super) accelerator: String,
     pub(super) accelerator_reason: String,
+    pub(super) cgroups: String,
 }
 
 /// See the module.
@@ -149,6 +150,11 @@ impl Service {
             storage_driver: manager.storage_driver().to_owned(),
             max_sandbox_vcpus: signed(settings.largest.vcpus),
             max_sandbox_memory_mb: signed(settings.largest.memory_mb),
+            host_vcpus: signed(settings.host.vcpus),
+            host_memory_mb: signed(settings.host.memory_mb),
+            cpu_overcommit: settings.overcommit.0,
+            memory_overcommit: settings.overcommit.1,
+            cgroups: self.facts.cgroups.clone(),
         })
     }
 }

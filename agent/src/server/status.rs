@@ -50,6 +50,7 @@ fn code(error: &Error) -> Code {
         Error::Directory { .. }
         | Error::StillOn(_)
         | Error::Network(_)
+        | Error::Cgroup(_)
         | Error::Machine(_)
         | Error::Panicked => Code::Internal,
     }
