@@ -4,9 +4,9 @@
 //! to be open to them.
 
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -49,7 +49,10 @@ impl DataDir {
         // Processes are recognised by their working directory, which the kernel tells without links.
         let root = path.canonicalize().map_err(failed)?;
         for name in ["images", "snapshots", "sandboxes", "kernels"] {
-            builder.create(root.join(name)).map_err(failed)?;
+            let path = root.join(name);
+            builder.create(&path).map_err(failed)?;
+            // Whoever put the first images there may have made it with wider permissions.
+            std::fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(failed)?;
         }
         let lock = File::options()
             .create(true)
@@ -101,5 +104,20 @@ mod tests {
         assert!(matches!(DataDir::open(root.path()), Err(Error::Taken(_))));
         drop(first);
         assert!(DataDir::open(root.path()).unwrap().images().is_dir());
+    }
+
+    #[test]
+    fn folders_that_were_open_to_others_are_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let images = root.path().join("images");
+        std::fs::create_dir(&images).unwrap();
+        std::fs::set_permissions(&images, Permissions::from_mode(0o755)).unwrap();
+        DataDir::open(root.path()).unwrap();
+        let mode = |name: &str| {
+            std::fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o777
+        };
+        for name in ["images", "snapshots", "sandboxes", "kernels"] {
+            assert_eq!(mode(name), 0o700, "{name}");
+        }
     }
 }

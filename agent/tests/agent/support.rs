@@ -163,6 +163,8 @@ impl Host {
         let mut left = self.left();
         left.extend(self.prepared());
         assert!(left.is_empty(), "left on the host: {left:?}\n{}", self.log_text());
+        let groups = control_groups(&format!("ovenbird-{}", self.instance));
+        assert!(groups.is_empty(), "left on the host: {groups:?}");
         let rules = Command::new("nft").args(["list", "tables"]).output().unwrap();
         let rules = String::from_utf8(rules.stdout).unwrap();
         let table = format!("ovb_{}", self.instance);
@@ -197,6 +199,10 @@ impl Host {
             left.extend(drafts.into_iter().filter(|name| name.starts_with('.')));
         }
         left.extend(self.machines().iter().map(|pid| format!("process {pid}")));
+        for home in control_groups(&format!("ovenbird-{}", self.instance)) {
+            let groups = names(&home).into_iter().filter(|name| home.join(name).is_dir());
+            left.extend(groups.map(|slot| home.join(slot).display().to_string()));
+        }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(&namespace)).map(str::to_owned));
         left
@@ -333,6 +339,19 @@ pub(crate) fn sandbox(template: &str, id: &str) -> host::CreateSandboxRequest {
         memory_mb: 256,
         ..Default::default()
     }
+}
+
+/// The control groups of this name, in whatever hierarchies this host has.
+pub(crate) fn control_groups(name: &str) -> Vec<PathBuf> {
+    let (mut found, mut level) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    for _ in 0..8 {
+        let entries = level.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten());
+        let dirs =
+            entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        level = dirs.map(|entry| entry.path()).collect();
+        found.extend(level.iter().filter(|dir| dir.ends_with(name)).cloned());
+    }
+    found
 }
 
 fn endpoint(authority: &Authority, port: &Port, identity: Option<Identity>) -> Endpoint {
