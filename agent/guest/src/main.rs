@@ -7,8 +7,9 @@
 //! ```
 //!
 //! It runs commands and moves files for the host agent, and reaps what the sandbox leaves behind. It
-//! deliberately decides nothing: no policy, no retries, no state on disk, and no limit of a sandbox is
-//! kept here, since whoever is root in the guest could take it away. It panics rather than going on
+//! deliberately decides nothing: no policy, no retries, no state on disk, and no limit that guards the
+//! host is kept here, since whoever is root in the guest could take it away; commands are limited only so
+//! that this program goes on answering. It panics rather than going on
 //! half-alive: the kernel then panics too, and the host sees the VM end.
 
 mod boot;

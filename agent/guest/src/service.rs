@@ -66,7 +66,7 @@ impl Service {
 }
 
 /// A line of /proc/meminfo, in bytes.
-fn memory(meminfo: &str, name: &str) -> u64 {
+pub(crate) fn memory(meminfo: &str, name: &str) -> u64 {
     meminfo
         .lines()
         .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())

@@ -183,7 +183,10 @@ impl Running {
                     self.ended = true;
                     if end.timed_out {
                         let seconds = self.timeout.as_secs();
-                        let message = format!("killed with its children after {seconds} s");
+                        let mut message = format!("killed with its children after {seconds} s");
+                        if !end.error.is_empty() {
+                            message = format!("{message}: {}", end.error);
+                        }
                         return Err(Status::deadline_exceeded(message));
                     }
                     return Ok(Output::End(end));

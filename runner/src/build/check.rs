@@ -70,8 +70,11 @@ impl Driver {
                 return Ok((Event::Healthy, Some(0), kept));
             }
             let how = match (&end.error, end.timed_out) {
-                (Some(error), _) => format!("could not be started: {error}"),
-                (None, true) => format!("ran longer than {} and was killed", seconds(limit)),
+                (Some(error), _) if matches!(end.exit_code, 126 | 127) => {
+                    format!("could not be started: {error}")
+                }
+                (_, true) => format!("ran longer than {} and was killed", seconds(limit)),
+                (Some(error), false) => format!("exit code {}, {error}", end.exit_code),
                 (None, false) => format!("exit code {}", end.exit_code),
             };
             self.log.system(0, &format!("healthcheck attempt {nth}: {how} ({took})")).await?;

@@ -89,7 +89,10 @@ pub(crate) fn run() -> Result<Booted, Error> {
         .map_err(|errno| system("raising the open files limit")(errno.into()))?;
     sethostname(&args.hostname).map_err(|errno| system("hostname")(errno.into()))?;
     write_defaults(&args);
-    let cgroups = Cgroups::create().map_err(system("making a control group"))?;
+    let meminfo = fs::read_to_string("/proc/meminfo").map_err(system("reading /proc/meminfo"))?;
+    let memory = |name| crate::service::memory(&meminfo, name);
+    let cgroups = Cgroups::create(memory("MemTotal:"), memory("MemAvailable:"))
+        .map_err(system("making a control group"))?;
     let boot_id = boot_id().map_err(system("reading the boot id"))?;
     let facts = Box::leak(Box::new(Facts { boot_id, timer }));
     Ok(Booted { token: args.token, cgroups, facts })

@@ -129,6 +129,11 @@ impl Exec {
         self.state().output.len()
     }
 
+    /// Which limit it ran into, if it has ended badly.
+    fn blame(&self, code: i32, timed_out: bool) -> String {
+        self.cgroup.blame(code, timed_out).unwrap_or_default()
+    }
+
     /// Kills it with everything it has started.
     fn kill(&self) -> io::Result<()> {
         self.cgroup.kill()
@@ -216,7 +221,13 @@ impl Execs {
         if pipes.open() && table.discarding.len() < DISCARDING_MAX {
             table.discarding.spawn(pipes.discard());
         }
-        self.cgroups.sweep();
+        let running: Vec<_> = table
+            .by_id
+            .values()
+            .filter(|exec| !exec.has_ended())
+            .map(|exec| &exec.cgroup)
+            .collect();
+        self.cgroups.sweep(&running);
     }
 
     /// Follows a command's output from an offset to its end.

@@ -94,7 +94,8 @@ pub(super) async fn run(
         }
     }
     let (code, at) = exited.map_or((-1, started), |exited| (exited.code, exited.at));
-    (End { code, timed_out, error: String::new(), elapsed: at - started }, pipes)
+    let error = exec.blame(code, timed_out);
+    (End { code, timed_out, error, elapsed: at - started }, pipes)
 }
 
 /// Sleeps until then, or for ever.
