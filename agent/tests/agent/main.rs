@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod groups;
+mod hostile;
 mod limits;
 mod pause;
 mod sandbox;

@@ -117,6 +117,14 @@ impl Host {
         self.agent = Some(agent);
     }
 
+    /// The resident memory of the agent, in bytes.
+    pub(crate) fn agent_bytes(&self) -> u64 {
+        let pid = self.agent.as_ref().unwrap().pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.join("data")
     }

@@ -2,7 +2,7 @@
 //! that took a session of their own.
 //!
 //! ```text
-//!  /sys/fs/cgroup/guest-agent      this program, with memory that nobody can take from it
+//!  /sys/fs/cgroup/guest-agent      this program: as much of the processors as all commands, memory of its own
 //!  /sys/fs/cgroup/ovenbird         all commands: memory, processes
 //!  /sys/fs/cgroup/ovenbird/exec-N  one command: processes
 //! ```
@@ -74,7 +74,7 @@ impl Bounds {
         let write =
             |group: &str, file: &str, value: &str| fs::write(format!("{group}/{file}"), value);
         write(OWN, "cgroup.procs", "0")?;
-        write(ROOT, "cgroup.subtree_control", "+memory +pids")?;
+        write(ROOT, "cgroup.subtree_control", "+cpu +memory +pids")?;
         write(OWN, "memory.min", &limits.reserve.to_string())?;
         write(PARENT, "memory.max", &limits.memory.to_string())?;
         write(PARENT, "pids.max", &limits.all_pids.to_string())?;

@@ -415,6 +415,11 @@ pub struct Group {
 }
 
 impl Group {
+    /// Its folders, one in each hierarchy.
+    pub fn dirs(&self) -> &[PathBuf] {
+        &self.dirs
+    }
+
     /// Opens the ways in: a process writes "0" into each, and is in.
     pub(crate) fn doors(&self) -> io::Result<Vec<File>> {
         let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join(self.layout.door));
