@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use ovenbird_host::{
-    Identity,
+    Identity, Slot,
     cgroup::{self, Cgroups},
     net::{self, NetlinkNetworks, Networks},
     storage::{self, FileVolumes},
@@ -101,7 +101,7 @@ impl Agent {
         }));
         // Before anything that could fail: leftovers must not outlive a broken configuration either.
         sweep(&data, &*networks).await?;
-        sweep_cgroups(&config)?;
+        sweep_cgroups(&config, &[])?;
         let cgroups = open_cgroups(&config)?;
 
         let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
@@ -255,10 +255,11 @@ async fn sweep(data: &DataDir, networks: &dyn Networks) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes control groups of machines that are gone, also where they are no longer wanted.
-fn sweep_cgroups(config: &Config) -> Result<(), Error> {
+/// Removes control groups of machines that are gone, also where groups are no longer wanted.
+fn sweep_cgroups(config: &Config, kept: &[Slot]) -> Result<(), Error> {
     let cgroups = Cgroups::open(&config.name, cgroup::Mode::Auto)?;
-    let slots = cgroups.list()?;
+    let mut slots = cgroups.list()?;
+    slots.retain(|slot| !kept.contains(slot));
     for slot in &slots {
         cgroups.remove(*slot)?;
     }

@@ -54,8 +54,5 @@ pub(super) fn reason(means: &Means, slot: Slot, shape: Shape, ending: Ending) ->
 
 /// Since the group was made, which is at each start of a machine.
 fn oom_kills(means: &Means, slot: Slot) -> u64 {
-    match means.cgroups.find(slot) {
-        Ok(Some(group)) => group.oom_kills(),
-        _ => 0,
-    }
+    means.cgroups.find(slot).map_or(0, |group| group.oom_kills())
 }

@@ -129,7 +129,7 @@ fn groups_below_a_delegated_one() {
     assert_eq!(value(&group.dirs()[0], "pids.max"), "7");
     // The next agent of this service, from its leaf.
     let next = open("service");
-    assert_eq!(next.find(Slot(0)).unwrap().unwrap().dirs(), group.dirs());
+    assert_eq!(next.find(Slot(0)).unwrap().dirs(), group.dirs());
     // One that is started by hand finds what the service left.
     fs::write(PathBuf::from(ROOT).join("cgroup.procs"), "0").unwrap();
     let by_hand = open("service");

@@ -97,7 +97,7 @@ impl Neighbours {
         self.host.client.clone().exec_stream(request).await.unwrap().into_inner()
     }
 
-    /// The end of a detached command.
+    /// The end of a detached command, whose output is read and acknowledged.
     async fn end_of(&self, exec_id: &str) -> host::ExecEnd {
         let request = host::AttachExecRequest {
             sandbox_id: "hostile".into(),
@@ -107,8 +107,17 @@ impl Neighbours {
         let mut events = self.host.client.clone().attach_exec(request).await.unwrap().into_inner();
         loop {
             let event = tokio::time::timeout(PATIENCE, events.message()).await.unwrap();
-            if let Some(attached::Event::End(end)) = event.unwrap().unwrap().event {
-                return end;
+            match event.unwrap().unwrap().event.unwrap() {
+                attached::Event::End(end) => return end,
+                attached::Event::Output(output) => {
+                    let ack = host::AckExecRequest {
+                        sandbox_id: "hostile".into(),
+                        exec_id: exec_id.into(),
+                        offset: output.offset + output.data.len() as u64,
+                        fence: None,
+                    };
+                    self.host.client.clone().ack_exec(ack).await.unwrap();
+                }
             }
         }
     }
@@ -141,7 +150,7 @@ async fn fork_bomb_ends_with_its_command_and_its_caller_is_told() {
 #[tokio::test]
 async fn command_that_uses_up_the_memory_is_killed_and_every_caller_is_told() {
     let neighbours = Neighbours::start().await;
-    let hog = "exec perl -e '$x = \"a\" x (400 << 20); sleep 1000'";
+    let hog = "exec perl -e '$x .= \"a\" x 1000000 while 1'";
     let told = "killed: out of memory (commands of this guest can use ";
     let (answer, ()) = tokio::join!(neighbours.exec(hog, 120), neighbours.innocent_answers());
     let answer = answer.unwrap();
@@ -165,7 +174,7 @@ async fn command_that_uses_up_the_memory_is_killed_and_every_caller_is_told() {
 
     // Memory that belongs to no process, and a shell that outlives what it started.
     let answer = neighbours
-        .exec("cat /dev/zero > /dev/shm/f; perl -e '$x = \"a\" x (200 << 20)'; exit 5", 120);
+        .exec("cat /dev/zero > /dev/shm/f; perl -e '$x .= \"a\" x 1000000 while 1'; exit 5", 120);
     let answer = answer.await.unwrap();
     let stderr = String::from_utf8_lossy(&answer.stderr);
     assert!(stderr.contains("out of memory"), "{} {stderr}", answer.exit_code);

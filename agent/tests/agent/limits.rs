@@ -48,13 +48,15 @@ fn limit(groups: &[PathBuf], names: [&str; 2]) -> String {
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
-/// What a user can read of a folder that somebody with root's powers has put him into, and whether he can list it.
-fn readable(user: &str, dir: &Path) -> Vec<String> {
-    let script = "ls . && echo listed; for f in memory state disk qemu.log qmp.sock guest.sock vmlinux initrd \
-        rootfs.ext4; do head -c 1 ./$f >/dev/null && echo $f; done; cat ../*/qemu.log && echo others";
+/// What a user can read of a folder, also when somebody with root's powers has put him into it, and whether he can
+/// list it.
+fn readable(user: &str, dir: &Path, within: &Path) -> Vec<String> {
+    let script = "cd $0 && ls . && echo listed; for f in memory state disk qemu.log qmp.sock guest.sock vmlinux initrd \
+        rootfs.ext4; do head -c 1 $0/$f >/dev/null && echo $f; done; cat ../*/qemu.log && echo others";
     let output = Command::new("setpriv")
         .args(["--reuid", user, "--regid", user, "--clear-groups", "sh", "-c", script])
-        .current_dir(dir)
+        .arg(dir)
+        .current_dir(within)
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
@@ -103,12 +105,15 @@ async fn machine_is_a_user_of_its_own_without_powers_and_within_its_groups() {
         assert!(now > vcpus && now * 2 < most, "{now} of {most}");
     }
 
-    // Neither the other's files, nor the templates, nor its own folder's names.
+    // Neither the other's files, nor the templates, nor the names in its own folder.
     let dirs = ["a", "b"].map(|id| host.data().join("sandboxes").join(id));
-    assert_eq!(readable(&users[0], &dirs[1]), Vec::<String>::new());
-    assert_eq!(readable(&users[1], &dirs[0]), Vec::<String>::new());
-    assert_eq!(readable(&users[0], &host.data().join("images/minimal")), Vec::<String>::new());
-    let own = readable(&users[0], &dirs[0]);
+    assert_eq!(readable(&users[0], Path::new("."), &dirs[1]), Vec::<String>::new());
+    assert_eq!(readable(&users[1], Path::new("."), &dirs[0]), Vec::<String>::new());
+    for closed in ["images/minimal", "sandboxes/b", "kernels"] {
+        let closed = host.data().join(closed);
+        assert_eq!(readable(&users[0], &closed, Path::new("/")), Vec::<String>::new());
+    }
+    let own = readable(&users[0], Path::new("."), &dirs[0]);
     // A cold machine's kernel and initramfs are everybody's, its memory and disk are its own.
     assert_eq!(own, ["memory", "disk", "qemu.log", "vmlinux", "initrd"]);
 

@@ -194,7 +194,7 @@ impl Cgroups {
     /// Those of the kernel; nothing is left then of what was not there before.
     pub fn ensure(&self, slot: Slot, limits: &Limits) -> Result<Option<Group>, Error> {
         let Some(layout) = &self.layout else { return Ok(None) };
-        if let Some(group) = self.find(slot)?
+        if let Some(group) = self.find(slot)
             && !group.try_remove()?
         {
             group.set(limits)?;
@@ -213,11 +213,8 @@ impl Cgroups {
     }
 
     /// The group of a slot, if it is there.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn find(&self, slot: Slot) -> Result<Option<Group>, Error> {
-        let Some(layout) = &self.layout else { return Ok(None) };
+    pub fn find(&self, slot: Slot) -> Option<Group> {
+        let layout = self.layout.as_ref()?;
         let name = slot.to_string();
         let dirs: Vec<PathBuf> = layout
             .hierarchies
@@ -228,7 +225,7 @@ impl Cgroups {
             })
             .collect();
         let is_there = dirs.iter().any(|dir| dir.is_dir());
-        Ok(is_there.then(|| Group { layout: layout.clone(), dirs }))
+        is_there.then(|| Group { layout: layout.clone(), dirs })
     }
 
     /// Removes the group of a slot, whose processes have been killed. None is fine.
@@ -239,7 +236,7 @@ impl Cgroups {
         let deadline = Instant::now() + LEAVE_PATIENCE;
         let mut pause = LEAVE_POLL.0;
         // Once for each home that has one.
-        while let Some(group) = self.find(slot)? {
+        while let Some(group) = self.find(slot) {
             if group.try_remove()? {
                 continue;
             }

@@ -45,7 +45,7 @@ fn value(group: &Group, file: &str) -> String {
 fn group_is_made_found_kept_while_somebody_is_in_it_and_removed() {
     let place = Place::new("cgmade");
     let cgroups = &place.0;
-    assert!(cgroups.find(Slot(3)).unwrap().is_none());
+    assert!(cgroups.find(Slot(3)).is_none());
     let group = cgroups.ensure(Slot(3), &LIMITS).unwrap().unwrap();
     cgroups.ensure(Slot(12), &LIMITS).unwrap();
     assert_eq!(cgroups.list().unwrap(), [Slot(3), Slot(12)]);
@@ -60,7 +60,7 @@ fn group_is_made_found_kept_while_somebody_is_in_it_and_removed() {
     );
     // Another agent of the same name finds it, too.
     let again = Cgroups::open(&Instance::new("cgmade").unwrap(), Mode::Auto).unwrap();
-    assert_eq!(again.find(Slot(3)).unwrap().unwrap().dirs, group.dirs);
+    assert_eq!(again.find(Slot(3)).unwrap().dirs, group.dirs);
     again.close().unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
@@ -99,7 +99,7 @@ fn turned_off_or_missing_groups_do_nothing_and_say_so() {
     let off = Cgroups::open(&Instance::new("cgoff").unwrap(), Mode::Off).unwrap();
     assert_eq!((off.version(), off.reason()), ("none", "turned off by configuration"));
     assert!(off.ensure(Slot(0), &LIMITS).unwrap().is_none());
-    assert!(off.find(Slot(0)).unwrap().is_none() && off.list().unwrap().is_empty());
+    assert!(off.find(Slot(0)).is_none() && off.list().unwrap().is_empty());
     off.remove(Slot(0)).unwrap();
     off.close().unwrap();
 }

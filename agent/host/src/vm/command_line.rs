@@ -13,11 +13,11 @@ pub(super) const DEVICES: &str = "microvm-1";
 /// QEMU's cache of translated code in MiB. Without a limit it grows far past the guest's own memory.
 const TRANSLATION_CACHE_MB: u32 = 64;
 
-/// QEMU itself, its devices, and the kernel's tables for it, in MiB.
+/// QEMU itself, its devices, and the kernel's tables for it, in MiB: twice of what was seen.
 const OWN_MEMORY_MB: u32 = 100;
 /// Threads that QEMU makes for reads and writes of the disk at most.
 const IO_THREADS_MAX: u32 = 64;
-/// QEMU's own: the main one, that of RCU, migration, and what a new version may add.
+/// QEMU's own: the main one, that of RCU, migration, and what a new version may add. A quiet machine has five.
 const OWN_THREADS: u32 = 16;
 
 /// As much memory as a machine needs at most: the guest's, the translator's, and QEMU's own.
