@@ -135,7 +135,8 @@ pub struct ExecEnd {
     pub exit_code: i32,
     /// It was killed with its children because its time was over.
     pub timed_out: bool,
-    /// Why it could not be started.
+    /// Why it could not be started: `exit_code` is then 126 or 127. Else which limit of the guest it ran into, memory
+    /// or processes.
     pub error: Option<String>,
     /// All output there was, in bytes.
     pub end_offset: u64,

@@ -70,7 +70,7 @@ impl Driver {
                 return Ok((Event::Healthy, Some(0), kept));
             }
             let how = match (&end.error, end.timed_out) {
-                (Some(error), _) if matches!(end.exit_code, 126 | 127) => {
+                (Some(error), _) if matches!(end.exit_code, 0 | 126 | 127) => {
                     format!("could not be started: {error}")
                 }
                 (_, true) => format!("ran longer than {} and was killed", seconds(limit)),

@@ -79,12 +79,14 @@ impl Driver {
         let number = started.number;
         let (kept, end) = self.stop_one(started, true).await?;
         let (code, how) = match end {
-            Some(Ok(ExecEnd { error: Some(error), .. })) => {
+            Some(Ok(ExecEnd { error: Some(error), exit_code: 0 | 126 | 127, .. })) => {
                 (ReasonCode::StartDied, format!("could not be started: {error}"))
             }
             Some(Ok(end)) => {
-                let how =
-                    format!("ended with exit code {} before the healthcheck passed", end.exit_code);
+                // Which limit of the guest it ran into.
+                let why = end.error.map_or_else(String::new, |error| format!(": {error}"));
+                let code = end.exit_code;
+                let how = format!("ended with exit code {code} before the healthcheck passed{why}");
                 (ReasonCode::StartDied, how)
             }
             Some(Err(Error::Closed(_))) => return Err(Halt::Superseded),

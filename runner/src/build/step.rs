@@ -180,15 +180,16 @@ fn judge(work: &Work, end: &ExecEnd, kept: &Kept) -> Event {
         let limit = seconds(limit);
         let how = format!("ran longer than {limit} and was killed with its children");
         (ReasonCode::StepTimeout, format!("step {number} ({cmd}) {how}"))
-    } else if let (Some(error), 126 | 127) = (&end.error, end.exit_code) {
+    } else if let (Some(error), 0 | 126 | 127) = (&end.error, end.exit_code) {
         (ReasonCode::StepFailed, format!("step {number} ({cmd}) could not be started: {error}"))
     } else if end.exit_code != 0 {
         let how = match end.exit_code {
             signal @ 129..=192 => format!("was ended by signal {}", signal - 128),
             code => format!("ended with exit code {code}"),
         };
-        let how = end.error.as_ref().map_or_else(|| how.clone(), |error| format!("{how}: {error}"));
-        (ReasonCode::StepFailed, format!("step {number} ({cmd}) {how}"))
+        // Which limit of the guest it ran into.
+        let why = end.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        (ReasonCode::StepFailed, format!("step {number} ({cmd}) {how}{why}"))
     } else {
         return Event::StepPassed;
     };
