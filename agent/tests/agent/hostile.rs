@@ -13,7 +13,10 @@ use ovenbird_hostagent::v1::{
 use ovenbird_testkit::wait_for;
 use tonic::Code;
 
-use crate::support::*;
+use crate::{
+    limits::{groups, limit, machine},
+    support::*,
+};
 
 /// A hostile and an innocent sandbox; the innocent one is used all the time.
 struct Neighbours {
@@ -60,6 +63,10 @@ impl Neighbours {
     async fn end(self) {
         self.innocent_answers().await;
         assert_eq!(self.host.shell("hostile", "echo again").await, "again");
+        // Whatever it did, the host gave it no more than this.
+        let groups = groups(&self.host, &machine(&self.host, "hostile"));
+        let most = limit(&groups, ["memory.max_usage_in_bytes", "memory.peak"]);
+        assert!((1..=420 << 20).contains(&most.parse::<u64>().unwrap()), "{most}");
         assert!(!self.user.is_finished(), "the innocent sandbox failed");
         self.user.abort();
         assert!(self.user.await.unwrap_err().is_cancelled());

@@ -21,7 +21,7 @@ fn status(pid: &str) -> impl Fn(&str) -> String {
 }
 
 /// The machine that works in a sandbox's folder.
-fn machine(host: &Host, id: &str) -> String {
+pub(crate) fn machine(host: &Host, id: &str) -> String {
     let dir = host.data().join("sandboxes").join(id).canonicalize().unwrap();
     let works_there =
         |pid: &String| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir);
@@ -31,7 +31,7 @@ fn machine(host: &Host, id: &str) -> String {
 }
 
 /// The control groups of a process that bear the agent's name.
-fn groups(host: &Host, pid: &str) -> Vec<PathBuf> {
+pub(crate) fn groups(host: &Host, pid: &str) -> Vec<PathBuf> {
     let homes = control_groups(&format!("ovenbird-{}", host.instance));
     let dirs = homes.iter().flat_map(|home| std::fs::read_dir(home).unwrap().flatten());
     let holds = |dir: &PathBuf| {
@@ -42,7 +42,7 @@ fn groups(host: &Host, pid: &str) -> Vec<PathBuf> {
 }
 
 /// A file of a process's groups.
-fn limit(groups: &[PathBuf], names: [&str; 2]) -> String {
+pub(crate) fn limit(groups: &[PathBuf], names: [&str; 2]) -> String {
     let mut paths = groups.iter().flat_map(|dir| names.map(|name| dir.join(name)));
     let path = paths.find(|path| path.is_file()).unwrap_or_else(|| panic!("{names:?} {groups:?}"));
     std::fs::read_to_string(path).unwrap().trim().to_owned()
