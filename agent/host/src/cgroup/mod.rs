@@ -118,13 +118,16 @@ impl Setting {
     }
 }
 
+/// What a group is given for its limits.
+type Settings = fn(&Limits) -> Vec<Setting>;
+
 /// One tree of groups.
 #[derive(Debug)]
 struct Hierarchy {
     /// The folder of the agent's groups; what an agent that was started elsewhere left comes after it.
     homes: Vec<PathBuf>,
     /// The settings of a group.
-    settings: fn(&Limits) -> Vec<Setting>,
+    settings: Settings,
     /// Whether memory is counted here.
     has_memory: bool,
 }

@@ -2,12 +2,11 @@
 //!
 //! They lie below the agent's own groups, so what whoever started the agent has limited stays limited.
 
-use super::{Error, Hierarchy, Host, Layout, Limits, PERIOD_US, Setting, cpus, homes};
+use super::{Error, Hierarchy, Host, Layout, Limits, PERIOD_US, Setting, Settings, cpus, homes};
 use std::path::Path;
 
 /// What a controller sets.
-const CONTROLLERS: [(&str, fn(&Limits) -> Vec<Setting>); 3] =
-    [("memory", memory), ("cpu", cpu), ("pids", pids)];
+const CONTROLLERS: [(&str, Settings); 3] = [("memory", memory), ("cpu", cpu), ("pids", pids)];
 /// A thread that is its process's only one writes itself there. Unlike `cgroup.procs`, this does not wait until every
 /// processor has passed a quiet state, which can take 15 ms.
 const TASKS: &str = "tasks";
