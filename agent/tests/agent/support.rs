@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) settings: String,
     /// Lines of its `[capacity]`.
     pub(crate) capacity: String,
+    /// Whether its sandboxes outlive it.
+    pub(crate) keep: bool,
 }
 
 pub(crate) struct Host {
@@ -80,7 +82,8 @@ impl Host {
         let config = format!(
             "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
-             uid_base = {uid}\nready_timeout = '{ready}'\n{settings}\n[capacity]\n{capacity}\n\
+             uid_base = {uid}\nready_timeout = '{ready}'\nsandboxes_on_exit = '{on_exit}'\n\
+             {settings}\n[capacity]\n{capacity}\n\
              [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
             port = self.port,
             data = self.data().display(),
@@ -93,6 +96,7 @@ impl Host {
             uid = 6_000_000 + u32::from(place) * 4096,
             // A busy machine boots ten times slower than an idle one.
             ready = options.ready_timeout.unwrap_or("120s"),
+            on_exit = if options.keep { "keep" } else { "destroy" },
             settings = options.settings,
             capacity = options.capacity,
             ca = tls.ca.display(),
