@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod crash;
 mod pause;
+mod restart;
 mod sandbox;
 mod support;
 mod template;

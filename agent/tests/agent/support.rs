@@ -106,11 +106,14 @@ impl Host {
         std::fs::write(self.folder.join("agent.toml"), config).unwrap();
     }
 
-    pub(crate) async fn start_agent(&mut self) {
-        let program = Program::new("agent", env!("CARGO_BIN_EXE_ovenbird-agent"), self.log())
+    fn program(&self) -> Program {
+        Program::new("agent", env!("CARGO_BIN_EXE_ovenbird-agent"), self.log())
             .arg("--config")
-            .arg(self.folder.join("agent.toml"));
-        let mut agent = Process::start(program).unwrap();
+            .arg(self.folder.join("agent.toml"))
+    }
+
+    pub(crate) async fn start_agent(&mut self) {
+        let mut agent = Process::start(self.program()).unwrap();
         let answers = || async {
             let mut client = self.client.clone();
             client.get_host(host::GetHostRequest {}).await.is_ok()
@@ -146,6 +149,17 @@ impl Host {
     /// Ends the agent as the kernel does it.
     pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill();
+    }
+
+    /// Ends the agent in order, with or without its sandboxes.
+    pub(crate) async fn stop_agent(&mut self) {
+        self.agent.take().unwrap().stop(PATIENCE).await.unwrap();
+    }
+
+    /// Lets the agent destroy everything and end, as a caller does it; nothing may be left.
+    pub(crate) async fn terminate(self) {
+        self.client.clone().terminate(host::TerminateRequest {}).await.unwrap();
+        self.ended().await;
     }
 
     /// Ends the agent in order; nothing may be left.
@@ -320,13 +334,39 @@ impl Drop for Host {
     fn drop(&mut self) {
         // A failed test: in order, so that its machines go, too.
         if let Some(agent) = &mut self.agent {
-            agent.signal(nix::sys::signal::Signal::SIGTERM);
-            let end = std::time::Instant::now() + PATIENCE;
-            while agent.ended().is_none() && std::time::Instant::now() < end {
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
+            end(agent);
             eprintln!("{}", agent.log_tail(60));
         }
+        if !self.machines().is_empty() || !self.left().is_empty() {
+            self.clear();
+        }
+    }
+}
+
+impl Host {
+    /// Lets another agent destroy what this one has kept.
+    fn clear(&self) {
+        let path = self.folder.join("agent.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, config.replace("'keep'", "'destroy'")).unwrap();
+        let mut agent = Process::start(self.program()).unwrap();
+        let (address, until) = (format!("127.0.0.1:{}", self.port), deadline());
+        while std::net::TcpStream::connect(&address).is_err() && std::time::Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        end(&mut agent);
+    }
+}
+
+fn deadline() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
+
+fn end(agent: &mut Process) {
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    let until = deadline();
+    while agent.ended().is_none() && std::time::Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 
