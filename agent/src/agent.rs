@@ -201,8 +201,10 @@ impl Agent {
         self.volumes.close().await;
         reaped.map_err(|_| Error::Panicked)?;
         if terminate.is_cancelled() {
-            // A call of Terminate may have come last.
+            // The call may have come last.
             self.manager.close().await;
+        }
+        if terminate.is_cancelled() || left == 0 {
             self.networks.close().await?;
             tracing::info!("stopped, nothing is left on this host");
         } else {

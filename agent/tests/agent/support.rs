@@ -172,9 +172,14 @@ impl Host {
 
     /// Waits for the agent's own end.
     pub(crate) async fn ended(mut self) {
+        self.wait_for_end().await;
+        self.assert_nothing_is_left();
+    }
+
+    /// The same, where more is looked at.
+    pub(crate) async fn wait_for_end(&mut self) {
         let status = self.agent.take().unwrap().wait(PATIENCE).await.expect("the agent ends");
         assert!(status.success(), "{status}");
-        self.assert_nothing_is_left();
     }
 
     pub(crate) fn assert_nothing_is_left(&self) {
