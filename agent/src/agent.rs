@@ -1,30 +1,40 @@
-//! The whole agent: checks its host, clears away what an earlier one left, serves, and leaves nothing behind.
+//! The whole agent: checks its host, takes over from an earlier one, serves, and leaves its sandboxes to the next one,
+//! or nothing.
+//!
+//! ```text
+//!  start: host is fit ─► take over ─► listen ─► serve
+//!  SIGTERM, keep:        no new sandboxes ─► work in progress ends ─► calls end ─► sandboxes stay
+//!  SIGTERM, destroy;
+//!  Terminate:            no new sandboxes ─► all are destroyed ─► calls end ─► nothing is left
+//! ```
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ovenbird_host::{
     Identity, Slot,
     cgroup::{self, Cgroups},
     net::{self, NetlinkNetworks, Networks},
-    storage::{self, FileVolumes},
-    vm::{self, Directory, Qemu, probe},
+    storage::{self, FileVolumes, Volumes},
+    vm::{self, Qemu, probe},
 };
 use ovenbird_kit::{telemetry, tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, OnExit},
     data_dir::{self, DataDir},
     kernel::{self, Kernel},
     resolver,
     sandbox::{self, Limits, Manager, Means, Settings, Shape},
-    server::{self, Parts},
+    server::{self, Fences, Parts},
     template::{self, Templates},
 };
 
 /// For calls that are open when everything else has ended.
 const DRAIN: Duration = Duration::from_secs(5);
+/// For sandboxes that are being made, saved, paused or removed when the agent ends and leaves them.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Sandboxes made at the same time, at most.
 const CREATES_MAX: usize = 1000;
 
@@ -52,8 +62,10 @@ pub enum Error {
     Tls(#[from] tls::Error),
     #[error(transparent)]
     Server(#[from] server::Error),
-    #[error("the leftovers of an earlier agent cannot be removed from {}", path.display())]
-    Sweep {
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
+    #[error("the fences in {} cannot be read", path.display())]
+    Fences {
         path: std::path::PathBuf,
         #[source]
         source: std::io::Error,
@@ -68,24 +80,26 @@ pub enum Error {
     Panicked,
 }
 
-/// An agent that is ready to serve. [`Agent::run`] it, or networks' rules stay on the host.
+/// An agent that is ready to serve. [`Agent::run`] it, or what it prepared stays on the host.
 #[derive(Debug)]
 pub struct Agent {
     config: Config,
     pem: tls::Pem,
     listener: TcpListener,
     manager: Manager,
+    fences: Fences,
     networks: Arc<dyn Networks>,
     cgroups: Cgroups,
+    volumes: Arc<dyn Volumes>,
     qemu: Qemu,
     choice: probe::Choice,
 }
 
 impl Agent {
-    /// Checks the host and clears it.
+    /// Checks the host, takes over an earlier agent's sandboxes and clears the rest away.
     ///
     /// # Errors
-    /// Says what is missing; nothing is left on the host then.
+    /// Says what is missing. The sandboxes of an earlier agent are what they were.
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
         let pem = config.tls.read()?;
@@ -99,11 +113,6 @@ impl Agent {
             uid_base: config.uid_base,
             resolvers: resolvers.clone(),
         }));
-        // Before anything that could fail: leftovers must not outlive a broken configuration either.
-        sweep(&data, &*networks).await?;
-        sweep_cgroups(&config, &[])?;
-        let cgroups = open_cgroups(&config)?;
-
         let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
         let templates = Arc::new(Templates::open(data.clone())?);
         let kernel = import_kernel(&config, &data).await?;
@@ -111,8 +120,23 @@ impl Agent {
         let (image, initrd) = (kernel.kernel(), kernel.initrd());
         let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
         let qemu = qemu.with_accelerator(choice.accelerator);
-        let volumes = FileVolumes::open(data.root(), config.storage.driver())?;
-        // Whoever can connect may rely on what an earlier agent left being gone.
+        let volumes: Arc<dyn Volumes> =
+            Arc::new(FileVolumes::open(data.root(), config.storage.driver())?);
+        let cgroups = open_cgroups(&config)?;
+        let path = data.fences();
+        let fences = Fences::open(config.fences, &path);
+        let fences = fences.map_err(|source| Error::Fences { path, source })?;
+        let means = Means {
+            hypervisor: Arc::new(qemu.clone()),
+            volumes: volumes.clone(),
+            networks: networks.clone(),
+            cgroups: cgroups.clone(),
+        };
+        let settings = settings(&config, network, resolvers);
+        let manager = Manager::new(settings, data, means, templates, kernel);
+        manager.take_over().await?;
+        sweep_cgroups(&config, &manager.slots())?;
+        // Whoever can connect sees no sandbox on its way, and may rely on the rest being gone.
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|source| Error::Listen { address: config.listen, source })?;
@@ -121,36 +145,44 @@ impl Agent {
             qemu = %qemu.version(),
             accelerator = choice.accelerator.name(),
             reason = choice.reason,
-            storage = storage::Volumes::driver(&volumes).name(),
+            storage = volumes.driver().name(),
             cgroups = cgroups.version(),
-            kernel = kernel.digest(),
+            kernel = manager.kernel().digest(),
             "host is fit"
         );
-        let means = Means {
-            hypervisor: Arc::new(qemu.clone()),
-            volumes: Arc::new(volumes),
-            networks: networks.clone(),
-            cgroups: cgroups.clone(),
-        };
-        let settings = settings(&config, network, resolvers);
-        let manager = Manager::new(settings, data, means, templates, kernel);
-        Ok(Self { config, pem, listener, manager, networks, cgroups, qemu, choice })
+        Ok(Self {
+            config,
+            pem,
+            listener,
+            manager,
+            fences,
+            networks,
+            cgroups,
+            volumes,
+            qemu,
+            choice,
+        })
     }
 
-    /// Serves until `shutdown` is cancelled; then destroys every sandbox and removes what is on the host.
+    /// Serves until `shutdown` is cancelled, or `Terminate` is called; then leaves the sandboxes to the next agent, or
+    /// destroys them and removes what is on the host.
     ///
     /// # Errors
-    /// When the server fails; everything is removed all the same.
+    /// When the server fails; all of that is done all the same.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let stop = CancellationToken::new();
+        let (stop, terminate) = (CancellationToken::new(), CancellationToken::new());
+        if self.config.sandboxes_on_exit == OnExit::Destroy {
+            terminate.cancel();
+        }
         let parts = Parts {
             manager: self.manager.clone(),
             qemu_version: self.qemu.version().to_string(),
             accelerator: (self.choice.accelerator.name().to_owned(), self.choice.reason),
             cgroups: cgroups_text(&self.cgroups),
-            fences: self.config.fences,
+            fences: self.fences,
             message_max: self.config.message_max_bytes,
             shutdown: shutdown.clone(),
+            terminate: terminate.clone(),
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
@@ -165,7 +197,13 @@ impl Agent {
         };
         shutdown.cancel();
         let reaped = reaper.await;
-        self.manager.close().await;
+        let mut left = 0;
+        if !terminate.is_cancelled() {
+            left = self.manager.leave(LEAVE_PATIENCE).await;
+        }
+        if terminate.is_cancelled() {
+            self.manager.close().await;
+        }
         stop.cancel();
         let served = match served {
             Some(served) => served,
@@ -178,10 +216,20 @@ impl Agent {
                 }
             },
         };
-        self.networks.close().await?;
-        self.cgroups.close()?;
+        self.volumes.close().await;
         reaped.map_err(|_| Error::Panicked)?;
-        tracing::info!("stopped, nothing is left on this host");
+        if terminate.is_cancelled() {
+            // The call may have come last.
+            self.manager.close().await;
+        }
+        if terminate.is_cancelled() || left == 0 {
+            self.networks.close().await?;
+            self.cgroups.close()?;
+            tracing::info!("stopped, nothing is left on this host");
+        } else {
+            self.networks.leave().await?;
+            tracing::info!(sandboxes = left, "stopped, the sandboxes are left to the next agent");
+        }
         Ok(served.map_err(|_| Error::Panicked)??)
     }
 }
@@ -229,32 +277,6 @@ async fn import_kernel(config: &Config, data: &Arc<DataDir>) -> Result<Kernel, E
     imported.await.map_err(|_| Error::Panicked)?
 }
 
-/// Removes machines, networks and directories of an agent that was killed.
-async fn sweep(data: &DataDir, networks: &dyn Networks) -> Result<(), Error> {
-    let dir = data.sandboxes();
-    let failed = |source| Error::Sweep { path: dir.clone(), source };
-    let root = dir.clone();
-    let killed = tokio::task::spawn_blocking(move || vm::kill_all_below(&root, None))
-        .await
-        .map_err(|_| Error::Panicked)?
-        .map_err(failed)?;
-    let slots = networks.list().await?;
-    for slot in &slots {
-        networks.remove(*slot).await?;
-    }
-    networks.close().await?;
-    let directories = remove_entries(&dir).map_err(failed)?;
-    if killed.len() + slots.len() + directories > 0 {
-        tracing::warn!(
-            machines = killed.len(),
-            networks = slots.len(),
-            directories,
-            "removed what an earlier agent left behind"
-        );
-    }
-    Ok(())
-}
-
 /// Removes control groups of machines that are gone, also where groups are no longer wanted.
 fn sweep_cgroups(config: &Config, kept: &[Slot]) -> Result<(), Error> {
     let cgroups = Cgroups::open(&config.name, cgroup::Mode::Auto)?;
@@ -286,15 +308,6 @@ fn cgroups_text(cgroups: &Cgroups) -> String {
         "" => cgroups.version().to_owned(),
         reason => format!("none: {reason}"),
     }
-}
-
-fn remove_entries(dir: &Path) -> std::io::Result<usize> {
-    let mut removed = 0;
-    for entry in std::fs::read_dir(dir)? {
-        Directory::remove(&entry?.path())?;
-        removed += 1;
-    }
-    Ok(removed)
 }
 
 /// Logs an error of the agent with its chain, and returns the process's exit code.

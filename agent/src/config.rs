@@ -51,6 +51,7 @@ pub struct Config {
     pub creates_at_once: usize,
     pub message_max_bytes: usize,
     pub fences: usize,
+    pub sandboxes_on_exit: OnExit,
     pub capacity: Capacity,
     pub tls: tls::Files,
 }
@@ -74,6 +75,15 @@ impl Storage {
             Self::Copy => Some(Driver::Copy),
         }
     }
+}
+
+/// What becomes of sandboxes when the agent is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum OnExit {
+    Keep,
+    Destroy,
 }
 
 /// Bounds of the host and of one sandbox.
@@ -225,6 +235,7 @@ mod tests {
         config.check().unwrap();
         assert_eq!(config.name.to_string(), "main");
         assert_eq!(config.ready_timeout, Duration::from_secs(20));
+        assert_eq!(config.sandboxes_on_exit, OnExit::Keep);
     }
 
     #[test]

@@ -87,6 +87,11 @@ impl DataDir {
         self.root.join("sandboxes")
     }
 
+    /// The highest attempts of builds.
+    pub fn fences(&self) -> PathBuf {
+        self.root.join("fences")
+    }
+
     /// Guest kernels by their digest.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")

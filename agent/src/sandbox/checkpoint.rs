@@ -21,6 +21,7 @@ use tonic::Code;
 use super::{
     Body, Error, Event, InUse, Info, Manager, Sandbox, SandboxId, State,
     create::{Furnished, Ready},
+    journal::Stage,
     pause::Asleep,
     save::{guest_result, sync},
 };
@@ -105,6 +106,7 @@ impl Manager {
         sandbox.usage.leave().await;
         let mut parts = sandbox.parts.lock().await;
         sandbox.set_guest(None);
+        sandbox.plan.try_note_stage(Stage::Restoring { checkpoint: name.to_owned() });
         let furnished = match parts.take() {
             Some(Body::Awake(ready)) => {
                 ready.link().disconnect();
@@ -122,6 +124,11 @@ impl Manager {
         let _permit = self.creates().acquire().await;
         match self.boot_checkpoint(furnished, name).await {
             Ok(ready) => {
+                ready.plan().try_note(|record| {
+                    record.kernel.clone_from(&ready.plan().kernel);
+                    record.memory = ready.spec().memory;
+                    record.stage = Stage::Running;
+                });
                 let machine = ready.machine().clone();
                 sandbox.usage.touch();
                 sandbox.usage.stay();

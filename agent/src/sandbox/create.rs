@@ -6,7 +6,8 @@
 //!  nothing ◄── undo ◄───── undo ◄─────────── undo ◄────── undo
 //! ```
 //!
-//! A step that fails undoes itself and all before it. [`Plan::remove_all`] does the same without knowing how far
+//! A step that fails undoes itself and all before it. Once there is a directory, there is a journal in it; when the guest
+//! answers, it says so before anybody else hears of it. [`Plan::remove_all`] does the same without knowing how far
 //! anything came: for what is found at a start, and for another try after a failed undo.
 
 use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
@@ -22,7 +23,11 @@ use ovenbird_host::{
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, SandboxId, confine, room::Shape};
+use super::{
+    Error, SandboxId, confine,
+    journal::{Journal, Stage},
+    room::Shape,
+};
 use crate::{
     guest_link::{Arrival, GuestClient, GuestLink, Token},
     kernel::Kernel,
@@ -55,6 +60,16 @@ pub(super) enum Origin {
     Snapshot(PathBuf),
 }
 
+impl Origin {
+    /// Where a machine of this origin has its memory.
+    pub(super) fn memory(&self) -> Memory {
+        match self {
+            Self::Boot(_) => Memory::Own,
+            Self::Snapshot(_) => Memory::CopyOnWrite,
+        }
+    }
+}
+
 /// Everything that is decided about a sandbox before anything of it exists.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -78,6 +93,8 @@ pub(super) struct Plan {
     pub(super) ready_timeout: Duration,
     /// Cancelled when the sandbox is destroyed before it is ready.
     pub(super) cancelled: CancellationToken,
+    /// What a restart is told.
+    pub(super) journal: Arc<Journal>,
 }
 
 impl Plan {
@@ -106,6 +123,10 @@ impl Plan {
         let launched = furnished.launch(means).await?;
         let launched_ms = started.elapsed().as_millis();
         let ready = launched.wait_until_ready(means).await?;
+        if let Err(error) = ready.plan().note_stage(Stage::Running) {
+            report(ready.undo(means).await);
+            return Err(error);
+        }
         let ready_ms = started.elapsed().as_millis();
         tracing::debug!(sandbox.id = %id, furnished_ms, launched_ms, ready_ms, "phases");
         Ok(ready)
@@ -117,7 +138,7 @@ impl Plan {
         let directory =
             Directory::create(&self.dir, self.identity).map_err(self.directory_failed("made"))?;
         let placed = Placed { directory, plan: self };
-        match placed.fill() {
+        match placed.plan.note_stage(Stage::Creating).and_then(|()| placed.fill()) {
             Ok(()) => Ok(placed),
             Err(error) => {
                 report(placed.undo());
@@ -131,18 +152,25 @@ impl Plan {
     /// # Errors
     /// The first of them; the rest is tried all the same.
     pub(super) async fn remove_all(&self, means: &Means) -> Result<(), Error> {
-        let (dir, user) = (self.dir.clone(), self.identity.uid);
-        let kill = move || vm::kill_all_below(&dir, Some(user));
-        let killed = tokio::task::spawn_blocking(kill).await;
-        let killed = match killed {
-            Ok(killed) => killed.map(drop).map_err(self.directory_failed("vacated")),
-            Err(_) => Err(Error::Panicked),
-        };
+        let killed = self.end_machines().await;
         let network = means.networks.remove(self.slot).await.map_err(Error::from);
         let volume = means.volumes.remove(&self.dir).await.map_err(Error::from);
         let cgroup = confine::remove(means, self.slot).await;
         let directory = Directory::remove(&self.dir).map_err(self.directory_failed("removed"));
         killed.and(network).and(volume).and(cgroup).and(directory)
+    }
+
+    /// Ends whatever of the sandbox's user runs in its directory. None is fine.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(super) async fn end_machines(&self) -> Result<(), Error> {
+        let (dir, user) = (self.dir.clone(), self.identity.uid);
+        let kill = move || vm::kill_all_below(&dir, Some(user));
+        match tokio::task::spawn_blocking(kill).await {
+            Ok(killed) => killed.map(drop).map_err(self.directory_failed("vacated")),
+            Err(_) => Err(Error::Panicked),
+        }
     }
 }
 
@@ -229,6 +257,12 @@ pub(super) struct Furnished {
 }
 
 impl Furnished {
+    /// What an earlier agent made.
+    pub(super) fn found(plan: Plan, volume: Volume, network: Network) -> Self {
+        let directory = Directory::found(&plan.dir, plan.identity);
+        Self { placed: Placed { plan, directory }, volume, network }
+    }
+
     /// What was decided about the sandbox.
     pub(super) fn plan(&self) -> &Plan {
         &self.placed.plan
@@ -254,10 +288,7 @@ impl Furnished {
             directory: self.placed.directory.clone(),
             vcpus: plan.shape.vcpus,
             memory_mb: plan.shape.memory_mb,
-            memory: match plan.origin {
-                Origin::Boot(_) => Memory::Own,
-                Origin::Snapshot(_) => Memory::CopyOnWrite,
-            },
+            memory: plan.origin.memory(),
             disk: Some(self.volume.path.clone()),
             nic: Some(Nic { namespace: self.network.namespace.clone(), tap: TAP.to_owned() }),
             kernel_arguments: kernel_arguments(plan),
@@ -293,12 +324,15 @@ impl Furnished {
             Err(error) => return Err((Box::new(self), error)),
         }
         match means.hypervisor.launch(&spec, start).await {
-            Ok(machine) => {
-                let link = GuestLink::new(machine.guest_socket(), self.placed.plan.token);
-                Ok(Launched { furnished: self, spec, machine: Arc::from(machine), link })
-            }
+            Ok(machine) => Ok(self.with_machine(spec, machine)),
             Err(error) => Err((Box::new(self), error.into())),
         }
+    }
+
+    /// With the machine that was started with `spec`.
+    pub(super) fn with_machine(self, spec: MachineSpec, machine: Box<dyn Machine>) -> Launched {
+        let link = GuestLink::new(machine.guest_socket(), self.placed.plan.token);
+        Launched { furnished: self, spec, machine: Arc::from(machine), link }
     }
 
     pub(super) async fn undo(self, means: &Means) -> Result<(), Error> {
@@ -340,8 +374,19 @@ impl Launched {
         }
     }
 
-    /// Lets a restored machine run, and waits for the guest.
+    /// Lets a restored machine run, and waits for the guest, which is told its name.
     pub(super) async fn answered(
+        &self,
+        means: &Means,
+        arrival: Arrival,
+    ) -> Result<GuestClient, Error> {
+        let guest = self.connected(means, arrival).await?;
+        self.configure(guest.clone()).await?;
+        Ok(guest)
+    }
+
+    /// Lets a machine run that does not, and waits for the guest.
+    pub(super) async fn connected(
         &self,
         means: &Means,
         arrival: Arrival,
@@ -353,10 +398,7 @@ impl Launched {
         }
         let reason = tokio::select! {
             connected = self.link.connect(arrival, deadline) => match connected {
-                Ok(guest) => {
-                    self.configure(guest.clone()).await?;
-                    return Ok(guest);
-                }
+                Ok(guest) => return Ok(guest),
                 Err(error) => ovenbird_kit::telemetry::chain(&error),
             },
             ending = self.machine.ended() => match ending {
@@ -397,6 +439,11 @@ impl Launched {
     /// The link to the guest.
     pub(super) fn link(&self) -> &GuestLink {
         &self.link
+    }
+
+    /// What was decided about it.
+    pub(super) fn plan(&self) -> &Plan {
+        self.furnished.plan()
     }
 
     /// Gives the machine up, which has ended, and tells what it was started with.

@@ -129,6 +129,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// What an earlier agent left.
+    #[error("what an earlier agent left in {} cannot be looked through and removed", path.display())]
+    Leftovers {
+        /// Where.
+        path: std::path::PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// A task of this agent panicked. Its sandbox keeps its slot until it is destroyed.
     #[error("the host agent failed inside; its log says where")]
     Panicked,

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Manager, Sandbox, SandboxId, unix_now};
+use super::{Error, Manager, Sandbox, SandboxId, State, unix_now};
 use crate::guest_link::GuestClient;
 
 /// Between two looks.
@@ -77,6 +77,11 @@ impl Usage {
         let mut last = self.last();
         last.used = Instant::now();
         last.unix = unix_now();
+    }
+
+    /// Says when it was last used before this agent. Idle time counts from now all the same.
+    pub(super) fn was_used_at(&self, unix: i64) {
+        self.last().unix = unix;
     }
 
     /// Sets another idle limit, counted from now.
@@ -147,10 +152,14 @@ impl InUse {
 
     /// What a call is answered that has to leave.
     pub fn left(&self) -> Error {
-        self.sandbox.wrong_state(self.sandbox.state())
+        match self.sandbox.state() {
+            // It goes on, and it is the agent that ends.
+            State::Running => Error::Closing,
+            state => self.sandbox.wrong_state(state),
+        }
     }
 
-    /// Waits until the call has to end, because the sandbox is being paused or put back.
+    /// Waits until the call has to end, because the sandbox is being paused or put back, or the agent ends.
     pub fn has_to_leave(&self) -> impl Future<Output = ()> + Send + use<> {
         self.leave.clone().cancelled_owned()
     }
@@ -194,7 +203,7 @@ impl Told {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, id: SandboxId) {
+    pub(super) fn add(&self, id: SandboxId) {
         let mut ids = self.ids();
         if !ids.contains(&id) {
             ids.push_back(id);

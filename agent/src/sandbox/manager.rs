@@ -22,7 +22,9 @@ use super::{
     confine,
     create::{Origin, Plan, Ready},
     idle::Told,
+    journal::{self, Journal, Record, Stage},
     room::Room,
+    unix_now,
 };
 use crate::{
     data_dir::DataDir,
@@ -88,12 +90,38 @@ struct Inner {
     told: Told,
     tasks: TaskTracker,
     closing: CancellationToken,
+    /// Sandboxes are left to the next agent.
+    leaving: CancellationToken,
+}
+
+/// What a wish and its template come to, before there is a slot.
+struct Draft {
+    shape: Shape,
+    origin: Origin,
+    rootfs: PathBuf,
+    disk_bytes: u64,
+    kernel: String,
+    token: Token,
 }
 
 #[derive(Debug)]
 pub(super) struct Register {
     sandboxes: BTreeMap<SandboxId, Arc<Sandbox>>,
     pub(super) room: Room,
+}
+
+impl Register {
+    /// Takes in a sandbox that is there already.
+    pub(super) fn add_again(
+        &mut self,
+        sandbox: &Arc<Sandbox>,
+        slot: Slot,
+        shape: Shape,
+        is_asleep: bool,
+    ) {
+        self.room.take_again(slot, shape, is_asleep);
+        self.sandboxes.insert(sandbox.wish.id.clone(), sandbox.clone());
+    }
 }
 
 impl Manager {
@@ -119,6 +147,7 @@ impl Manager {
             told: Told::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
+            leaving: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -170,6 +199,11 @@ impl Manager {
         self.register().sandboxes.values().cloned().collect()
     }
 
+    /// The slots that are somebody's.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.sandboxes().iter().map(|sandbox| sandbox.plan.slot).collect()
+    }
+
     /// Held by whoever starts a machine.
     pub(super) fn creates(&self) -> &Semaphore {
         &self.inner.creates
@@ -182,7 +216,15 @@ impl Manager {
 
     /// Sandboxes that were paused for being idle since the last call; each is told once.
     pub fn take_auto_paused(&self) -> Vec<SandboxId> {
-        self.told().drain()
+        let ids = self.told().drain();
+        for sandbox in ids.iter().filter_map(|id| self.find(id).ok()) {
+            sandbox.plan.try_note(|record| {
+                if let Stage::Paused { untold, .. } = &mut record.stage {
+                    *untold = false;
+                }
+            });
+        }
+        ids
     }
 
     pub(super) fn find(&self, id: &SandboxId) -> Result<Arc<Sandbox>, Error> {
@@ -241,19 +283,18 @@ impl Manager {
             return Err(Error::Exists(wish.id));
         }
         let slot = register.room.take(draft.shape)?;
-        let plan = self.place(draft, slot);
-        let host_ip = self.host_ip(slot);
-        let sandbox = Arc::new(Sandbox::new(plan, wish.clone(), host_ip));
+        let plan = self.place(&wish, draft, slot);
+        let sandbox = Arc::new(Sandbox::new(plan, wish.clone(), self.host_ip(slot)));
         register.sandboxes.insert(wish.id, sandbox.clone());
         Ok(sandbox)
     }
 
-    fn host_ip(&self, slot: Slot) -> Ipv4Addr {
+    pub(super) fn host_ip(&self, slot: Slot) -> Ipv4Addr {
         self.inner.settings.network.host_ip(slot)
     }
 
-    /// The plan without what depends on the slot.
-    fn draft(&self, wish: &Wish, template: Template) -> Result<Plan, Error> {
+    /// What does not depend on the slot.
+    fn draft(&self, wish: &Wish, template: Template) -> Result<Draft, Error> {
         let rootfs = template.rootfs();
         let (shape, origin, kernel, token, disk_bytes) = match template {
             Template::Image { .. } => {
@@ -281,33 +322,68 @@ impl Manager {
                 (shape, Origin::Snapshot(dir), manifest.kernel, manifest.token, 0)
             }
         };
-        Ok(Plan {
-            id: wish.id.clone(),
-            slot: Slot(0),
-            name: String::new(),
-            identity: Identity { uid: 0, gid: 0 },
-            dir: self.inner.data.sandboxes().join(wish.id.as_str()),
-            shape,
+        Ok(Draft { shape, origin, rootfs, disk_bytes, kernel, token })
+    }
+
+    fn place(&self, wish: &Wish, draft: Draft, slot: Slot) -> Plan {
+        let Draft { shape, origin, rootfs, disk_bytes, kernel, token } = draft;
+        let record = Record {
+            version: journal::VERSION,
+            boot: journal::boot_id(),
+            id: wish.id.to_string(),
+            slot: slot.0,
+            user: self.user(slot),
+            host_ip: self.host_ip(slot),
+            template: wish.template.to_string(),
+            build_id: wish.build_id.clone(),
+            vcpus: shape.vcpus,
+            memory_mb: shape.memory_mb,
+            timeout_sec: wish.timeout_sec,
+            policy: wish.policy.clone(),
+            kernel,
+            token,
+            memory: origin.memory(),
+            created_at_unix: unix_now(),
+            noted_at_unix: unix_now(),
+            stage: Stage::Creating,
+        };
+        self.plan(record, wish.id.clone(), origin, rootfs, disk_bytes)
+    }
+
+    /// The plan of a sandbox that is journalled, or is going to be.
+    pub(super) fn plan(
+        &self,
+        record: Record,
+        id: SandboxId,
+        origin: Origin,
+        rootfs: PathBuf,
+        disk_bytes: u64,
+    ) -> Plan {
+        let Settings { instance, resolvers, ready_timeout, .. } = &self.inner.settings;
+        let (slot, dir) = (Slot(record.slot), self.inner.data.sandboxes().join(id.as_str()));
+        Plan {
+            id,
+            slot,
+            name: format!("ovb-{instance}-{slot}"),
+            identity: Identity { uid: record.user, gid: record.user },
+            shape: Shape { vcpus: record.vcpus, memory_mb: record.memory_mb },
             origin,
             rootfs,
             disk_bytes,
-            policy: wish.policy.clone(),
-            resolvers: self.inner.settings.resolvers.clone(),
-            kernel,
-            token,
-            ready_timeout: self.inner.settings.ready_timeout,
+            policy: record.policy.clone(),
+            resolvers: resolvers.clone(),
+            kernel: record.kernel.clone(),
+            token: record.token,
+            ready_timeout: *ready_timeout,
             cancelled: CancellationToken::new(),
-        })
+            journal: Arc::new(Journal::new(dir.clone(), record)),
+            dir,
+        }
     }
 
-    fn place(&self, plan: Plan, slot: Slot) -> Plan {
-        let user = self.inner.settings.uid_base + u32::from(slot.0);
-        Plan {
-            slot,
-            name: format!("ovb-{}-{slot}", self.inner.settings.instance),
-            identity: Identity { uid: user, gid: user },
-            ..plan
-        }
+    /// The user of a slot's machine.
+    pub(super) fn user(&self, slot: Slot) -> u32 {
+        self.inner.settings.uid_base + u32::from(slot.0)
     }
 
     fn check_shape(&self, wish: &Wish) -> Result<(), Error> {
@@ -369,10 +445,14 @@ impl Manager {
 
     /// Looks after a machine that serves, until it ends.
     pub(super) fn watch(&self, sandbox: &Arc<Sandbox>, machine: Arc<dyn Machine>) {
-        let (watched, means) = (sandbox.clone(), self.means().clone());
+        let (watched, leaving) = (sandbox.clone(), self.inner.leaving.clone());
+        let means = self.means().clone();
         // Ends with the machine, which every removal ends.
         self.spawn(async move {
-            let ending = machine.ended().await;
+            let ending = tokio::select! {
+                ending = machine.ended() => ending,
+                () = leaving.cancelled() => return,
+            };
             // While it is saved or paused, its machine ends on purpose. By now it may run on another.
             if watched.settled().await != State::Running {
                 return;
@@ -385,8 +465,10 @@ impl Manager {
             let console = machine.console_tail(CONSOLE_TAIL).await;
             let plan = ready.plan();
             let reason = confine::reason(&means, plan.slot, plan.shape, ending);
-            watched.set_detail(&format!(": {reason}"));
+            let detail = format!(": {reason}");
+            watched.set_detail(&detail);
             if watched.apply(Event::Ended).is_ok() {
+                watched.plan.try_note_stage(Stage::Stopped { detail });
                 watched.set_guest(None);
                 // Calls that run end now, and not when they have waited long enough.
                 ready.link().disconnect();
@@ -431,10 +513,13 @@ impl Manager {
     /// Removes all of a sandbox in the state [`State::Destroying`].
     pub(super) async fn remove(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         sandbox.set_guest(None);
-        let removed = match sandbox.parts.lock().await.take() {
+        let mut parts = sandbox.parts.lock().await;
+        sandbox.plan.try_note_stage(Stage::Destroying);
+        let removed = match parts.take() {
             Some(body) => body.undo(self.means()).await,
             None => sandbox.plan.remove_all(self.means()).await,
         };
+        drop(parts);
         let Err(error) = removed else {
             self.removed(sandbox, Ok(()));
             return Ok(());
@@ -489,7 +574,26 @@ impl Manager {
         self.inner.tasks.wait().await;
     }
 
-    /// Where a sandbox's directory is.
+    /// Takes no more sandboxes and ends all calls, but lets sandboxes run or sleep on for the next agent. What is being
+    /// made, saved, paused or removed is done to the end first, for at most `patience`. Returns how many there are.
+    pub async fn leave(&self, patience: Duration) -> usize {
+        let sandboxes = {
+            let register = self.register();
+            self.inner.closing.cancel();
+            register.sandboxes.values().cloned().collect::<Vec<_>>()
+        };
+        self.inner.leaving.cancel();
+        self.inner.tasks.close();
+        let calls = join_all(sandboxes.iter().map(|sandbox| sandbox.usage.leave()));
+        let ended = async { tokio::join!(calls, self.inner.tasks.wait()) };
+        if tokio::time::timeout(patience, ended).await.is_err() {
+            // As if this agent were killed now.
+            tracing::warn!("something takes too long: the next agent finishes or undoes it");
+        }
+        self.register().sandboxes.len()
+    }
+
+    /// Where sandboxes' directories are.
     pub fn sandboxes_dir(&self) -> PathBuf {
         self.inner.data.sandboxes()
     }

@@ -8,11 +8,14 @@ mod confine;
 mod create;
 mod error;
 pub mod idle;
+mod journal;
 mod manager;
 mod pause;
+mod recovery;
 mod room;
 mod save;
 mod state;
+mod take_over;
 
 use std::{
     net::Ipv4Addr,
@@ -30,6 +33,7 @@ pub use idle::InUse;
 pub use manager::{Manager, Settings};
 pub use room::{Limits, Shape};
 pub use state::{Event, Refused, State};
+pub use take_over::TakenOver;
 
 pub use crate::name::SandboxId;
 use crate::{guest_link::GuestClient, name::TemplateName};
@@ -125,10 +129,10 @@ impl Sandbox {
     fn new(plan: Plan, wish: Wish, host_ip: Ipv4Addr) -> Self {
         let usage = Usage::new(wish.timeout_sec);
         Self {
-            plan,
             wish,
             host_ip,
-            created_at_unix: unix_now(),
+            created_at_unix: plan.journal.record().created_at_unix,
+            plan,
             usage,
             state: watch::Sender::new(State::Creating),
             detail: Mutex::new(None),
@@ -176,6 +180,12 @@ impl Sandbox {
             _ => self.detail.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         Error::WrongState { id: self.wish.id.clone(), state, detail }
+    }
+
+    /// Sets another idle limit, counted from now.
+    fn set_timeout(&self, timeout_sec: i32) {
+        self.usage.set_timeout(timeout_sec);
+        self.plan.try_note(|record| record.timeout_sec = timeout_sec);
     }
 
     fn set_detail(&self, detail: &str) {

@@ -12,7 +12,8 @@
 //! is a template's file plus pages of its process, so its state holds the whole memory; the resumed machine has it in
 //! a file of its own, and the next pause is a cheap one.
 //!
-//! Nothing is synced to the medium: a paused sandbox outlives its agent, not its host.
+//! The journal says paused once the state is complete, before the machine ends, and running before the new machine
+//! does. Nothing is synced to the medium: a paused sandbox outlives its agent, not its host.
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ use ovenbird_kit::telemetry;
 use super::{
     Body, Error, Event, Info, Manager, Means, Refused, Sandbox, SandboxId, State,
     create::{Furnished, Launched, Plan, Ready},
+    journal::Stage,
     save::{QUIET, Stuck, wake},
 };
 use crate::guest_link::Arrival;
@@ -65,7 +67,7 @@ impl Manager {
         let sandbox = self.find(id)?;
         loop {
             match sandbox.apply(Event::Pause) {
-                Ok(_) => return self.pause_applied(sandbox).await,
+                Ok(_) => return self.pause_applied(sandbox, false).await,
                 Err(Refused(State::Paused)) => return Ok(()),
                 // Another caller is at it.
                 Err(Refused(State::Pausing | State::Resuming)) => drop(sandbox.settled().await),
@@ -79,17 +81,17 @@ impl Manager {
         if sandbox.apply_if(Event::Pause, || sandbox.usage.is_idle()).is_err() {
             return Ok(false);
         }
-        self.pause_applied(sandbox.clone()).await?;
+        self.pause_applied(sandbox.clone(), true).await?;
         Ok(true)
     }
 
-    async fn pause_applied(&self, sandbox: Arc<Sandbox>) -> Result<(), Error> {
+    async fn pause_applied(&self, sandbox: Arc<Sandbox>, was_idle: bool) -> Result<(), Error> {
         let manager = self.clone();
-        let paused = self.spawn(async move { manager.pause_now(&sandbox).await });
+        let paused = self.spawn(async move { manager.pause_now(&sandbox, was_idle).await });
         paused.await.unwrap_or(Err(Error::Panicked))
     }
 
-    async fn pause_now(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    async fn pause_now(&self, sandbox: &Arc<Sandbox>, was_idle: bool) -> Result<(), Error> {
         let started = std::time::Instant::now();
         sandbox.usage.leave().await;
         let mut parts = sandbox.parts.lock().await;
@@ -103,7 +105,7 @@ impl Manager {
         sandbox.set_guest(None);
         let saved = contents(&ready);
         let id = &sandbox.wish.id;
-        match hibernate(&mut ready, saved).await {
+        match hibernate(&mut ready, saved, was_idle).await {
             Ok(()) => {
                 let (furnished, spec) = ready.without_machine();
                 *parts = Some(Body::Asleep(Asleep { furnished, spec, saved: Some(saved) }));
@@ -133,6 +135,7 @@ impl Manager {
         tracing::error!(sandbox.id = %id, error, "sandbox has stopped{detail}");
         sandbox.set_detail(detail);
         let _ = sandbox.apply(Event::Ended);
+        sandbox.plan.try_note_stage(Stage::Stopped { detail: detail.to_owned() });
     }
 
     /// Resumes a sandbox and sets its idle limit to `timeout_sec`, counted from then; one that runs gets the limit
@@ -147,7 +150,7 @@ impl Manager {
             match sandbox.apply(Event::Resume) {
                 Ok(_) => break,
                 Err(Refused(State::Running)) => {
-                    sandbox.usage.set_timeout(timeout_sec);
+                    sandbox.set_timeout(timeout_sec);
                     return Ok(sandbox.info());
                 }
                 // Another caller is at it.
@@ -183,7 +186,7 @@ impl Manager {
         match asleep.wake(self.means()).await {
             Ok(ready) => {
                 let machine = ready.machine().clone();
-                sandbox.usage.set_timeout(timeout_sec);
+                sandbox.set_timeout(timeout_sec);
                 sandbox.usage.stay();
                 sandbox.set_guest(Some(ready.guest()));
                 *parts = Some(Body::Awake(ready));
@@ -210,7 +213,7 @@ impl Manager {
 }
 
 /// Puts everything of a machine into its files, and ends it.
-async fn hibernate(ready: &mut Ready, saved: Saved) -> Result<(), Stuck> {
+async fn hibernate(ready: &mut Ready, saved: Saved, was_idle: bool) -> Result<(), Stuck> {
     ready.link().disconnect();
     tokio::time::sleep(QUIET).await;
     let stopped = async {
@@ -220,6 +223,7 @@ async fn hibernate(ready: &mut Ready, saved: Saved) -> Result<(), Stuck> {
             return Ok(Some(ending));
         }
         ready.machine().save(saved).await?;
+        ready.plan().note_stage(Stage::Paused { saved, untold: was_idle })?;
         Ok::<_, Error>(None)
     };
     match stopped.await {
@@ -258,6 +262,17 @@ impl Asleep {
                 return Err((Self { furnished: *furnished, ..self }, error));
             }
         };
+        let noted = launched.plan().note(|record| {
+            record.memory = Memory::Own;
+            record.stage = Stage::Running;
+        });
+        if let Err(error) = noted {
+            // It has not run, so the state is what it was.
+            let ended = launched.machine().kill().await;
+            let (furnished, _) = launched.without_machine();
+            let saved = ended.is_ok().then_some(saved);
+            return Err((Self { furnished, spec: self.spec, saved }, error));
+        }
         match launched.answered(means, Arrival::Resumed).await {
             Ok(guest) => {
                 // Memory and disk have gone on: the state no longer belongs to them.
@@ -302,7 +317,9 @@ async fn lie_down(launched: Launched) -> (Asleep, Result<(), Error>) {
             return Ok(None);
         }
         machine.save(Saved::Devices).await?;
-        Ok::<_, Error>(Some(Saved::Devices))
+        let saved = Saved::Devices;
+        launched.plan().note_stage(Stage::Paused { saved, untold: false })?;
+        Ok::<_, Error>(Some(saved))
     };
     let saved = saved.await;
     let killed = machine.kill().await;

@@ -42,7 +42,7 @@ pub struct NoRoom {
 #[derive(Debug)]
 pub(super) struct Room {
     limits: Limits,
-    free: BTreeSet<Slot>,
+    taken: BTreeSet<Slot>,
     asleep: BTreeSet<Slot>,
     used: Shape,
 }
@@ -50,8 +50,8 @@ pub(super) struct Room {
 impl Room {
     /// An empty host.
     pub(super) fn new(limits: Limits) -> Self {
-        let free = (0..limits.sandboxes).map(Slot).collect();
-        Self { limits, free, asleep: BTreeSet::new(), used: Shape { vcpus: 0, memory_mb: 0 } }
+        let used = Shape { vcpus: 0, memory_mb: 0 };
+        Self { limits, taken: BTreeSet::new(), asleep: BTreeSet::new(), used }
     }
 
     /// Takes a slot and room for a sandbox.
@@ -61,12 +61,31 @@ impl Room {
     pub(super) fn take(&mut self, shape: Shape) -> Result<Slot, NoRoom> {
         fits(SANDBOXES, self.sandboxes(), u32::from(self.limits.sandboxes), 1)?;
         self.add(shape)?;
-        Ok(self.free.pop_first().expect("fewer sandboxes than slots are in use"))
+        let mut slots = (0..self.limits.sandboxes).map(Slot);
+        let free = slots.find(|slot| !self.taken.contains(slot));
+        let slot = free.expect("fewer sandboxes than slots are in use");
+        self.taken.insert(slot);
+        Ok(slot)
+    }
+
+    /// Takes the slot and the room of a sandbox that is there already, whatever the limits are by now. False when the
+    /// slot is taken.
+    pub(super) fn take_again(&mut self, slot: Slot, shape: Shape, is_asleep: bool) -> bool {
+        if !self.taken.insert(slot) {
+            return false;
+        }
+        if is_asleep {
+            self.asleep.insert(slot);
+        } else {
+            self.used.vcpus = self.used.vcpus.saturating_add(shape.vcpus);
+            self.used.memory_mb = self.used.memory_mb.saturating_add(shape.memory_mb);
+        }
+        true
     }
 
     /// Gives back what [`Room::take`] took.
     pub(super) fn give_back(&mut self, slot: Slot, shape: Shape) {
-        if self.free.insert(slot) && !self.asleep.remove(&slot) {
+        if self.taken.remove(&slot) && !self.asleep.remove(&slot) {
             self.subtract(shape);
         }
     }
@@ -110,7 +129,7 @@ impl Room {
     }
 
     fn sandboxes(&self) -> u32 {
-        u32::from(self.limits.sandboxes) - u32::try_from(self.free.len()).unwrap_or(0)
+        u32::try_from(self.taken.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -199,6 +218,22 @@ mod tests {
         room.give_back(first, SMALL);
         assert_eq!(room.used(), Shape { vcpus: 0, memory_mb: 0 });
         assert_eq!(room.take(SMALL).unwrap(), first);
+    }
+
+    #[test]
+    fn sandboxes_of_an_earlier_agent_keep_their_slots_also_past_the_limits() {
+        let mut room = room();
+        assert!(room.take_again(Slot(1), SMALL, false));
+        assert!(!room.take_again(Slot(1), SMALL, false));
+        assert!(room.take_again(Slot(700), Shape { vcpus: 50, memory_mb: 5000 }, false));
+        assert!(room.take_again(Slot(0), SMALL, true));
+        assert!(room.take(SMALL).is_err(), "there are more than there should be");
+        assert!(room.wake(Slot(0), SMALL).is_err());
+        room.give_back(Slot(700), Shape { vcpus: 50, memory_mb: 5000 });
+        assert_eq!(room.used(), SMALL);
+        assert_eq!(room.take(SMALL).unwrap(), Slot(2));
+        room.give_back(Slot(0), SMALL);
+        assert_eq!(room.used(), Shape { vcpus: 2, memory_mb: 200 });
     }
 
     #[test]

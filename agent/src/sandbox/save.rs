@@ -5,7 +5,8 @@
 //!                 └── fails: the sandbox goes on ──────────────┘ └── fails: the sandbox is gone ───────┘
 //! ```
 //!
-//! The sandbox's files become the template's by renaming, so nothing is copied. A fork has no memory file of its
+//! The journal says so before the machine ends: whatever happens to the agent from then on, the template is there whole
+//! or not at all, and the sandbox is not. The sandbox's files become the template's by renaming, so nothing is copied. A fork has no memory file of its
 //! own: its state is saved with the whole memory and loaded once into a paused machine that has one.
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -15,7 +16,8 @@ use ovenbird_host::vm::{Ending, Memory, Saved, Start, file};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Body, Error, Event, Manager, Sandbox, SandboxId, create::Ready, pause::contents, unix_now,
+    Body, Error, Event, Manager, Sandbox, SandboxId, create::Ready, journal::Stage,
+    pause::contents, unix_now,
 };
 use crate::{
     guest_link::Arrival,
@@ -68,9 +70,10 @@ impl Manager {
             return Err(sandbox.wrong_state(sandbox.state()));
         };
         sandbox.set_guest(None);
+        let saving = Stage::Saving { kind, template: reservation.name().to_string() };
         let ended = match kind {
-            Kind::Snapshot => self.freeze(ready).await,
-            Kind::Image => shut_down(ready).await,
+            Kind::Snapshot => self.freeze(ready, saving).await,
+            Kind::Image => shut_down(ready, saving).await,
         };
         if let Err(Stuck { error, machine_is_lost: false }) = ended {
             sandbox.set_guest(Some(ready.guest()));
@@ -98,7 +101,7 @@ impl Manager {
     }
 
     /// Leaves memory, state and disk of a machine that has ended.
-    async fn freeze(&self, ready: &mut Ready) -> Result<(), Stuck> {
+    async fn freeze(&self, ready: &mut Ready, saving: Stage) -> Result<(), Stuck> {
         unfollow(ready).await.map_err(Stuck::goes_on)?;
         sync(ready).await.map_err(Stuck::goes_on)?;
         ready.link().disconnect();
@@ -110,6 +113,7 @@ impl Manager {
         if let Err(error) = saved.await {
             return Err(wake(ready, error.into()).await);
         }
+        ready.plan().try_note_stage(saving);
         ready.machine().kill().await.map_err(Stuck::lost)?;
         match contents(ready) {
             Saved::Devices => Ok(()),
@@ -228,8 +232,9 @@ pub(super) async fn wake(ready: &mut Ready, error: Error) -> Stuck {
 }
 
 /// Lets the guest unmount its root disk and turn itself off, so that the image is clean.
-async fn shut_down(ready: &Ready) -> Result<(), Stuck> {
+async fn shut_down(ready: &Ready, saving: Stage) -> Result<(), Stuck> {
     sync(ready).await.map_err(Stuck::goes_on)?;
+    ready.plan().try_note_stage(saving);
     let id = &ready.plan().id;
     let grace_ms = u64::try_from(SHUTDOWN_GRACE.as_millis()).unwrap_or(0);
     let mut guest = ready.guest();

@@ -3,13 +3,14 @@
 mod egress;
 mod exec;
 mod fence;
+mod fence_file;
 mod files;
 mod service;
 mod status;
 
 use std::time::Duration;
 
-use fence::Fences;
+pub use fence::Fences;
 use ovenbird_hostagent::{
     FILE_DESCRIPTOR_SET, v1::host_agent_service_server::HostAgentServiceServer,
 };
@@ -54,12 +55,14 @@ pub struct Parts {
     pub accelerator: (String, String),
     /// The version of control groups, or why there are none.
     pub cgroups: String,
-    /// Builds whose attempt is remembered.
-    pub fences: usize,
+    /// The highest attempts of builds.
+    pub fences: Fences,
     /// The largest message.
     pub message_max: usize,
     /// Ends the process.
     pub shutdown: CancellationToken,
+    /// Says that no sandbox is to be left then.
+    pub terminate: CancellationToken,
 }
 
 /// Serves until `stop` is cancelled and the calls that run then have been answered.
@@ -72,15 +75,24 @@ pub async fn serve(
     parts: Parts,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Parts { manager, qemu_version, accelerator, cgroups, fences, message_max, shutdown } =
-        parts;
+    let Parts {
+        manager,
+        qemu_version,
+        accelerator,
+        cgroups,
+        fences,
+        message_max,
+        shutdown,
+        terminate,
+    } = parts;
     let (accelerator, accelerator_reason) = accelerator;
     let service = Service {
         manager,
-        fences: Fences::new(fences),
+        fences,
         facts: HostFacts { qemu_version, accelerator, accelerator_reason, cgroups },
         message_max,
         shutdown: shutdown.clone(),
+        terminate,
     };
     let service = HostAgentServiceServer::new(service)
         .max_decoding_message_size(message_max)

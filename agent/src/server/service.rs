@@ -42,6 +42,8 @@ pub(super) struct Service {
     pub(super) message_max: usize,
     /// Ends the process.
     pub(super) shutdown: CancellationToken,
+    /// Says that no sandbox is to be left then.
+    pub(super) terminate: CancellationToken,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -345,6 +347,7 @@ impl HostAgentService for Service {
         _: Request<host::TerminateRequest>,
     ) -> Answer<host::TerminateResponse> {
         tracing::info!("Terminate was called: destroying every sandbox, then exiting");
+        self.terminate.cancel();
         self.shutdown.cancel();
         self.manager.close().await;
         answer(host::TerminateResponse {})

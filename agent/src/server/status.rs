@@ -48,6 +48,7 @@ fn code(error: &Error) -> Code {
             Code::NotFound
         }
         Error::Directory { .. }
+        | Error::Leftovers { .. }
         | Error::StillOn(_)
         | Error::Network(_)
         | Error::Cgroup(_)

@@ -44,11 +44,13 @@ pub struct Manifest {
     pub files: BTreeMap<String, FileDigest>,
 }
 
-fn hex<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
+/// For `serialize_with`: a token in hexadecimal.
+pub(crate) fn hex<S: Serializer>(token: &Token, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&token.to_hex())
 }
 
-fn unhex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
+/// For `deserialize_with`.
+pub(crate) fn unhex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Token, D::Error> {
     Token::from_hex(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 

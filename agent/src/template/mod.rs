@@ -25,6 +25,8 @@ use std::{
 
 pub use digest::FileDigest;
 pub use manifest::{Manifest, VERSION};
+pub(crate) use manifest::{hex, unhex};
+use serde::{Deserialize, Serialize};
 
 use crate::{data_dir::DataDir, name::TemplateName};
 
@@ -64,7 +66,8 @@ pub enum Error {
 }
 
 /// The two kinds of templates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A root disk to boot from.
     Image,
@@ -249,6 +252,11 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// The name.
+    pub fn name(&self) -> &TemplateName {
+        &self.name
+    }
+
     /// Begins to write the template.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod crash;
 mod groups;
 mod hostile;
 mod limits;
 mod pause;
+mod restart;
 mod sandbox;
 mod support;
 mod template;

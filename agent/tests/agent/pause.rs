@@ -9,7 +9,7 @@ use tonic::Code;
 use crate::support::*;
 
 /// Counts into its output and into a file that has no name any more.
-const COUNTER: &str = "echo $$ > /root/pid; exec 3<>/root/held; rm /root/held; i=0; \
+pub(crate) const COUNTER: &str = "echo $$ > /root/pid; exec 3<>/root/held; rm /root/held; i=0; \
     while :; do i=$((i+1)); echo $i; echo $i >&3; sleep 0.05; done";
 /// Answers each connection.
 const SERVER: &str = "exec perl -MIO::Socket -e '$s=IO::Socket::INET->new(LocalPort=>8080,Listen=>5,ReuseAddr=>1) \
@@ -28,7 +28,7 @@ async fn answer_of(host_ip: &str) -> String {
 }
 
 /// Reads a counter's output from its start until it has passed a number, and checks that none is missing.
-async fn counted_past(host: &Host, id: &str, past: u64) -> u64 {
+pub(crate) async fn counted_past(host: &Host, id: &str, past: u64) -> u64 {
     let request = host::AttachExecRequest {
         sandbox_id: id.into(),
         exec_id: "counter".into(),

@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) settings: String,
     /// Lines of its `[capacity]`.
     pub(crate) capacity: String,
+    /// Whether its sandboxes outlive it.
+    pub(crate) keep: bool,
 }
 
 pub(crate) struct Host {
@@ -80,7 +82,8 @@ impl Host {
         let config = format!(
             "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
-             uid_base = {uid}\nready_timeout = '{ready}'\n{settings}\n[capacity]\n{capacity}\n\
+             uid_base = {uid}\nready_timeout = '{ready}'\nsandboxes_on_exit = '{on_exit}'\n\
+             {settings}\n[capacity]\n{capacity}\n\
              [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
             port = self.port,
             data = self.data().display(),
@@ -93,6 +96,7 @@ impl Host {
             uid = 6_000_000 + u32::from(place) * 4096,
             // A busy machine boots ten times slower than an idle one.
             ready = options.ready_timeout.unwrap_or("120s"),
+            on_exit = if options.keep { "keep" } else { "destroy" },
             settings = options.settings,
             capacity = options.capacity,
             ca = tls.ca.display(),
@@ -102,11 +106,14 @@ impl Host {
         std::fs::write(self.folder.join("agent.toml"), config).unwrap();
     }
 
-    pub(crate) async fn start_agent(&mut self) {
-        let program = Program::new("agent", env!("CARGO_BIN_EXE_ovenbird-agent"), self.log())
+    fn program(&self) -> Program {
+        Program::new("agent", env!("CARGO_BIN_EXE_ovenbird-agent"), self.log())
             .arg("--config")
-            .arg(self.folder.join("agent.toml"));
-        let mut agent = Process::start(program).unwrap();
+            .arg(self.folder.join("agent.toml"))
+    }
+
+    pub(crate) async fn start_agent(&mut self) {
+        let mut agent = Process::start(self.program()).unwrap();
         let answers = || async {
             let mut client = self.client.clone();
             client.get_host(host::GetHostRequest {}).await.is_ok()
@@ -152,6 +159,17 @@ impl Host {
         self.agent.take().unwrap().kill();
     }
 
+    /// Ends the agent in order, with or without its sandboxes.
+    pub(crate) async fn stop_agent(&mut self) {
+        self.agent.take().unwrap().stop(PATIENCE).await.unwrap();
+    }
+
+    /// Lets the agent destroy everything and end, as a caller does it; nothing may be left.
+    pub(crate) async fn terminate(self) {
+        self.client.clone().terminate(host::TerminateRequest {}).await.unwrap();
+        self.ended().await;
+    }
+
     /// Ends the agent in order; nothing may be left.
     pub(crate) async fn stop(mut self) {
         self.agent.take().unwrap().stop(PATIENCE).await.unwrap();
@@ -162,9 +180,14 @@ impl Host {
 
     /// Waits for the agent's own end.
     pub(crate) async fn ended(mut self) {
+        self.wait_for_end().await;
+        self.assert_nothing_is_left();
+    }
+
+    /// The same, where more is looked at.
+    pub(crate) async fn wait_for_end(&mut self) {
         let status = self.agent.take().unwrap().wait(PATIENCE).await.expect("the agent ends");
         assert!(status.success(), "{status}");
-        self.assert_nothing_is_left();
     }
 
     pub(crate) fn assert_nothing_is_left(&self) {
@@ -330,13 +353,39 @@ impl Drop for Host {
     fn drop(&mut self) {
         // A failed test: in order, so that its machines go, too.
         if let Some(agent) = &mut self.agent {
-            agent.signal(nix::sys::signal::Signal::SIGTERM);
-            let end = std::time::Instant::now() + PATIENCE;
-            while agent.ended().is_none() && std::time::Instant::now() < end {
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
+            end(agent);
             eprintln!("{}", agent.log_tail(60));
         }
+        if !self.machines().is_empty() || !self.left().is_empty() {
+            self.clear();
+        }
+    }
+}
+
+impl Host {
+    /// Lets another agent destroy what this one has kept.
+    fn clear(&self) {
+        let path = self.folder.join("agent.toml");
+        let config = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, config.replace("'keep'", "'destroy'")).unwrap();
+        let mut agent = Process::start(self.program()).unwrap();
+        let (address, until) = (format!("127.0.0.1:{}", self.port), deadline());
+        while std::net::TcpStream::connect(&address).is_err() && std::time::Instant::now() < until {
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        end(&mut agent);
+    }
+}
+
+fn deadline() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
+}
+
+fn end(agent: &mut Process) {
+    agent.signal(nix::sys::signal::Signal::SIGTERM);
+    let until = deadline();
+    while agent.ended().is_none() && std::time::Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 

@@ -209,19 +209,3 @@ async fn terminate_destroys_all_and_ends_the_agent() {
     host.client.clone().terminate(host::TerminateRequest {}).await.unwrap();
     host.ended().await;
 }
-
-#[tokio::test]
-async fn next_agent_sweeps_what_a_killed_one_left() {
-    let mut host = Host::start().await;
-    host.create("minimal", "a").await;
-    host.snapshot("a", "kept").await.unwrap();
-    host.create("kept", "b").await;
-    host.kill_agent();
-    assert!(!host.machines().is_empty(), "machines outlive a killed agent");
-    std::fs::create_dir(host.data().join("images/.draft-half")).unwrap();
-    host.start_agent().await;
-    assert_eq!(host.left(), Vec::<String>::new());
-    host.create("kept", "b").await;
-    assert_eq!(host.shell("b", "echo again").await, "again");
-    host.stop().await;
-}

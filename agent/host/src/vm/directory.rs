@@ -55,6 +55,11 @@ impl Directory {
         Ok(directory)
     }
 
+    /// The directory that an earlier agent made.
+    pub fn found(path: &Path, owner: Identity) -> Self {
+        Self { path: path.to_owned(), owner }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

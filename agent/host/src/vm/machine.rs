@@ -73,6 +73,28 @@ impl QemuMachine {
         Err(error)
     }
 
+    /// Connects to a process that was found, and brings it to rest. Says whether its processors are stopped.
+    pub(super) async fn adopt(
+        spec: MachineSpec,
+        process: Process,
+        short: ShortPath,
+    ) -> Result<(Self, bool), Error> {
+        let socket = short.join(file::CONTROL_SOCKET);
+        // QEMU accepts again once it has noticed that the former agent has hung up.
+        let connected = tokio::select! {
+            connected = Qmp::connect(&socket, ANSWER_PATIENCE) => connected,
+            () = process.exited() => Err(qmp::Error::Closed),
+        };
+        let rested = match connected {
+            Ok(qmp) => rest(&qmp).await.map(|is_paused| (qmp, is_paused)),
+            Err(error) => Err(Failure { action: "to be adopted", error }),
+        };
+        match rested {
+            Ok((qmp, is_paused)) => Ok((Self { spec, short, process, qmp }, is_paused)),
+            Err(failure) => Err(explain(&spec, &process, failure).await),
+        }
+    }
+
     async fn execute(
         &self,
         command: &'static str,
@@ -160,6 +182,37 @@ async fn restore(qmp: &Qmp, start: Start) -> Result<(), Failure> {
     poll(qmp, "query-status", status).await.map_err(failed(action))
 }
 
+/// Gives up a state that is being written, and tells whether the processors are stopped.
+async fn rest(qmp: &Qmp) -> Result<bool, Failure> {
+    let failed = |action| move |error| Failure { action, error };
+    // Nothing happens where no state is being written.
+    let action = "migrate_cancel";
+    qmp.execute(action, json!({}), ANSWER_PATIENCE).await.map_err(failed(action))?;
+    let ended = |answer: &Value| match answer["status"].as_str() {
+        None | Some("none" | "completed" | "failed" | "cancelled") => Some(Ok(())),
+        _ => None,
+    };
+    poll(qmp, "query-migrate", ended).await.map_err(failed("query-migrate"))?;
+    let mut is_paused = false;
+    let settled = |answer: &Value| match answer["status"].as_str() {
+        Some("finish-migrate") => None,
+        Some("running") => Some(Ok(false)),
+        Some("paused" | "prelaunch" | "postmigrate") => Some(Ok(true)),
+        // What it said at that moment nobody has heard.
+        Some("shutdown" | "guest-panicked" | "internal-error") => {
+            qmp.note_shut_down();
+            Some(Ok(false))
+        }
+        other => Some(Err(qmp::Error::Refused(format!("it cannot go on from {other:?}")))),
+    };
+    let status = |answer: &Value| {
+        let settled = settled(answer)?;
+        Some(settled.map(|paused| is_paused = paused))
+    };
+    poll(qmp, "query-status", status).await.map_err(failed("query-status"))?;
+    Ok(is_paused)
+}
+
 async fn ignore_shared(qmp: &Qmp, saved: Saved) -> Result<(), qmp::Error> {
     let state = saved == Saved::Devices;
     let capabilities =
@@ -172,7 +225,7 @@ async fn ignore_shared(qmp: &Qmp, saved: Saved) -> Result<(), qmp::Error> {
 async fn poll(
     qmp: &Qmp,
     command: &'static str,
-    finished: impl Fn(&Value) -> Option<Result<(), qmp::Error>>,
+    mut finished: impl FnMut(&Value) -> Option<Result<(), qmp::Error>>,
 ) -> Result<(), qmp::Error> {
     let deadline = Instant::now() + MIGRATION_PATIENCE;
     let mut pause = POLL.0;

@@ -25,7 +25,7 @@ use crate::cgroup::Group;
 
 pub use command_line::{memory_limit_mb, threads_max};
 pub use directory::{Directory, file};
-pub use process::kill_all_below;
+pub use process::{count_in, kill_all_below, kill_strays};
 pub use qemu::{Qemu, Version};
 
 /// A machine could not be started, saved or ended.
@@ -120,7 +120,8 @@ pub struct Platform {
 }
 
 /// Where a machine's memory lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Memory {
     /// In its own file, so that a snapshot need not write it.
     Own,
@@ -170,7 +171,8 @@ pub enum Start {
 }
 
 /// How much of the memory a saved state contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Saved {
     /// Devices only: the memory file is the memory.
     Devices,
@@ -195,6 +197,19 @@ pub trait Hypervisor: std::fmt::Debug + Send + Sync {
 
     /// Starts a machine. When it fails, no process of it is left.
     async fn launch(&self, spec: &MachineSpec, start: Start) -> Result<Box<dyn Machine>, Error>;
+
+    /// The machine of this directory that an earlier agent started, wherever that agent was interrupted: a state that
+    /// it was writing is given up. `None` when it has no process. When this fails, the process may still be there.
+    async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Adopted>, Error>;
+}
+
+/// A machine that outlived the agent that started it.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The machine.
+    pub machine: Box<dyn Machine>,
+    /// Whether its processors are stopped. They can be resumed.
+    pub is_paused: bool,
 }
 
 /// A machine that was started. Dropping it leaves it running; [`Machine::kill`] ends it.

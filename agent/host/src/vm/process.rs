@@ -9,7 +9,7 @@ use std::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
 };
@@ -115,6 +115,13 @@ fn give_up_powers(identity: Identity, groups: &[u32], inherited: &[RawFd]) -> io
     }
 }
 
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    #[allow(unsafe_code)]
+    // SAFETY: an OwnedFd stays open, and the same, until it is dropped with the AsyncFd.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+    Ok(watched?)
+}
+
 /// A process that was started, or found.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -127,20 +134,25 @@ impl Process {
     /// Takes over a child.
     pub(super) fn of_child(mut child: Child) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
-        let watch = || -> io::Result<AsyncFd<OwnedFd>> {
-            let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-            #[allow(unsafe_code)]
-            // SAFETY: an OwnedFd stays open, and the same, until it is dropped with the AsyncFd.
-            let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
-            Ok(watched?)
-        };
-        match watch() {
+        match pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from).and_then(watch) {
             Ok(pidfd) => Ok(Self { pid, pidfd, child: Mutex::new(Some(child)) }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
                 Err(error)
             }
+        }
+    }
+
+    /// The one process of a user that works in a directory; none when there is not exactly one.
+    pub(super) fn find(dir: &Path, user: u32) -> io::Result<Option<Self>> {
+        let found = below(dir)?.into_iter().filter(|p| p.dir == dir && p.user == user);
+        let mut found = found.collect::<Vec<_>>();
+        match (found.pop(), found.is_empty()) {
+            (Some(Found { pid, pidfd, .. }), true) => {
+                Ok(Some(Self { pid, pidfd: watch(pidfd)?, child: Mutex::new(None) }))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -169,37 +181,83 @@ impl Process {
     }
 }
 
-/// Ends the machines of one user, or of all users but root, whose working directory is below `root`, and waits
-/// for them. Blocking. Returns their ids.
-///
-/// This finds machines that an agent left behind when it was killed, even when it died before it had noted their
-/// ids. Nobody but root and the machines can be in there, and a person's root shell is left alone.
-///
-/// # Errors
-/// Those of the kernel, and `TimedOut` when one does not go.
-pub fn kill_all_below(root: &Path, user: Option<u32>) -> io::Result<Vec<u32>> {
-    let mut ended = Vec::new();
+/// A process that works below some directory.
+struct Found {
+    pid: Pid,
+    /// From here on it is this very process, whatever becomes of the number.
+    pidfd: OwnedFd,
+    dir: PathBuf,
+    user: u32,
+}
+
+impl Found {
+    fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Ends it and waits for that. Blocking.
+    fn kill(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_for(&self.pidfd)
+    }
+}
+
+/// Processes of users other than root whose working directory is below `root`: nobody but root and the machines can
+/// be in there, and a person's root shell is left alone.
+fn below(root: &Path) -> io::Result<Vec<Found>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let Some(pid) = Pid::from_raw(pid) else { continue };
-        // The pidfd comes first: from here on it is this very process, whatever becomes of the number.
-        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // The pidfd comes first: what is read afterwards is about no other process.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { continue };
         let path = Path::new("/proc").join(&name);
-        let is_below = std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(root));
-        let runs_as = std::fs::read_to_string(path.join("status")).ok().and_then(|s| user_in(&s));
-        let is_meant = runs_as.is_some_and(|uid| user.map_or(uid != 0, |user| user == uid));
-        if !is_below || !is_meant {
-            continue;
+        let Ok(dir) = std::fs::read_link(path.join("cwd")) else { continue };
+        let status = std::fs::read_to_string(path.join("status")).ok();
+        let Some(user) = status.and_then(|status| user_in(&status)) else { continue };
+        if user != 0 && dir.starts_with(root) {
+            found.push(Found { pid, pidfd, dir, user });
         }
-        match pidfd_send_signal(&pidfd, Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => return Err(error.into()),
-        }
-        wait_for(&pidfd)?;
-        ended.push(pid.as_raw_nonzero().get().cast_unsigned());
     }
-    Ok(ended)
+    Ok(found)
+}
+
+/// How many processes of a user work in a directory: a machine that runs is one.
+///
+/// # Errors
+/// Those of the kernel.
+pub fn count_in(dir: &Path, user: u32) -> io::Result<usize> {
+    let found = below(dir)?;
+    Ok(found.iter().filter(|process| process.dir == dir && process.user == user).count())
+}
+
+/// Ends the machines of one user, or of all users but root, whose working directory is below `root`, and waits
+/// for them. Blocking. Returns their ids.
+///
+/// This finds machines that an agent left behind when it was killed, even when it died before it had noted their
+/// ids.
+///
+/// # Errors
+/// Those of the kernel, and `TimedOut` when one does not go.
+pub fn kill_all_below(root: &Path, user: Option<u32>) -> io::Result<Vec<u32>> {
+    kill(below(root)?.into_iter().filter(|process| user.is_none_or(|user| user == process.user)))
+}
+
+/// Ends every machine below `root` whose directory is none of `keep`, also one whose directory is gone. Blocking.
+/// Returns their ids.
+///
+/// # Errors
+/// Those of the kernel, and `TimedOut` when one does not go.
+pub fn kill_strays(root: &Path, keep: &[PathBuf]) -> io::Result<Vec<u32>> {
+    kill(below(root)?.into_iter().filter(|process| !keep.contains(&process.dir)))
+}
+
+fn kill(processes: impl Iterator<Item = Found>) -> io::Result<Vec<u32>> {
+    processes.map(|process| process.kill().map(|()| process.id())).collect()
 }
 
 /// The effective user in a `/proc/<pid>/status`.

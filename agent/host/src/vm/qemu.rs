@@ -18,7 +18,7 @@ use nix::{
 use tokio::time::timeout;
 
 use super::{
-    Accelerator, Error, Hypervisor, Machine, MachineSpec, Platform, Start,
+    Accelerator, Adopted, Error, Hypervisor, Machine, MachineSpec, Platform, Start,
     command_line::{self, Inherited},
     file,
     machine::{ANSWER_PATIENCE, QemuMachine},
@@ -196,6 +196,17 @@ impl Hypervisor for Qemu {
         let short = ShortPath::of(spec.directory.path()).map_err(failed)?;
         let machine = QemuMachine::connect(spec.clone(), process, short, start).await?;
         Ok(Box::new(machine))
+    }
+
+    async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Adopted>, Error> {
+        let failed = |source| Error::Io { name: spec.name.clone(), action: "find QEMU", source };
+        let (dir, user) = (spec.directory.path().to_owned(), spec.directory.owner().uid);
+        let found = tokio::task::spawn_blocking(move || Process::find(&dir, user));
+        let found = found.await.expect("looking does not panic").map_err(failed)?;
+        let Some(process) = found else { return Ok(None) };
+        let short = ShortPath::of(spec.directory.path()).map_err(failed)?;
+        let (machine, is_paused) = QemuMachine::adopt(spec.clone(), process, short).await?;
+        Ok(Some(Adopted { machine: Box::new(machine), is_paused }))
     }
 }
 

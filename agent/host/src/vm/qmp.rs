@@ -54,7 +54,7 @@ struct Refusal {
 #[derive(Debug)]
 pub(super) struct Qmp {
     commands: Mutex<Commands>,
-    shut_down: watch::Receiver<bool>,
+    shut_down: watch::Sender<bool>,
     reader: JoinHandle<()>,
 }
 
@@ -70,8 +70,8 @@ impl Qmp {
     pub(super) async fn connect(path: &Path, patience: Duration) -> Result<Self, Error> {
         let (read, socket) = UnixStream::connect(path).await?.into_split();
         let (answer, answers) = mpsc::channel(4);
-        let (shut_down_sender, shut_down) = watch::channel(false);
-        let reader = tokio::spawn(read_lines(read, answer, shut_down_sender));
+        let shut_down = watch::Sender::new(false);
+        let reader = tokio::spawn(read_lines(read, answer, shut_down.clone()));
         let commands = Mutex::new(Commands { socket, answers, last_id: 0 });
         let qmp = Self { commands, shut_down, reader };
         qmp.execute("qmp_capabilities", json!({}), patience).await?;
@@ -109,10 +109,13 @@ impl Qmp {
 
     /// Waits until the guest has turned itself off. Never returns when QEMU ends first.
     pub(super) async fn shut_down(&self) {
-        let mut shut_down = self.shut_down.clone();
-        if shut_down.wait_for(|down| *down).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // The sender is this one's own, so it cannot be gone.
+        let _ = self.shut_down.subscribe().wait_for(|down| *down).await;
+    }
+
+    /// Notes that the guest had turned itself off before this connection was made.
+    pub(super) fn note_shut_down(&self) {
+        self.shut_down.send_replace(true);
     }
 }
 

@@ -188,6 +188,84 @@ async fn machines_left_behind_are_found_by_their_directory() {
     assert!(gone(machine.pid()));
 }
 
+async fn adopted(spec: &MachineSpec) -> Adopted {
+    qemu().await.adopt(spec).await.unwrap().expect("it has a process")
+}
+
+#[tokio::test]
+async fn machine_whose_agent_has_gone_is_adopted_wherever_that_was() {
+    let place = Place::new();
+    let spec = place.spec("adopted", WAITS);
+    let machine = qemu().await.launch(&spec, Start::Boot).await.unwrap();
+    let pid = machine.pid();
+    drop(machine);
+    let Adopted { machine, is_paused } = adopted(&spec).await;
+    assert_eq!((machine.pid(), is_paused), (pid, false));
+
+    machine.pause().await.unwrap();
+    drop(machine);
+    let Adopted { machine, is_paused } = adopted(&spec).await;
+    assert!(is_paused);
+    // A state that is complete.
+    machine.save(Saved::Devices).await.unwrap();
+    drop(machine);
+    let Adopted { machine, is_paused } = adopted(&spec).await;
+    assert!(is_paused);
+    machine.resume().await.unwrap();
+    // One that has just begun.
+    machine.pause().await.unwrap();
+    let writing = async {
+        while std::fs::metadata(spec.directory.path().join(file::STATE)).unwrap().len() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    spec.directory.add(file::STATE, 0).unwrap();
+    tokio::select! {
+        saved = machine.save(Saved::DevicesAndMemory) => saved.unwrap(),
+        () = writing => {}
+    }
+    drop(machine);
+    let Adopted { machine, is_paused } = adopted(&spec).await;
+    assert!(is_paused);
+    machine.resume().await.unwrap();
+    drop(machine);
+    let Adopted { machine, is_paused } = adopted(&spec).await;
+    assert_eq!((machine.pid(), is_paused), (pid, false));
+    assert!(timeout(Duration::from_millis(200), machine.ended()).await.is_err());
+
+    machine.kill().await.unwrap();
+    machine.kill().await.unwrap();
+    assert_eq!(timeout(PATIENCE, machine.ended()).await.unwrap(), Ending::Process);
+    assert!(qemu().await.adopt(&spec).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn guest_that_turned_itself_off_while_nobody_listened_has_ended() {
+    let place = Place::new();
+    let spec = place.spec("off", PANICS);
+    let machine = qemu().await.launch(&spec, Start::Boot).await.unwrap();
+    assert_eq!(timeout(PATIENCE, machine.ended()).await.unwrap(), Ending::Guest);
+    drop(machine);
+    let Adopted { machine, .. } = adopted(&spec).await;
+    assert_eq!(timeout(PATIENCE, machine.ended()).await.unwrap(), Ending::Guest);
+    machine.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn strays_are_all_but_what_is_kept_also_without_a_directory() {
+    let place = Place::new();
+    let (kept, stray) = (place.spec("kept", WAITS), place.spec("stray", WAITS));
+    let qemu = qemu().await;
+    let (one, two) = (qemu.launch(&kept, Start::Boot), qemu.launch(&stray, Start::Boot));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    Directory::remove(stray.directory.path()).unwrap();
+    let keep = [kept.directory.path().to_owned()];
+    assert_eq!(kill_strays(place.root.path(), &keep).unwrap(), [two.pid()]);
+    assert_eq!(count_in(&keep[0], OWNER.uid).unwrap(), 1);
+    assert_eq!(count_in(&keep[0], OWNER.uid + 1).unwrap(), 0);
+    one.kill().await.unwrap();
+}
+
 #[tokio::test]
 async fn probe_boot_tells_a_kernel_that_comes_up_from_one_that_does_not() {
     let place = Place::new();

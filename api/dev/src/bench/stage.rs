@@ -220,6 +220,7 @@ async fn start_agent(
         "subnet": format!("10.{}.{}.0/20", 200 + number / 16, number % 16 * 16),
         "uid_base": 2_000_000 + u32::from(number) * 4096,
         "storage": storage.name(),
+        "sandboxes_on_exit": "destroy",
         // Every sandbox of the bench fits, however few processors there are.
         "capacity": { "sandboxes": 32, "vcpus": 64, "memory_mb": 32 * subject::MEMORY_MB },
         "tls": config::tls(&files),

@@ -1,7 +1,7 @@
 //! Clears away what a killed platform left: its folder is there, its owner is gone.
 //!
 //! Its agents were asked to end by the kernel, and take their microVMs along. Where that failed, too, an agent is
-//! started once more on the old configuration: it removes what bears its name before it listens.
+//! started once more on the old configuration: it takes over what bears its name, and destroys it when it ends.
 
 use std::{
     net::SocketAddr,
@@ -73,7 +73,7 @@ fn agents(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Lets an agent of the same name remove machines and networks, if there are any.
+/// Lets an agent of the same name take over machines and networks, if there are any, and destroy them.
 async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
     let settings: Value = toml::from_str(&fs::read_to_string(config)?)?;
     let text = |key: &str| settings.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();

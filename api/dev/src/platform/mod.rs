@@ -320,6 +320,8 @@ impl Platform {
             "subnet": format!("10.{}.{}.0/20", 200 + number / 16, number % 16 * 16),
             "uid_base": 2_000_000 + u32::from(number) * 4096,
             "storage": self.disk.driver(),
+            // A platform leaves nothing behind.
+            "sandboxes_on_exit": "destroy",
             "tls": config::tls(&files),
         });
         config::write(self.place.path(), &name, &content)

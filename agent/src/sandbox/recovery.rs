@@ -1,0 +1,140 @@
+//! What becomes of a sandbox whose agent has ended, as one pure function of its journal and of what is there.
+//!
+//! | noted | its machine runs | it has none |
+//! |---|---|---|
+//! | creating | removed | removed |
+//! | running | goes on | stopped |
+//! | paused, with its state | machine ended, paused | paused |
+//! | paused, its state is gone | machine ended, stopped | stopped |
+//! | restoring | machine ended, stopped | stopped |
+//! | saving | removed | removed |
+//! | stopped | machine ended, stopped | stopped |
+//! | destroying | removed | removed |
+//! | anything, of another boot, configuration or version | removed | removed |
+//!
+//! A machine that goes on may still turn out not to answer: it has stopped then. More than one process in a directory
+//! is no machine that could go on.
+
+use ovenbird_host::vm::Saved;
+
+use super::journal::Stage;
+
+/// What is there of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Why its journal says nothing about this host, if so.
+    pub(super) foreign: Option<&'static str>,
+    /// Processes of its user in its directory.
+    pub(super) machines: usize,
+    /// Whether there is a saved state.
+    pub(super) has_state: bool,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Course {
+    /// It runs on its machine.
+    GoOn,
+    /// It is paused. A machine that is there has no say any more.
+    Sleep { saved: Saved, untold: bool },
+    /// It has stopped, and says why. Its disk and its address are kept.
+    Stop { detail: String },
+    /// Nothing of it stays.
+    Remove { why: &'static str },
+}
+
+/// See the module.
+pub(super) fn course(stage: &Stage, facts: Facts) -> Course {
+    let stop = |detail: &str| Course::Stop { detail: detail.to_owned() };
+    if let Some(why) = facts.foreign {
+        return Course::Remove { why };
+    }
+    match stage {
+        Stage::Creating => Course::Remove { why: "it was still being made" },
+        Stage::Running => match facts.machines {
+            1 => Course::GoOn,
+            0 => stop(": its QEMU ended while no agent ran"),
+            _ => stop(": there was more than one QEMU in its directory"),
+        },
+        Stage::Paused { saved, untold } if facts.has_state => {
+            Course::Sleep { saved: *saved, untold: *untold }
+        }
+        Stage::Paused { .. } => stop(": its saved state is gone"),
+        Stage::Restoring { .. } => {
+            stop(": the host agent ended while its checkpoint was put back; try again")
+        }
+        Stage::Saving { .. } => Course::Remove { why: "its files were on their way to a template" },
+        Stage::Stopped { detail } => stop(detail),
+        Stage::Destroying => Course::Remove { why: "it was being removed" },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Kind;
+
+    const PAUSED: Stage = Stage::Paused { saved: Saved::Devices, untold: false };
+
+    /// What follows a stage in the one order of all: a new one does not compile without a place in it.
+    fn next(stage: &Stage) -> Option<Stage> {
+        Some(match stage {
+            Stage::Creating => Stage::Running,
+            Stage::Running => PAUSED,
+            Stage::Paused { .. } => Stage::Restoring { checkpoint: "base".into() },
+            Stage::Restoring { .. } => Stage::Saving { kind: Kind::Image, template: "t".into() },
+            Stage::Saving { .. } => Stage::Stopped { detail: ": why".into() },
+            Stage::Stopped { .. } => Stage::Destroying,
+            Stage::Destroying => return None,
+        })
+    }
+
+    fn all() -> impl Iterator<Item = (Stage, Facts)> {
+        let stages = std::iter::successors(Some(Stage::Creating), next);
+        stages.flat_map(|stage| {
+            let facts = (0..12).map(|n| Facts {
+                foreign: (n % 2 == 1).then_some("another boot"),
+                machines: n / 2 % 3,
+                has_state: n / 6 == 1,
+            });
+            facts.map(move |facts| (stage.clone(), facts)).collect::<Vec<_>>()
+        })
+    }
+
+    #[test]
+    fn only_one_machine_of_a_running_sandbox_goes_on() {
+        for (stage, facts) in all() {
+            let goes_on = course(&stage, facts) == Course::GoOn;
+            let expected = stage == Stage::Running && facts.machines == 1;
+            assert_eq!(goes_on, expected && facts.foreign.is_none(), "{stage:?} {facts:?}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_was_answered_about_or_was_to_end_is_removed_and_nothing_else() {
+        for (stage, facts) in all() {
+            let removed = matches!(course(&stage, facts), Course::Remove { .. });
+            let ends = matches!(stage, Stage::Creating | Stage::Saving { .. } | Stage::Destroying);
+            assert_eq!(removed, ends || facts.foreign.is_some(), "{stage:?} {facts:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_paused_sandbox_with_its_state_sleeps_and_its_machine_has_no_say() {
+        for (stage, facts) in all() {
+            let sleeps =
+                course(&stage, facts) == Course::Sleep { saved: Saved::Devices, untold: false };
+            let expected = stage == PAUSED && facts.has_state && facts.foreign.is_none();
+            assert_eq!(sleeps, expected, "{stage:?} {facts:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_stops_says_why() {
+        for (stage, facts) in all() {
+            if let Course::Stop { detail } = course(&stage, facts) {
+                assert!(detail.starts_with(": ") && detail.len() > 4, "{stage:?} {facts:?}");
+            }
+        }
+    }
+}

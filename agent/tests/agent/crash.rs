@@ -1,0 +1,318 @@
+//! The agent is killed at thirty moments of what it does, and another one started: every sandbox answers or is gone,
+//! every template is whole or absent, and at the end the host is what it was before the first agent.
+//!
+//! The moments are spread over the time that each act took when nothing disturbed it, and one of each act is when its
+//! journal says that it has begun. All the time another sandbox counts, and loses nothing.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use ovenbird_hostagent::v1 as host;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::{
+    pause::{COUNTER, counted_past},
+    support::*,
+};
+
+/// Another seed is another thirty moments.
+const SEED: u64 = 7;
+const MOMENTS: u32 = 5;
+const MEMORY_MB: i32 = 128;
+
+/// What the agent is in the middle of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Boot,
+    Fork,
+    Exec,
+    Snapshot,
+    Flatten,
+    Destroy,
+}
+
+impl Act {
+    const ALL: [Self; 6] =
+        [Self::Boot, Self::Fork, Self::Exec, Self::Snapshot, Self::Flatten, Self::Destroy];
+
+    /// The stage that its journal comes to, if it does.
+    fn stage(self) -> Option<&'static str> {
+        match self {
+            Self::Boot | Self::Fork => Some("creating"),
+            Self::Exec => None,
+            Self::Snapshot | Self::Flatten => Some("saving"),
+            Self::Destroy => Some("destroying"),
+        }
+    }
+
+    fn needs_a_sandbox(self) -> bool {
+        !matches!(self, Self::Boot | Self::Fork)
+    }
+
+    /// The template that it makes, if it does.
+    fn template(self, id: &str) -> Option<String> {
+        matches!(self, Self::Snapshot | Self::Flatten).then(|| format!("tpl-{id}"))
+    }
+
+    async fn carry_out(self, mut client: Client, id: String) -> Result<(), tonic::Status> {
+        let name = self.template(&id).unwrap_or_default();
+        match self {
+            Self::Boot => client.create_sandbox(small("minimal", &id)).await.map(drop),
+            Self::Fork => client.create_sandbox(small("base", &id)).await.map(drop),
+            Self::Exec => {
+                let request = host::ExecRequest {
+                    sandbox_id: id,
+                    cmd: "/bin/sh".into(),
+                    args: vec!["-c".into(), "sleep 0.3; echo done".into()],
+                    ..Default::default()
+                };
+                client.exec(request).await.map(drop)
+            }
+            Self::Snapshot => {
+                let request = host::CreateSnapshotRequest { sandbox_id: id, name, fence: None };
+                client.create_snapshot(request).await.map(drop)
+            }
+            Self::Flatten => {
+                let request = host::FlattenRootfsRequest { sandbox_id: id, name, fence: None };
+                client.flatten_rootfs(request).await.map(drop)
+            }
+            Self::Destroy => {
+                let request = host::DestroySandboxRequest { sandbox_id: id, fence: None };
+                client.destroy_sandbox(request).await.map(drop)
+            }
+        }
+    }
+}
+
+fn small(template: &str, id: &str) -> host::CreateSandboxRequest {
+    host::CreateSandboxRequest { memory_mb: MEMORY_MB, ..sandbox(template, id) }
+}
+
+async fn fork(host: &Host, id: &str) {
+    host.client.clone().create_sandbox(small("base", id)).await.unwrap();
+}
+
+/// When the agent is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    After(Duration),
+    Noted(&'static str),
+}
+
+impl Moment {
+    /// Returns when it has come, or the act is over.
+    async fn wait(self, host: &Host, id: &str, is_over: impl Fn() -> bool) {
+        let started = Instant::now();
+        let journal = host.data().join("sandboxes").join(id).join("journal.json");
+        let has_come = || match self {
+            Self::After(delay) => started.elapsed() >= delay,
+            Self::Noted(stage) => {
+                let noted = format!("\"name\": \"{stage}\"");
+                std::fs::read_to_string(&journal).is_ok_and(|text| text.contains(&noted))
+            }
+        };
+        while !has_come() && !is_over() {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    }
+}
+
+/// Every trace that this agent's work could leave, by a name of its own.
+fn traces(host: &Host) -> BTreeSet<String> {
+    let data = host.data().canonicalize().unwrap();
+    let mut traces: BTreeSet<String> = host.left().into_iter().collect();
+    traces.extend(host.prepared());
+    let output = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let ours = |line: &&str| line.contains(&host.instance) || line.contains(data.to_str().unwrap());
+    for (what, text) in [
+        ("rules", output("nft", &["list", "tables"])),
+        ("mount", std::fs::read_to_string("/proc/self/mounts").unwrap()),
+    ] {
+        traces.extend(text.lines().filter(ours).map(|line| format!("{what} {line}")));
+    }
+    for entry in std::fs::read_dir("/sys/block").unwrap().flatten() {
+        for name in ["loop/backing_file", "dm/name"] {
+            let text = std::fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            traces.extend(text.lines().filter(ours).map(|line| format!("block {line}")));
+        }
+    }
+    // The files of the agent itself, and all templates. What a file is called decides, not what is in it.
+    for path in files(&data) {
+        traces.insert(format!("file {}", path.strip_prefix(&data).unwrap().display()));
+    }
+    let groups = files(Path::new("/sys/fs/cgroup"));
+    traces.extend(groups.iter().filter_map(|path| path.to_str()).filter(ours).map(str::to_owned));
+    traces
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        found.push(entry.path());
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(files(&entry.path()));
+        }
+    }
+    found
+}
+
+/// What every restart has to leave: as many of everything as there are sandboxes, and each of them answers.
+async fn check(host: &Host) -> BTreeSet<String> {
+    let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await.unwrap();
+    let mut ids = BTreeSet::new();
+    for sandbox in list.into_inner().sandboxes {
+        let id = sandbox.sandbox_id;
+        assert_eq!(sandbox.status, "running", "{id}\n{}", host.log_text());
+        assert_eq!(host.shell(&id, "echo alive").await, "alive", "{id}");
+        ids.insert(id);
+    }
+    let names = |dir: &Path, prefix: String| -> BTreeSet<String> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.starts_with(&prefix)).collect()
+    };
+    let namespaces = names(Path::new("/run/netns"), format!("ovb-{}-", host.instance));
+    let links = names(Path::new("/sys/class/net"), format!("v-{}-", host.instance));
+    assert_eq!(names(&host.data().join("sandboxes"), String::new()), ids);
+    assert_eq!(
+        (host.machines().len(), namespaces.len(), links.len()),
+        (ids.len(), ids.len(), ids.len())
+    );
+    for kind in ["images", "snapshots"] {
+        assert_eq!(names(&host.data().join(kind), ".".into()), BTreeSet::new());
+    }
+    ids
+}
+
+async fn templates(host: &Host) -> BTreeSet<String> {
+    let facts = host.client.clone().get_host(host::GetHostRequest {}).await.unwrap().into_inner();
+    facts.templates.into_iter().map(|template| template.name).collect()
+}
+
+async fn delete(host: &Host, name: &str) {
+    let request = host::DeleteSnapshotRequest { name: name.into() };
+    host.client.clone().delete_snapshot(request).await.unwrap();
+}
+
+/// How long each act takes when nothing disturbs it. Leaves the template `base`.
+async fn lengths(host: &Host) -> Vec<(Act, Duration)> {
+    let timed = async |act: Act, id: &str| {
+        let started = Instant::now();
+        act.carry_out(host.client.clone(), id.to_owned()).await.unwrap();
+        (act, started.elapsed())
+    };
+    let boot = timed(Act::Boot, "origin").await;
+    host.snapshot("origin", "base").await.unwrap();
+    let fork = timed(Act::Fork, "one").await;
+    let exec = timed(Act::Exec, "one").await;
+    let snapshot = timed(Act::Snapshot, "one").await;
+    timed(Act::Fork, "two").await;
+    let flatten = timed(Act::Flatten, "two").await;
+    timed(Act::Fork, "three").await;
+    let destroy = timed(Act::Destroy, "three").await;
+    for name in ["tpl-one", "tpl-two"] {
+        delete(host, name).await;
+    }
+    vec![boot, fork, exec, snapshot, flatten, destroy]
+}
+
+/// One moment: the act begins, the agent is killed, and another one finds what is there.
+async fn crash(host: &mut Host, act: Act, id: &str, moment: Moment) -> String {
+    if act.needs_a_sandbox() {
+        fork(host, id).await;
+    }
+    let acting = tokio::spawn(act.carry_out(host.client.clone(), id.to_owned()));
+    moment.wait(host, id, || acting.is_finished()).await;
+    host.kill_agent();
+    let answered = acting.await.unwrap().is_ok();
+    host.start_agent().await;
+
+    let ids = check(host).await;
+    assert!(ids.contains("bystander"));
+    let is_there = ids.contains(id);
+    let template = act.template(id);
+    let is_published = match &template {
+        Some(name) => templates(host).await.contains(name),
+        None => false,
+    };
+    match act {
+        Act::Boot | Act::Fork => assert!(is_there || !answered, "it was said to be there"),
+        Act::Exec => assert!(is_there),
+        Act::Destroy => assert!(!is_there || !answered, "it was said to be gone"),
+        Act::Snapshot | Act::Flatten => {
+            assert!(is_published || !answered, "its template was said to be there");
+            assert!(!(is_published && is_there), "its files are the template's");
+        }
+    }
+    if let Some(name) = template.filter(|_| is_published) {
+        let made = small(&name, "of-template");
+        host.client.clone().create_sandbox(made).await.unwrap();
+        assert_eq!(host.shell("of-template", "echo whole").await, "whole");
+        host.destroy("of-template").await;
+        delete(host, &name).await;
+    }
+    if is_there {
+        host.destroy(id).await;
+    }
+    let word = |is: bool, word| if is { word } else { "" };
+    format!(
+        "{}{}{}",
+        word(answered, "answered, "),
+        if is_there { "it runs" } else { "it is gone" },
+        word(is_published, ", its template is whole")
+    )
+}
+
+#[tokio::test]
+async fn agent_killed_at_thirty_moments_loses_and_leaves_nothing() {
+    let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
+    host.stop_agent().await;
+    // The kernel and the fences stay; of everything else the host has nothing yet.
+    let before = traces(&host);
+    host.start_agent().await;
+    let lengths = lengths(&host).await;
+    fork(&host, "bystander").await;
+    host.start_exec("bystander", "counter", COUNTER).await;
+    let boot = host.shell("bystander", "cat /proc/sys/kernel/random/boot_id; cat /root/pid").await;
+
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut number = 0;
+    for act in Act::ALL {
+        let length = lengths.iter().find(|(other, _)| *other == act).unwrap().1;
+        for part in 0..MOMENTS {
+            number += 1;
+            let share = (f64::from(part) + random.random::<f64>()) / f64::from(MOMENTS);
+            let moment = match act.stage() {
+                Some(stage) if part == MOMENTS / 2 => Moment::Noted(stage),
+                _ => Moment::After(length.mul_f64(share)),
+            };
+            let id = format!("{act:?}-{part}");
+            let started = Instant::now();
+            let outcome = crash(&mut host, act, &id, moment).await;
+            println!(
+                "{number:2} {act:?} of {length:.3?}, {moment:.3?}: {outcome} ({:.1?})",
+                started.elapsed()
+            );
+        }
+    }
+    assert_eq!(number, 30);
+
+    let same = host.shell("bystander", "cat /proc/sys/kernel/random/boot_id; cat /root/pid").await;
+    assert_eq!(same, boot);
+    counted_past(&host, "bystander", 100).await;
+    host.destroy("bystander").await;
+    assert_eq!(check(&host).await, BTreeSet::new());
+    assert_eq!(templates(&host).await, BTreeSet::from(["base".into(), "minimal".into()]));
+    delete(&host, "base").await;
+    host.client.clone().terminate(host::TerminateRequest {}).await.unwrap();
+    host.wait_for_end().await;
+    assert_eq!(traces(&host), before, "{}", host.log_text());
+}
