@@ -16,7 +16,7 @@ use ovenbird_host::vm::{Ending, Memory, Saved, Start, file};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Body, Error, Event, Manager, Sandbox, SandboxId, create::Ready, journal::Stage,
+    Body, Error, Event, Manager, Sandbox, SandboxId, confine, create::Ready, journal::Stage,
     pause::contents, unix_now,
 };
 use crate::{
@@ -129,6 +129,8 @@ impl Manager {
         spec.directory
             .add(file::MEMORY, u64::from(spec.memory_mb) << 20)
             .map_err(|source| Error::Directory { id, action: "given a memory", source })?;
+        let (slot, shape) = (ready.plan().slot, ready.plan().shape);
+        spec.cgroup = confine::ensure(self.means(), slot, shape).await?;
         let start = Start::Restore(Saved::DevicesAndMemory);
         let machine = self.means().hypervisor.launch(&spec, start).await?;
         let saved = machine.save(Saved::Devices).await;

@@ -69,7 +69,7 @@ fn groups_below_the_root() {
     assert_eq!(cgroups.version(), "v2");
     let group = cgroups.ensure(Slot(7), &LIMITS).unwrap().unwrap();
     let dir = PathBuf::from(ROOT).join("ovenbird-root/7");
-    assert_eq!(group.dirs(), [dir.clone()]);
+    assert_eq!(group.dirs(), std::slice::from_ref(&dir));
     assert_eq!(value(&dir, "memory.max"), (32 << 20).to_string());
     assert_eq!(value(&dir, "memory.swap.max"), "0");
     assert_eq!(value(&dir, "cpu.max"), "200000 100000");

@@ -12,6 +12,7 @@
 //! Which version there is decides [`Cgroups::open`]; how it is laid out is `v1`'s and `v2`'s business, and all the
 //! rest is the same for both.
 
+mod places;
 #[cfg(test)]
 mod tests;
 mod v1;
@@ -30,6 +31,7 @@ use std::{
 use serde::Deserialize;
 
 use crate::{Instance, Slot};
+use places::Host;
 
 /// How often the scheduler looks at a group's processor time, in microseconds.
 const PERIOD_US: u64 = 100_000;
@@ -37,8 +39,6 @@ const PERIOD_US: u64 = 100_000;
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two tries of a removal, at first and at most.
 const LEAVE_POLL: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(50));
-/// Folders below which no group of an agent is looked for.
-const DEPTH_MAX: usize = 8;
 
 /// Whether machines are kept in control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -317,93 +317,12 @@ fn dirs_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(dirs)
 }
 
-/// The homes of an agent in a hierarchy: the one that is meant, and others that are there.
-fn homes(mount: &Path, parent: &Path, name: &str) -> Vec<PathBuf> {
-    let mut homes = vec![parent.join(name)];
-    let mut level = vec![mount.to_owned()];
-    for _ in 0..DEPTH_MAX {
-        // A group can go while it is looked at.
-        let next: Vec<_> = level.iter().flat_map(|dir| dirs_in(dir).unwrap_or_default()).collect();
-        let found = next.iter().filter(|dir| dir.ends_with(name) && **dir != homes[0]).cloned();
-        let found: Vec<_> = found.collect();
-        homes.extend(found);
-        level = next;
-    }
-    homes
-}
-
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 
 fn is_occupied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY))
-}
-
-/// Whatever is where a group belongs: mounts, and the groups of this process.
-#[derive(Debug)]
-struct Host {
-    mounts: Vec<Mount>,
-    /// Lines of `/proc/self/cgroup`: controllers, "" for version 2, and path.
-    own: Vec<(String, String)>,
-}
-
-/// A mounted hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
-    is_v2: bool,
-    point: PathBuf,
-    /// Which group of the hierarchy is mounted here.
-    root: String,
-    /// The controllers of a version 1 hierarchy, among other options.
-    options: Vec<String>,
-}
-
-impl Host {
-    fn look() -> Result<Self, Error> {
-        let read = |path: &str| fs::read_to_string(path).map_err(failed("read", Path::new(path)));
-        Ok(Self {
-            mounts: read("/proc/self/mountinfo")?.lines().filter_map(Mount::parse).collect(),
-            own: read("/proc/self/cgroup")?.lines().filter_map(own_group).collect(),
-        })
-    }
-
-    /// Where this process is in a mounted hierarchy; its top, when that cannot be seen from here.
-    fn own_dir(&self, mount: &Mount) -> PathBuf {
-        let controllers_match = |controllers: &str| {
-            let mut names = controllers.split(',');
-            let first = names.next().unwrap_or_default();
-            if mount.is_v2 { first.is_empty() } else { mount.options.iter().any(|o| o == first) }
-        };
-        let own = self.own.iter().find(|(controllers, _)| controllers_match(controllers));
-        let path = own.and_then(|(_, path)| Path::new(path).strip_prefix(&mount.root).ok());
-        match path {
-            Some(path) if !path.starts_with("..") => mount.point.join(path),
-            _ => mount.point.clone(),
-        }
-    }
-}
-
-fn own_group(line: &str) -> Option<(String, String)> {
-    let mut fields = line.splitn(3, ':').skip(1);
-    Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
-}
-
-impl Mount {
-    /// A line of `/proc/self/mountinfo`, if it is one of control groups.
-    fn parse(line: &str) -> Option<Self> {
-        let (before, after) = line.split_once(" - ")?;
-        let mut before = before.split(' ').skip(3);
-        let (root, point) = (before.next()?, before.next()?);
-        let mut after = after.split(' ');
-        let is_v2 = match after.next()? {
-            "cgroup" => false,
-            "cgroup2" => true,
-            _ => return None,
-        };
-        let options = after.nth(1)?.split(',').map(str::to_owned).collect();
-        Some(Self { is_v2, point: point.replace("\\040", " ").into(), root: root.into(), options })
-    }
 }
 
 /// The group of one slot, in every hierarchy.

@@ -3,7 +3,10 @@
 
 use std::process::{Child, Command};
 
-use super::*;
+use super::{
+    places::{Mount, homes, own_group},
+    *,
+};
 
 const LIMITS: Limits = Limits { memory_bytes: 64 << 20, vcpus: 2, pids: 9 };
 

@@ -2,8 +2,12 @@
 //!
 //! They lie below the agent's own groups, so what whoever started the agent has limited stays limited.
 
-use super::{Error, Hierarchy, Host, Layout, Limits, PERIOD_US, Setting, Settings, cpus, homes};
 use std::path::Path;
+
+use super::{
+    Error, Hierarchy, Layout, Limits, PERIOD_US, Setting, Settings, cpus,
+    places::{Host, homes},
+};
 
 /// What a controller sets.
 const CONTROLLERS: [(&str, Settings); 3] = [("memory", memory), ("cpu", cpu), ("pids", pids)];

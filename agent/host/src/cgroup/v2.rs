@@ -9,8 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Error, Hierarchy, Host, Layout, Limits, PERIOD_US, Setting, cpus, failed, homes};
+use super::{
+    Error, Hierarchy, Layout, Limits, PERIOD_US, Setting, cpus, failed,
+    places::{Host, homes},
+};
 
+/// Waits until all processors have passed a quiet state, which can take 15 ms, unless the hierarchy is mounted with
+/// `favordynmods`.
+const PROCS: &str = "cgroup.procs";
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// The group that an agent moves itself to.
 const LEAF: &str = "agent";
@@ -32,7 +38,7 @@ pub(super) fn layout(host: &Host, home: &str) -> Result<Layout, Error> {
     let layout = Layout {
         version: "v2",
         hierarchies: vec![Hierarchy { homes, settings, has_memory: true }],
-        door: "cgroup.procs",
+        door: PROCS,
         set_up_home,
         oom_file: "memory.events",
     };
@@ -95,7 +101,7 @@ fn hand_down(dir: &Path, is_own: bool) -> Result<(), Error> {
 
 /// Leaves a group that this process is alone in.
 fn move_to_leaf(dir: &Path) -> Result<(), Error> {
-    let path = dir.join("cgroup.procs");
+    let path = dir.join(PROCS);
     let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
     let own = std::process::id().to_string();
     if text.lines().any(|pid| pid != own) {
@@ -110,7 +116,7 @@ fn move_to_leaf(dir: &Path) -> Result<(), Error> {
         }
         _ => {}
     }
-    Setting::of("cgroup.procs", 0).write(&leaf)
+    Setting::of(PROCS, 0).write(&leaf)
 }
 
 fn settings(limits: &Limits) -> Vec<Setting> {
