@@ -143,6 +143,8 @@ impl Agent {
             accelerator: (self.choice.accelerator.name().to_owned(), self.choice.reason),
             fences: self.config.fences,
             message_max: self.config.message_max_bytes,
+            file_idle_timeout: self.config.file_idle_timeout,
+            file_streams: self.config.file_streams,
             shutdown: shutdown.clone(),
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));

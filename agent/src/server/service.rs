@@ -11,6 +11,7 @@ use super::{
     egress,
     exec::{self, Answers, Command, ask},
     fence::Fences,
+    file_streams::FileStreams,
     files, status,
 };
 use crate::{
@@ -39,6 +40,7 @@ pub(super) struct Service {
     pub(super) fences: Fences,
     pub(super) facts: HostFacts,
     pub(super) message_max: usize,
+    pub(super) file_streams: FileStreams,
     /// Ends the process.
     pub(super) shutdown: CancellationToken,
 }
@@ -311,18 +313,25 @@ impl HostAgentService for Service {
 
     async fn write_file_stream(
         &self,
-        _: Request<Streaming<host::WriteFileStreamRequest>>,
+        request: Request<Streaming<host::WriteFileStreamRequest>>,
     ) -> Answer<host::WriteFileStreamResponse> {
-        not_yet("WriteFileStream")
+        let mut messages = request.into_inner();
+        let meta = self.file_streams.meta(&mut messages).await?;
+        self.pass(meta.fence.as_ref())?;
+        let stream = self.file_streams.open(self.guest(&meta.sandbox_id)?)?;
+        stream.write(&self.manager, meta.path, messages).await?;
+        answer(host::WriteFileStreamResponse {})
     }
 
     type ReadFileStreamStream = Answers<host::ReadFileStreamResponse>;
 
     async fn read_file_stream(
         &self,
-        _: Request<host::ReadFileStreamRequest>,
+        request: Request<host::ReadFileStreamRequest>,
     ) -> Answer<Self::ReadFileStreamStream> {
-        not_yet("ReadFileStream")
+        let request = request.into_inner();
+        let stream = self.file_streams.open(self.guest(&request.sandbox_id)?)?;
+        answer(stream.read(&self.manager, request.path).await?)
     }
 
     async fn ping_sandbox(

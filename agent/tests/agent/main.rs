@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod files;
 mod pause;
 mod sandbox;
 mod support;
