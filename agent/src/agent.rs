@@ -148,6 +148,7 @@ impl Agent {
             shutdown: shutdown.clone(),
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
+        let meter = tokio::spawn(sandbox::meter::run(self.manager.clone(), shutdown.clone()));
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
         let (pem, stopped) = (self.pem, stop.clone());
         let listener = self.listener;
@@ -159,7 +160,7 @@ impl Agent {
             served = &mut server => Some(served),
         };
         shutdown.cancel();
-        let reaped = reaper.await;
+        let (reaped, measured) = tokio::join!(reaper, meter);
         self.manager.close().await;
         stop.cancel();
         let served = match served {
@@ -174,7 +175,7 @@ impl Agent {
             },
         };
         self.networks.close().await?;
-        reaped.map_err(|_| Error::Panicked)?;
+        reaped.and(measured).map_err(|_| Error::Panicked)?;
         tracing::info!("stopped, nothing is left on this host");
         Ok(served.map_err(|_| Error::Panicked)??)
     }

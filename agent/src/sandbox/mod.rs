@@ -8,6 +8,7 @@ mod create;
 mod error;
 pub mod idle;
 mod manager;
+pub mod meter;
 mod pause;
 mod room;
 mod save;
@@ -34,6 +35,7 @@ pub use crate::name::SandboxId;
 use crate::{guest_link::GuestClient, name::TemplateName};
 use create::{Plan, Ready};
 use idle::Usage;
+use meter::Meter;
 use pause::Asleep;
 
 /// What a caller wants.
@@ -86,6 +88,7 @@ struct Sandbox {
     host_ip: Ipv4Addr,
     created_at_unix: i64,
     usage: Usage,
+    meter: Meter,
     state: watch::Sender<State>,
     /// Why it stopped, for messages.
     detail: Mutex<Option<String>>,
@@ -129,6 +132,7 @@ impl Sandbox {
             host_ip,
             created_at_unix: unix_now(),
             usage,
+            meter: Meter::default(),
             state: watch::Sender::new(State::Creating),
             detail: Mutex::new(None),
             guest: Mutex::new(None),

@@ -6,6 +6,7 @@ mod exec;
 mod fence;
 mod file_streams;
 mod files;
+mod metrics;
 mod service;
 mod status;
 

@@ -12,7 +12,7 @@ use super::{
     exec::{self, Answers, Command, ask},
     fence::Fences,
     file_streams::FileStreams,
-    files, status,
+    files, metrics, status,
 };
 use crate::{
     name::{Invalid, SandboxId, TemplateName},
@@ -78,10 +78,6 @@ fn signed(value: u32) -> i32 {
 
 fn signed_long(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn not_yet<T>(call: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!("{call} is not served by this version")))
 }
 
 fn info(info: Info) -> host::SandboxInfo {
@@ -355,16 +351,22 @@ impl HostAgentService for Service {
 
     async fn get_sandbox_metrics(
         &self,
-        _: Request<host::GetSandboxMetricsRequest>,
+        request: Request<host::GetSandboxMetricsRequest>,
     ) -> Answer<host::GetSandboxMetricsResponse> {
-        not_yet("GetSandboxMetrics")
+        let host::GetSandboxMetricsRequest { sandbox_id: id, range } = request.into_inner();
+        let (id, range) = (sandbox_id(&id)?, metrics::range(&range)?);
+        let points = self.manager.metrics(&id, range).map_err(|error| status::of(&error))?;
+        answer(host::GetSandboxMetricsResponse { points: metrics::points(points) })
     }
 
     async fn flush_sandbox_metrics(
         &self,
-        _: Request<host::FlushSandboxMetricsRequest>,
+        request: Request<host::FlushSandboxMetricsRequest>,
     ) -> Answer<host::FlushSandboxMetricsResponse> {
-        not_yet("FlushSandboxMetrics")
+        let id = sandbox_id(&request.into_inner().sandbox_id)?;
+        let flushed = self.manager.flush_metrics(&id).map_err(|error| status::of(&error))?;
+        let [points_10m, points_2h, points_24h] = flushed.map(metrics::points);
+        answer(host::FlushSandboxMetricsResponse { points_10m, points_2h, points_24h })
     }
 
     async fn flatten_rootfs(

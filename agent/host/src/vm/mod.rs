@@ -15,6 +15,7 @@ mod qmp;
 #[cfg(test)]
 mod tests;
 mod tsc;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::{Directory, file};
 pub use process::kill_all_below;
 pub use qemu::{Qemu, Version};
+pub use usage::Usage;
 
 /// A machine could not be started, saved or ended.
 #[derive(Debug, thiserror::Error)]
