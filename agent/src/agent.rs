@@ -181,10 +181,13 @@ impl Agent {
             cgroups: cgroups_text(&self.cgroups),
             fences: self.fences,
             message_max: self.config.message_max_bytes,
+            file_idle_timeout: self.config.file_idle_timeout,
+            file_streams: self.config.file_streams,
             shutdown: shutdown.clone(),
             terminate: terminate.clone(),
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
+        let meter = tokio::spawn(sandbox::meter::run(self.manager.clone(), shutdown.clone()));
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
         let (pem, stopped) = (self.pem, stop.clone());
         let listener = self.listener;
@@ -196,7 +199,7 @@ impl Agent {
             served = &mut server => Some(served),
         };
         shutdown.cancel();
-        let reaped = reaper.await;
+        let (reaped, measured) = tokio::join!(reaper, meter);
         let mut left = 0;
         if !terminate.is_cancelled() {
             left = self.manager.leave(LEAVE_PATIENCE).await;
@@ -217,7 +220,7 @@ impl Agent {
             },
         };
         self.volumes.close().await;
-        reaped.map_err(|_| Error::Panicked)?;
+        reaped.and(measured).map_err(|_| Error::Panicked)?;
         if terminate.is_cancelled() {
             // The call may have come last.
             self.manager.close().await;

@@ -50,6 +50,9 @@ pub struct Config {
     pub ready_timeout: Duration,
     pub creates_at_once: usize,
     pub message_max_bytes: usize,
+    #[serde(with = "humantime_serde")]
+    pub file_idle_timeout: Duration,
+    pub file_streams: usize,
     pub fences: usize,
     pub sandboxes_on_exit: OnExit,
     pub capacity: Capacity,
@@ -208,6 +211,8 @@ impl Config {
         let bounds = [
             (usize::from(sandboxes), "capacity.sandboxes"),
             (self.fences, "fences"),
+            (self.file_streams, "file_streams"),
+            (usize::from(!self.file_idle_timeout.is_zero()), "file_idle_timeout"),
             (self.message_max_bytes / (1024 * 1024), "message_max_bytes in MiB"),
         ];
         match bounds.iter().find(|(value, _)| *value == 0) {

@@ -21,10 +21,16 @@ pub(crate) enum Error {
     Beyond { offset: u64, end: u64 },
     #[error("{max} commands are running: no more at once")]
     TooManyExecs { max: usize },
+    #[error("{path} is a folder: name a file in it")]
+    Folder { path: String },
     #[error("{path} is not a regular file")]
     NotRegular { path: String },
     #[error("{path} has {size} bytes, {max} were allowed")]
     TooLong { path: String, size: u64, max: u64 },
+    #[error("no room for {path}: make some on its file system")]
+    Full { path: String, source: io::Error },
+    #[error("{path} is on a file system that is read-only: choose another place")]
+    ReadOnly { path: String, source: io::Error },
     #[error("{path}")]
     File { path: String, source: io::Error },
     #[error(transparent)]
@@ -41,7 +47,16 @@ impl Error {
     }
 
     pub(crate) fn file(path: &str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File { path: path.to_owned(), source }
+        move |source| {
+            let path = path.to_owned();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Self::Full { path, source }
+                }
+                io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path, source },
+                _ => Self::File { path, source },
+            }
+        }
     }
 
     pub(crate) fn system(action: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -52,11 +67,13 @@ impl Error {
         match self {
             Self::Argument { .. } => Code::InvalidArgument,
             Self::NoExec(_) => Code::NotFound,
-            Self::ExecEnded(_) | Self::NotRegular { .. } | Self::User(_) => {
-                Code::FailedPrecondition
-            }
+            Self::ExecEnded(_)
+            | Self::Folder { .. }
+            | Self::NotRegular { .. }
+            | Self::ReadOnly { .. }
+            | Self::User(_) => Code::FailedPrecondition,
             Self::Freed { .. } | Self::Beyond { .. } | Self::TooLong { .. } => Code::OutOfRange,
-            Self::TooManyExecs { .. } => Code::ResourceExhausted,
+            Self::TooManyExecs { .. } | Self::Full { .. } => Code::ResourceExhausted,
             Self::Upload(status) => status.code(),
             Self::File { source, .. } | Self::System { source, .. } => io_code(source),
         }
@@ -72,15 +89,15 @@ impl From<Error> for Status {
 fn io_code(error: &io::Error) -> Code {
     match error.kind() {
         io::ErrorKind::NotFound => Code::NotFound,
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            Code::PermissionDenied
-        }
+        io::ErrorKind::PermissionDenied => Code::PermissionDenied,
         io::ErrorKind::StorageFull
         | io::ErrorKind::QuotaExceeded
         | io::ErrorKind::FileTooLarge
         | io::ErrorKind::OutOfMemory => Code::ResourceExhausted,
         io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::ExecutableFileBusy
         | io::ErrorKind::ResourceBusy => Code::FailedPrecondition,
         io::ErrorKind::InvalidFilename => Code::InvalidArgument,

@@ -163,6 +163,12 @@ impl InUse {
     pub fn has_to_leave(&self) -> impl Future<Output = ()> + Send + use<> {
         self.leave.clone().cancelled_owned()
     }
+
+    /// Waits until the sandbox is being destroyed. Calls of its guest fail then by themselves; this is for whoever
+    /// waits for something else.
+    pub fn is_over(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.sandbox.cancelled().clone().cancelled_owned()
+    }
 }
 
 impl Clone for InUse {

@@ -10,6 +10,7 @@ mod error;
 pub mod idle;
 mod journal;
 mod manager;
+pub mod meter;
 mod pause;
 mod recovery;
 mod room;
@@ -39,6 +40,7 @@ pub use crate::name::SandboxId;
 use crate::{guest_link::GuestClient, name::TemplateName};
 use create::{Plan, Ready};
 use idle::Usage;
+use meter::Meter;
 use pause::Asleep;
 
 /// What a caller wants.
@@ -91,6 +93,7 @@ struct Sandbox {
     host_ip: Ipv4Addr,
     created_at_unix: i64,
     usage: Usage,
+    meter: Meter,
     state: watch::Sender<State>,
     /// Why it stopped, for messages.
     detail: Mutex<Option<String>>,
@@ -134,6 +137,7 @@ impl Sandbox {
             created_at_unix: plan.journal.record().created_at_unix,
             plan,
             usage,
+            meter: Meter::default(),
             state: watch::Sender::new(State::Creating),
             detail: Mutex::new(None),
             guest: Mutex::new(None),

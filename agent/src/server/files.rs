@@ -1,18 +1,13 @@
-//! WriteFile and ReadFile: whole files in one message, cut into chunks for the guest.
+//! WriteFile and ReadFile: whole files in one message.
 
 use std::time::Duration;
 
-use ovenbird_guest_protocol::{
-    WRITE_CHUNK_MAX,
-    v1::{
-        ReadFileRequest, WriteFileMeta, WriteFileRequest, read_file_response,
-        write_file_request::Content,
-    },
-};
+use futures::stream;
+use ovenbird_guest_protocol::v1::{ReadFileRequest, read_file_response};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::status;
+use super::{file_streams::upload, status};
 use crate::sandbox::InUse;
 
 /// For one file.
@@ -23,30 +18,26 @@ fn late(_: tokio::time::error::Elapsed) -> Status {
 }
 
 /// Writes a file whole or not at all; missing parent folders are made.
-pub(super) async fn write(mut guest: InUse, path: String, content: Vec<u8>) -> Result<(), Status> {
-    let meta =
-        WriteFileMeta { path, mode: 0, user: String::new(), make_parents: true, sync: false };
-    let content = bytes::Bytes::from(content);
-    let chunks = (0..content.len()).step_by(WRITE_CHUNK_MAX).map(move |start| {
-        let end = content.len().min(start + WRITE_CHUNK_MAX);
-        Content::Chunk(content.slice(start..end))
-    });
-    let messages = std::iter::once(Content::Meta(meta))
-        .chain(chunks)
-        .map(|content| WriteFileRequest { content: Some(content) });
-    let written = timeout(PATIENCE, guest.write_file(tokio_stream::iter(messages))).await;
-    written.map_err(late)?.map_err(|status| status::of_guest(&status))?;
-    Ok(())
+pub(super) async fn write(guest: InUse, path: String, content: Vec<u8>) -> Result<(), Status> {
+    let content = stream::iter([Ok(content.into())]);
+    timeout(PATIENCE, upload(&guest, path, content, PATIENCE)).await.map_err(late)?
 }
 
 /// Reads a file of at most `bytes_max`.
 pub(super) async fn read(guest: InUse, path: String, bytes_max: usize) -> Result<Vec<u8>, Status> {
-    timeout(PATIENCE, read_all(guest, path, bytes_max)).await.map_err(late)?
+    let leave = guest.has_to_leave();
+    tokio::select! {
+        biased;
+        () = leave => Err(status::of(&guest.left())),
+        read = timeout(PATIENCE, read_all(guest.clone(), path, bytes_max)) => read.map_err(late)?,
+    }
 }
 
 async fn read_all(mut guest: InUse, path: String, bytes_max: usize) -> Result<Vec<u8>, Status> {
-    let too_large =
-        || Status::resource_exhausted(format!("the file is larger than {bytes_max} bytes"));
+    let too_large = || {
+        let message = format!("the file is larger than {bytes_max} bytes: use ReadFileStream");
+        Status::resource_exhausted(message)
+    };
     let failed = |status: Status| match status.code() {
         Code::OutOfRange => too_large(),
         _ => status::of_guest(&status),

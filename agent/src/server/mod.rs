@@ -1,16 +1,21 @@
 //! The gRPC server: mutual TLS, health, reflection, bounds on messages and calls.
 
+mod calls;
 mod egress;
 mod exec;
 mod fence;
 mod fence_file;
+mod file_streams;
 mod files;
+mod metrics;
 mod service;
 mod status;
 
 use std::time::Duration;
 
+use calls::{Bounded, Calls};
 pub use fence::Fences;
+use file_streams::FileStreams;
 use ovenbird_hostagent::{
     FILE_DESCRIPTOR_SET, v1::host_agent_service_server::HostAgentServiceServer,
 };
@@ -19,11 +24,10 @@ use service::{HostFacts, Service};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tower::layer::layer_fn;
 
 use crate::sandbox::Manager;
 
-/// Past which a call is answered for, whatever it waits for. Streams may last longer.
-const CALL_MAX: Duration = Duration::from_secs(15 * 60);
 /// Calls of one connection at once.
 const CALLS_PER_CONNECTION: usize = 256;
 /// A client that answers no ping has gone; its streams are closed.
@@ -59,10 +63,32 @@ pub struct Parts {
     pub fences: Fences,
     /// The largest message.
     pub message_max: usize,
+    /// For either side of a file stream.
+    pub file_idle_timeout: Duration,
+    /// File streams at the same time.
+    pub file_streams: usize,
     /// Ends the process.
     pub shutdown: CancellationToken,
     /// Says that no sandbox is to be left then.
     pub terminate: CancellationToken,
+}
+
+fn service(parts: Parts) -> Service {
+    let (accelerator, accelerator_reason) = parts.accelerator;
+    Service {
+        manager: parts.manager,
+        fences: parts.fences,
+        facts: HostFacts {
+            qemu_version: parts.qemu_version,
+            accelerator,
+            accelerator_reason,
+            cgroups: parts.cgroups,
+        },
+        message_max: parts.message_max,
+        file_streams: FileStreams::new(parts.file_idle_timeout, parts.file_streams),
+        shutdown: parts.shutdown,
+        terminate: parts.terminate,
+    }
 }
 
 /// Serves until `stop` is cancelled and the calls that run then have been answered.
@@ -75,28 +101,8 @@ pub async fn serve(
     parts: Parts,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let Parts {
-        manager,
-        qemu_version,
-        accelerator,
-        cgroups,
-        fences,
-        message_max,
-        shutdown,
-        terminate,
-    } = parts;
-    let (accelerator, accelerator_reason) = accelerator;
-    let service = Service {
-        manager,
-        fences,
-        facts: HostFacts { qemu_version, accelerator, accelerator_reason, cgroups },
-        message_max,
-        shutdown: shutdown.clone(),
-        terminate,
-    };
-    let service = HostAgentServiceServer::new(service)
-        .max_decoding_message_size(message_max)
-        .max_encoding_message_size(message_max);
+    let (shutdown, message_max) = (parts.shutdown.clone(), parts.message_max);
+    let service = Bounded::new(service(parts), message_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<HostAgentServiceServer<Service>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -109,12 +115,12 @@ pub async fn serve(
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let served = Server::builder()
         .tls_config(tls)?
-        .timeout(CALL_MAX)
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .layer(layer_fn(Calls::new))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(service)

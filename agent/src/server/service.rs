@@ -11,7 +11,8 @@ use super::{
     egress,
     exec::{self, Answers, Command, ask},
     fence::Fences,
-    files, status,
+    file_streams::FileStreams,
+    files, metrics, status,
 };
 use crate::{
     name::{Invalid, SandboxId, TemplateName},
@@ -40,6 +41,7 @@ pub(super) struct Service {
     pub(super) fences: Fences,
     pub(super) facts: HostFacts,
     pub(super) message_max: usize,
+    pub(super) file_streams: FileStreams,
     /// Ends the process.
     pub(super) shutdown: CancellationToken,
     /// Says that no sandbox is to be left then.
@@ -79,10 +81,6 @@ fn signed(value: u32) -> i32 {
 
 fn signed_long(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn not_yet<T>(call: &str) -> Answer<T> {
-    Err(Status::unimplemented(format!("{call} is not served by this version")))
 }
 
 fn info(info: Info) -> host::SandboxInfo {
@@ -319,18 +317,25 @@ impl HostAgentService for Service {
 
     async fn write_file_stream(
         &self,
-        _: Request<Streaming<host::WriteFileStreamRequest>>,
+        request: Request<Streaming<host::WriteFileStreamRequest>>,
     ) -> Answer<host::WriteFileStreamResponse> {
-        not_yet("WriteFileStream")
+        let mut messages = request.into_inner();
+        let meta = self.file_streams.meta(&mut messages).await?;
+        self.pass(meta.fence.as_ref())?;
+        let stream = self.file_streams.open(self.guest(&meta.sandbox_id)?)?;
+        stream.write(&self.manager, meta.path, messages).await?;
+        answer(host::WriteFileStreamResponse {})
     }
 
     type ReadFileStreamStream = Answers<host::ReadFileStreamResponse>;
 
     async fn read_file_stream(
         &self,
-        _: Request<host::ReadFileStreamRequest>,
+        request: Request<host::ReadFileStreamRequest>,
     ) -> Answer<Self::ReadFileStreamStream> {
-        not_yet("ReadFileStream")
+        let request = request.into_inner();
+        let stream = self.file_streams.open(self.guest(&request.sandbox_id)?)?;
+        answer(stream.read(&self.manager, request.path).await?)
     }
 
     async fn ping_sandbox(
@@ -355,16 +360,22 @@ impl HostAgentService for Service {
 
     async fn get_sandbox_metrics(
         &self,
-        _: Request<host::GetSandboxMetricsRequest>,
+        request: Request<host::GetSandboxMetricsRequest>,
     ) -> Answer<host::GetSandboxMetricsResponse> {
-        not_yet("GetSandboxMetrics")
+        let host::GetSandboxMetricsRequest { sandbox_id: id, range } = request.into_inner();
+        let (id, range) = (sandbox_id(&id)?, metrics::range(&range)?);
+        let points = self.manager.metrics(&id, range).map_err(|error| status::of(&error))?;
+        answer(host::GetSandboxMetricsResponse { points: metrics::points(points) })
     }
 
     async fn flush_sandbox_metrics(
         &self,
-        _: Request<host::FlushSandboxMetricsRequest>,
+        request: Request<host::FlushSandboxMetricsRequest>,
     ) -> Answer<host::FlushSandboxMetricsResponse> {
-        not_yet("FlushSandboxMetrics")
+        let id = sandbox_id(&request.into_inner().sandbox_id)?;
+        let flushed = self.manager.flush_metrics(&id).map_err(|error| status::of(&error))?;
+        let [points_10m, points_2h, points_24h] = flushed.map(metrics::points);
+        answer(host::FlushSandboxMetricsResponse { points_10m, points_2h, points_24h })
     }
 
     async fn flatten_rootfs(

@@ -82,10 +82,10 @@ pub(super) fn of_guest(status: &Status) -> Status {
         | Code::NotFound
         | Code::FailedPrecondition
         | Code::OutOfRange
-        | Code::PermissionDenied
         | Code::ResourceExhausted
         | Code::DeadlineExceeded) => code,
-        Code::Unimplemented => Code::FailedPrecondition,
+        // PERMISSION_DENIED would say that this caller may not call.
+        Code::Unimplemented | Code::PermissionDenied => Code::FailedPrecondition,
         Code::Internal => Code::Internal,
         _ => return Status::unavailable("the connection to the guest was lost"),
     };

@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod crash;
+mod files;
 mod groups;
 mod hostile;
 mod limits;

@@ -67,7 +67,7 @@ impl Host {
             .arg(image.join("rootfs.ext4"))
             .status();
         assert!(copied.unwrap().success());
-        let channel = connected(&authority, &port);
+        let channel = connected(&authority, port.number());
         let client = HostAgentServiceClient::new(channel).max_decoding_message_size(64 << 20);
         let mut host = Self { agent: None, client, authority, port, instance, number, folder };
         host.configure(&options);
@@ -146,12 +146,35 @@ impl Host {
 
     /// A channel to the agent.
     pub(crate) fn channel(&self) -> Channel {
-        connected(&self.authority, &self.port)
+        connected(&self.authority, self.port.number())
+    }
+
+    /// A client that reaches the agent at another port.
+    pub(crate) fn client_at(&self, port: u16) -> Client {
+        HostAgentServiceClient::new(connected(&self.authority, port))
+    }
+
+    /// A way to the agent that can be cut.
+    pub(crate) async fn proxy(&self) -> Proxy {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (port, agent) = (listener.local_addr().unwrap().port(), self.port.number());
+        let task = tokio::spawn(async move {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(("127.0.0.1", agent)).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        });
+        Proxy { port, task }
+    }
+
+    /// What the kernel says of the agent's process.
+    pub(crate) fn agent_status(&self) -> String {
+        let pid = self.agent.as_ref().unwrap().pid();
+        std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap()
     }
 
     /// A channel to the agent without a certificate.
     pub(crate) fn stranger(&self) -> Endpoint {
-        endpoint(&self.authority, &self.port, None)
+        endpoint(&self.authority, self.port.number(), None)
     }
 
     /// Ends the agent as the kernel does it.
@@ -389,6 +412,18 @@ fn end(agent: &mut Process) {
     }
 }
 
+/// A way to the agent; cut when it is dropped.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 pub(crate) fn sandbox(template: &str, id: &str) -> host::CreateSandboxRequest {
     host::CreateSandboxRequest {
         template: template.into(),
@@ -411,7 +446,7 @@ pub(crate) fn control_groups(name: &str) -> Vec<PathBuf> {
     found
 }
 
-fn endpoint(authority: &Authority, port: &Port, identity: Option<Identity>) -> Endpoint {
+fn endpoint(authority: &Authority, port: u16, identity: Option<Identity>) -> Endpoint {
     let mut tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(authority.certificate()))
         .domain_name(NAME);
@@ -421,7 +456,7 @@ fn endpoint(authority: &Authority, port: &Port, identity: Option<Identity>) -> E
     Endpoint::from_shared(format!("https://127.0.0.1:{port}")).unwrap().tls_config(tls).unwrap()
 }
 
-fn connected(authority: &Authority, port: &Port) -> Channel {
+fn connected(authority: &Authority, port: u16) -> Channel {
     let leaf = authority.client("runner.test").unwrap();
     let identity = Identity::from_pem(leaf.certificate, leaf.key);
     endpoint(authority, port, Some(identity)).connect_lazy()

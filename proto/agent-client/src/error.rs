@@ -86,6 +86,9 @@ pub enum Error {
         /// The agent's words.
         message: String,
     },
+    /// What was to be written could not be read on this side; nothing was written.
+    #[error("the source of the file failed")]
+    Source(#[source] std::io::Error),
     /// A fault inside of the agent.
     #[error("the host agent failed ({code}): {message}")]
     Internal {
@@ -104,6 +107,7 @@ impl Error {
     pub fn message(&self) -> String {
         match self {
             Self::BadTarget { address, source } => format!("{address}: {source}"),
+            Self::Source(error) => error.to_string(),
             Self::Unreachable { message, .. }
             | Self::DeadlineExceeded { message }
             | Self::NotFound { message }

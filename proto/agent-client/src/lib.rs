@@ -17,6 +17,7 @@ mod agent;
 mod config;
 mod error;
 mod exec;
+mod files;
 mod pool;
 mod types;
 
@@ -24,6 +25,7 @@ pub use agent::Agent;
 pub use config::{Config, Deadlines};
 pub use error::Error;
 pub use exec::ExecEvents;
+pub use files::FileChunks;
 pub use pool::{Agents, Target};
 pub use types::{
     Command, ExecEnd, ExecEvent, ExecOutput, HeldTemplate, HostInfo, NewSandbox, OutputStream,

@@ -360,6 +360,7 @@ pub(super) fn failed_call(error: &AgentError, otherwise: ReasonCode) -> Result<E
         | AgentError::FailedPrecondition { .. }
         | AgentError::InvalidArgument { .. }
         | AgentError::Unimplemented { .. }
+        | AgentError::Source(_)
         | AgentError::Internal { .. } => otherwise,
     };
     let message = match error.message() {

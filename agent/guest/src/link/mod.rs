@@ -14,22 +14,22 @@ mod port;
 mod session;
 
 use std::{
+    convert::Infallible,
     io,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use hyper::server::conn::http2;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use http_body_util::BodyExt;
+use hyper::{Request, Response, body::Incoming, server::conn::http2, service, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use ovenbird_guest_protocol::{
     CONNECTION_WINDOW, Hello, MESSAGE_MAX, PROTOCOL, Reply, STREAM_WINDOW, STREAMS_MAX, Search,
     Token, v1::guest_service_server::GuestServiceServer,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Status, body::Body, codegen::Service as _};
 
 use crate::{clock, console::say, random, service::Service};
 use port::Port;
@@ -145,7 +145,7 @@ async fn serve_session(
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(HEADERS_MAX)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(session), TowerToHyperService::new(service.clone()));
+        .serve_connection(TokioIo::new(session), whole_requests(service));
     let outcome = tokio::select! {
         outcome = ended.wait() => outcome,
         result = connection => {
@@ -160,4 +160,22 @@ async fn serve_session(
     };
     tasks.end().await;
     outcome
+}
+
+/// The service as HTTP/2 sees it: a request that is cut is an error in here. To tonic a cancelled one would just be
+/// over, and half a file must not pass for a whole one.
+fn whole_requests(
+    service: &GuestServiceServer<Service>,
+) -> impl service::Service<
+    Request<Incoming>,
+    Response = Response<Body>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + use<> {
+    let service = service.clone();
+    service_fn(move |request: Request<Incoming>| {
+        let cut = |error| Status::aborted(format!("the request was cut: {error}"));
+        let request = request.map(|body| Body::new(body.map_err(cut)));
+        service.clone().call(request)
+    })
 }

@@ -93,6 +93,47 @@ async fn upload_that_breaks_off_leaves_what_was_there() {
 }
 
 #[tokio::test]
+async fn upload_whose_call_is_cancelled_is_not_taken_for_a_whole_one() {
+    let vm = Vm::boot().await;
+    write(&vm.client, meta("/root/kept"), b"before").await.unwrap();
+    for path in ["/root/kept", "/srv/new/file"] {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let mut client = vm.client.clone();
+        let messages = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let call = tokio::spawn(async move { client.write_file(messages).await });
+        let send = async |content| {
+            sender.send(WriteFileRequest { content: Some(content) }).await.unwrap();
+        };
+        send(Content::Meta(WriteFileMeta { make_parents: true, ..meta(path) })).await;
+        send(Content::Chunk(vec![7; 1 << 20].into())).await;
+        send(Content::Chunk(vec![7; 1 << 20].into())).await;
+        while print(&vm.client, "find / -xdev -name '.ovenbird-*' -size +1k").await.is_empty() {}
+        call.abort();
+        while !print(&vm.client, "find / -xdev -name '.ovenbird-*'").await.is_empty() {}
+        assert_eq!(print(&vm.client, "cat /root/kept; ls -A /srv").await, "before");
+    }
+}
+
+#[tokio::test]
+async fn owner_is_kept_where_that_is_asked_for_and_full_and_read_only_places_are_named() {
+    let vm = Vm::boot().await;
+    print(&vm.client, "echo old > /srv/file; chown 7:8 /srv/file; chmod 4711 /srv/file").await;
+    write(&vm.client, WriteFileMeta { keep_owner: true, ..meta("/srv/file") }, b"x").await.unwrap();
+    assert_eq!(print(&vm.client, "stat -c '%a %u %g' /srv/file").await, "4711 7 8\n");
+    write(&vm.client, meta("/srv/file"), b"x").await.unwrap();
+    assert_eq!(print(&vm.client, "stat -c '%a %u %g' /srv/file").await, "4711 0 0\n");
+    print(&vm.client, "mount -t tmpfs -o size=1m none /mnt; echo old > /mnt/file").await;
+    let refused = write(&vm.client, meta("/mnt/file"), &[7; 2 << 20]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("no room"), "{refused}");
+    print(&vm.client, "mount -o remount,ro /mnt").await;
+    let refused = write(&vm.client, meta("/mnt/file"), b"x").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("read-only"), "{refused}");
+    assert_eq!(print(&vm.client, "cat /mnt/file; ls -A /mnt").await, "old\nfile\n");
+}
+
+#[tokio::test]
 async fn what_is_no_file_is_refused_with_its_own_status() {
     let vm = Vm::boot().await;
     print(&vm.client, "mkfifo /root/fifo; ln -s /root/loop /root/loop").await;

@@ -15,6 +15,7 @@ mod qmp;
 #[cfg(test)]
 mod tests;
 mod tsc;
+mod usage;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,7 @@ pub use command_line::{memory_limit_mb, threads_max};
 pub use directory::{Directory, file};
 pub use process::{count_in, kill_all_below, kill_strays};
 pub use qemu::{Qemu, Version};
+pub use usage::Usage;
 
 /// A machine could not be started, saved or ended.
 #[derive(Debug, thiserror::Error)]

@@ -114,6 +114,7 @@ impl Guest {
             user: String::new(),
             make_parents: false,
             sync: false,
+            keep_owner: false,
         };
         let chunk = bytes::Bytes::from(super::noise(WRITE_CHUNK_MAX));
         let chunks = super::chunks(bytes, WRITE_CHUNK_MAX)

@@ -135,10 +135,14 @@ impl Subject {
         bytes: usize,
     ) -> anyhow::Result<Option<()>> {
         use host::write_file_stream_request::Content;
-        let meta = host::WriteFileStreamMeta { sandbox_id: id.to_owned(), path: path.to_owned() };
-        let chunk = super::noise(CHUNK);
+        let meta = host::WriteFileStreamMeta {
+            sandbox_id: id.to_owned(),
+            path: path.to_owned(),
+            fence: None,
+        };
+        let chunk = bytes::Bytes::from(super::noise(CHUNK));
         let chunks =
-            super::chunks(bytes, CHUNK).map(move |length| Content::Chunk(chunk[..length].to_vec()));
+            super::chunks(bytes, CHUNK).map(move |length| Content::Chunk(chunk.slice(..length)));
         let messages = std::iter::once(Content::Meta(meta))
             .chain(chunks)
             .map(|content| host::WriteFileStreamRequest { content: Some(content) });

@@ -1,20 +1,20 @@
 //! Files in and out: a write is whole or not at all, a read is of a regular file.
 
+mod draft;
+
 use std::{
-    fs::{self, DirBuilder, Permissions},
-    io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, fchown},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    fs::Permissions,
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
 };
 
 use bytes::{Bytes, BytesMut};
+use draft::Draft;
 use futures::{Stream, StreamExt, stream};
 use ovenbird_guest_protocol::{
     WRITE_CHUNK_MAX,
     v1::{
-        FileInfo, ReadFileRequest, ReadFileResponse, WriteFileMeta, WriteFileRequest,
-        read_file_response, write_file_request,
+        FileInfo, ReadFileRequest, ReadFileResponse, WriteFileRequest, read_file_response,
+        write_file_request,
     },
 };
 use tokio::{
@@ -23,21 +23,16 @@ use tokio::{
 };
 use tonic::Status;
 
-use crate::{
-    error::Error,
-    users::{self, User},
-};
+use crate::error::Error;
 
 const PATH_MAX: usize = 4095;
 const READ_CHUNK: usize = 64 * 1024;
 const MODE: u32 = 0o7777;
 
-/// Tells the temporary files of writes at the same time apart.
-static WRITES: AtomicU64 = AtomicU64::new(0);
-
 /// Refuses what is no absolute path.
 pub(crate) fn check_path(field: &'static str, path: &str) -> Result<(), Error> {
     match path {
+        "" => Err(Error::argument(field, "is empty")),
         _ if !path.starts_with('/') => Err(Error::argument(field, "is not an absolute path")),
         _ if path.contains('\0') => Err(Error::argument(field, "must not contain NUL")),
         _ if path.len() > PATH_MAX => Err(Error::argument(field, "is longer than 4095 bytes")),
@@ -54,16 +49,8 @@ pub(crate) async fn write(
     else {
         return Err(Error::argument("meta", "is not in the first message"));
     };
-    let target = Target::prepare(&meta)?;
     let failed = || Error::file(&meta.path);
-    // Not in the background: a call that ends meanwhile would leave a file that is made after it.
-    let file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&target.temporary)
-        .map_err(failed())?;
-    let unfinished = Unfinished(&target.temporary);
+    let (draft, file) = Draft::begin(&meta)?;
     let mut file = File::from_std(file);
     file.set_max_buf_size(WRITE_CHUNK_MAX);
     let mut size = 0;
@@ -81,76 +68,18 @@ pub(crate) async fn write(
     }
     file.flush().await.map_err(failed())?;
     // The owner first: a change of owner takes the set-user-id bits away.
-    fchown(&file, Some(target.owner.uid), Some(target.owner.gid)).map_err(failed())?;
-    file.set_permissions(Permissions::from_mode(target.mode)).await.map_err(failed())?;
+    fchown(&file, Some(draft.owner.uid), Some(draft.owner.gid)).map_err(failed())?;
+    file.set_permissions(Permissions::from_mode(draft.mode)).await.map_err(failed())?;
     if meta.sync {
         file.sync_all().await.map_err(failed())?;
     }
-    tokio::fs::rename(&target.temporary, &meta.path).await.map_err(failed())?;
-    std::mem::forget(unfinished);
+    let folder = draft.folder.clone();
+    draft.publish().map_err(failed())?;
     if meta.sync {
-        let folder = File::open(&target.folder).await.map_err(failed())?;
+        let folder = File::open(&folder).await.map_err(failed())?;
         folder.sync_all().await.map_err(failed())?;
     }
     Ok(size)
-}
-
-/// What a write needs to know before the first byte.
-struct Target {
-    folder: PathBuf,
-    temporary: PathBuf,
-    mode: u32,
-    owner: User,
-}
-
-impl Target {
-    fn prepare(meta: &WriteFileMeta) -> Result<Self, Error> {
-        check_path("path", &meta.path)?;
-        if meta.mode & !MODE != 0 {
-            return Err(Error::argument("mode", "has more than permission bits"));
-        }
-        let path = Path::new(&meta.path);
-        let (Some(folder), Some(_)) = (path.parent(), path.file_name()) else {
-            return Err(Error::argument("path", "names no file"));
-        };
-        if meta.path.ends_with('/') {
-            return Err(Error::argument("path", "names a folder"));
-        }
-        let owner = if meta.user.is_empty() { User::root() } else { users::find(&meta.user)? };
-        if meta.make_parents {
-            make_parents(folder, &owner).map_err(Error::file(&meta.path))?;
-        }
-        let replaced = match fs::symlink_metadata(path) {
-            Ok(found) if found.is_file() => Some(found.mode() & MODE),
-            Ok(found) if found.is_symlink() => None,
-            Ok(_) => return Err(Error::NotRegular { path: meta.path.clone() }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::file(&meta.path)(error)),
-        };
-        let mode = if meta.mode == 0 { replaced.unwrap_or(0o644) } else { meta.mode };
-        let number = WRITES.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!(".ovenbird-{number}.tmp"));
-        Ok(Self { folder: folder.to_owned(), temporary, mode, owner })
-    }
-}
-
-/// Makes the folders that are missing, from the top.
-fn make_parents(folder: &Path, owner: &User) -> io::Result<()> {
-    let missing: Vec<_> = folder.ancestors().take_while(|path| !path.exists()).collect();
-    for path in missing.into_iter().rev() {
-        DirBuilder::new().mode(0o755).create(path)?;
-        chown(path, Some(owner.uid), Some(owner.gid))?;
-    }
-    Ok(())
-}
-
-/// Removes the temporary file of a write that did not come to its end.
-struct Unfinished<'a>(&'a Path);
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(self.0);
-    }
 }
 
 /// Opens a file and gives its messages.
@@ -167,6 +96,9 @@ pub(crate) async fn read(
         .await
         .map_err(Error::file(&path))?;
     let meta = file.metadata().await.map_err(Error::file(&path))?;
+    if meta.is_dir() {
+        return Err(Error::Folder { path });
+    }
     if !meta.is_file() {
         return Err(Error::NotRegular { path });
     }

@@ -1,0 +1,318 @@
+//! WriteFileStream and ReadFileStream: files of any size, passed on piece by piece.
+//!
+//! ```text
+//!  caller ─ chunks ─► feed ─ one piece ─► guest      guest ─ chunks ─► pump ─ two chunks ─► caller
+//!                       └─ broken off: what is no chunk, and the guest forgets the file
+//! ```
+//!
+//! Nothing is held but the pieces that are on their way: who is slow holds the other side back, by HTTP/2's windows
+//! on both connections. Each direction waits no longer than the idle time for either side.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use ovenbird_guest_protocol::v1 as guest;
+use ovenbird_hostagent::v1::{self as host, write_file_stream_request::Content};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{error::Elapsed, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use super::{
+    exec::{Answers, ask},
+    status,
+};
+use crate::sandbox::{InUse, Manager};
+
+/// The largest message of an upload, as gRPC has it by default.
+pub(super) const MESSAGE_MAX: usize = 4 * 1024 * 1024;
+/// What a guest is sent at once: one HTTP/2 window.
+const PIECE: usize = 256 * 1024;
+/// Chunks of 64 KiB that wait for a slow reader.
+const QUEUE: usize = 2;
+
+/// How many streams there may be, and how patient they are.
+#[derive(Debug)]
+pub(super) struct FileStreams {
+    idle: Duration,
+    max: usize,
+    free: Arc<Semaphore>,
+}
+
+impl FileStreams {
+    pub(super) fn new(idle: Duration, max: usize) -> Self {
+        Self { idle, max, free: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// The message that every upload begins with.
+    pub(super) async fn meta(
+        &self,
+        messages: &mut Streaming<host::WriteFileStreamRequest>,
+    ) -> Result<host::WriteFileStreamMeta, Status> {
+        match next(messages, self.idle).await? {
+            Some(host::WriteFileStreamRequest { content: Some(Content::Meta(meta)) }) => Ok(meta),
+            _ => Err(Status::invalid_argument("the first message has to be the meta")),
+        }
+    }
+
+    /// A place for one more.
+    pub(super) fn open(&self, guest: InUse) -> Result<FileStream, Status> {
+        let place = self.free.clone().try_acquire_owned().map_err(|_| {
+            let max = self.max;
+            Status::resource_exhausted(format!("{max} file streams are open: try again later"))
+        })?;
+        Ok(FileStream { guest, idle: self.idle, _place: place })
+    }
+}
+
+/// One that is open; its sandbox is in use.
+#[derive(Debug)]
+pub(super) struct FileStream {
+    guest: InUse,
+    idle: Duration,
+    _place: OwnedSemaphorePermit,
+}
+
+impl FileStream {
+    /// Writes a file from the chunks that follow the meta. A caller who hangs up is noticed, and leaves nothing.
+    pub(super) async fn write(
+        self,
+        manager: &Manager,
+        path: String,
+        messages: Streaming<host::WriteFileStreamRequest>,
+    ) -> Result<(), Status> {
+        let hung_up = CancellationToken::new();
+        let _guard = hung_up.clone().drop_guard();
+        let (sender, answer) = oneshot::channel();
+        // On its own, so that the guest is told the end also when nobody waits for it any more.
+        manager.in_background(async move {
+            // All of it, with its place among the streams.
+            let stream = self;
+            let chunks = chunks(messages, stream.idle, hung_up);
+            let _ = sender.send(upload(&stream.guest, path, chunks, stream.idle).await);
+        });
+        answer.await.unwrap_or_else(|_| Err(failed_inside()))
+    }
+
+    /// Reads a file. A caller who hangs up ends the guest's reading.
+    pub(super) async fn read(
+        mut self,
+        manager: &Manager,
+        path: String,
+    ) -> Result<Answers<host::ReadFileStreamResponse>, Status> {
+        let request = guest::ReadFileRequest { path, max_bytes: 0 };
+        let messages = ask(self.guest.read_file(request)).await?;
+        let (sender, chunks) = mpsc::channel(QUEUE);
+        let (end, ended) = oneshot::channel();
+        // Ends with the file, with the caller's stream, or with the patience for either side.
+        manager.in_background(async move {
+            // All of it, with its place among the streams.
+            let stream = self;
+            let _ = end.send(pump(&stream.guest, messages, sender, stream.idle).await);
+        });
+        let answers = stream::unfold(Some((chunks, ended)), |state| async move {
+            let (mut chunks, ended) = state?;
+            if let Some(chunk) = chunks.recv().await {
+                let answer = host::ReadFileStreamResponse { chunk };
+                return Some((Ok(answer), Some((chunks, ended))));
+            }
+            // Only who has put all of it into the queue says that it was all.
+            match ended.await.unwrap_or_else(|_| Err(failed_inside())) {
+                Ok(()) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Box::pin(answers))
+    }
+}
+
+fn failed_inside() -> Status {
+    Status::internal("the host agent failed inside")
+}
+
+/// The caller's next message.
+async fn next(
+    messages: &mut Streaming<host::WriteFileStreamRequest>,
+    idle: Duration,
+) -> Result<Option<host::WriteFileStreamRequest>, Status> {
+    match timeout(idle, messages.message()).await {
+        Ok(Ok(message)) => Ok(message),
+        Ok(Err(status)) if status.code() == Code::OutOfRange => {
+            let message = format!("a message has more than {MESSAGE_MAX} bytes: send smaller ones");
+            Err(Status::invalid_argument(message))
+        }
+        Ok(Err(status)) => Err(status),
+        Err(_) => {
+            let seconds = idle.as_secs();
+            Err(Status::deadline_exceeded(format!("nothing came for {seconds} s")))
+        }
+    }
+}
+
+/// The chunks of an upload, up to its end or to the first thing that is none.
+fn chunks(
+    messages: Streaming<host::WriteFileStreamRequest>,
+    idle: Duration,
+    hung_up: CancellationToken,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+    stream::unfold(Some(messages), move |messages| {
+        let hung_up = hung_up.clone();
+        async move {
+            let mut messages = messages?;
+            let message = tokio::select! {
+                biased;
+                () = hung_up.cancelled() => Err(Status::cancelled("the caller hung up")),
+                message = next(&mut messages, idle) => message,
+            };
+            let chunk = match message.transpose()?.map(|message| message.content) {
+                Ok(Some(Content::Chunk(chunk))) => Ok(chunk),
+                Ok(Some(Content::Meta(_))) => {
+                    Err(Status::invalid_argument("a second meta: nothing is written"))
+                }
+                Ok(None) => Err(Status::invalid_argument("a message without a chunk")),
+                Err(status) => Err(status),
+            };
+            let more = chunk.is_ok().then_some(messages);
+            Some((chunk, more))
+        }
+    })
+}
+
+/// What a guest is sent of a file.
+#[derive(Debug)]
+enum Piece {
+    Chunk(Bytes),
+    /// The file is whole.
+    Last,
+}
+
+/// Why not everything was sent.
+enum Cut {
+    /// The content's own end.
+    Content(Status),
+    /// The guest takes no more; its answer says why.
+    Guest,
+}
+
+/// Writes a file of a guest: whole, or not at all. It replaces what is there and keeps its mode and owner.
+pub(super) async fn upload(
+    guest: &InUse,
+    path: String,
+    content: impl Stream<Item = Result<Bytes, Status>> + Send,
+    idle: Duration,
+) -> Result<(), Status> {
+    let late = |_: Elapsed| Status::unavailable("the guest does not answer");
+    let (sender, pieces) = mpsc::channel(1);
+    let mut client = guest.clone();
+    let mut call = pin!(client.write_file(messages(path, pieces)));
+    let cut = tokio::select! {
+        biased;
+        // Refused before it was whole.
+        answer = &mut call => match answer {
+            Ok(_) => return Err(Status::unavailable("the guest ended the file too early")),
+            Err(status) => return Err(status::of_guest(&status)),
+        },
+        () = guest.has_to_leave() => Err(Cut::Content(status::of(&guest.left()))),
+        // With its sender, so that the guest learns the end of it now.
+        fed = feed(content, sender, idle) => fed,
+    };
+    let answer = timeout(idle, call).await;
+    match cut {
+        Ok(()) => answer.map_err(late)?.map(drop).map_err(|status| status::of_guest(&status)),
+        Err(Cut::Content(status)) => Err(status),
+        Err(Cut::Guest) => match answer.map_err(late)? {
+            Ok(_) => Err(Status::unavailable("the guest ended the file too early")),
+            Err(status) => Err(status::of_guest(&status)),
+        },
+    }
+}
+
+/// Cuts the content into pieces for a guest.
+async fn feed(
+    content: impl Stream<Item = Result<Bytes, Status>> + Send,
+    pieces: mpsc::Sender<Piece>,
+    idle: Duration,
+) -> Result<(), Cut> {
+    let send = async |piece| match timeout(idle, pieces.send(piece)).await {
+        Ok(sent) => sent.map_err(|_| Cut::Guest),
+        Err(_) => Err(Cut::Content(Status::unavailable("the guest takes no more of the file"))),
+    };
+    let mut content = pin!(content);
+    while let Some(chunk) = content.next().await {
+        let mut chunk = chunk.map_err(Cut::Content)?;
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(chunk.len().min(PIECE));
+            send(Piece::Chunk(piece)).await?;
+        }
+    }
+    send(Piece::Last).await
+}
+
+/// The messages of a guest's WriteFile. The end of a stream is a file's completion, so a sender that goes away
+/// before [`Piece::Last`], for whatever reason, must not look like it: a message without content makes the guest
+/// forget the file.
+fn messages(
+    path: String,
+    pieces: mpsc::Receiver<Piece>,
+) -> impl Stream<Item = guest::WriteFileRequest> + Send + 'static {
+    use guest::write_file_request::Content;
+    let message = |content| guest::WriteFileRequest { content };
+    let meta = guest::WriteFileMeta {
+        path,
+        make_parents: true,
+        keep_owner: true,
+        ..guest::WriteFileMeta::default()
+    };
+    let rest = stream::unfold(Some(pieces), move |pieces| async move {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Piece::Chunk(chunk)) => Some((message(Some(Content::Chunk(chunk))), Some(pieces))),
+            Some(Piece::Last) => None,
+            None => Some((message(None), None)),
+        }
+    });
+    stream::once(async move { message(Some(Content::Meta(meta))) }).chain(rest)
+}
+
+/// Passes a file on to a reader, to its end.
+async fn pump(
+    guest: &InUse,
+    mut messages: Streaming<guest::ReadFileResponse>,
+    reader: mpsc::Sender<Bytes>,
+    idle: Duration,
+) -> Result<(), Status> {
+    let left = || Err(status::of(&guest.left()));
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = guest.has_to_leave() => return left(),
+            () = reader.closed() => return Ok(()),
+            message = timeout(idle, messages.message()) => message,
+        };
+        let message = message
+            .map_err(|_| Status::unavailable("the guest sends no more of the file"))?
+            .map_err(|status| status::of_guest(&status))?;
+        let chunk = match message.map(|message| message.content) {
+            Some(Some(guest::read_file_response::Content::Chunk(chunk))) => chunk,
+            Some(_) => continue,
+            None => return Ok(()),
+        };
+        let sent = tokio::select! {
+            biased;
+            () = guest.has_to_leave() => return left(),
+            () = guest.is_over() => return left(),
+            sent = timeout(idle, reader.send(chunk)) => sent,
+        };
+        match sent {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Ok(()),
+            Err(_) => {
+                let seconds = idle.as_secs();
+                return Err(Status::deadline_exceeded(format!("nothing was read for {seconds} s")));
+            }
+        }
+    }
+}
