@@ -17,7 +17,7 @@ use rustix::{
 };
 
 /// Read and compared at once; holes smaller than this are not worth their extent.
-const BLOCK: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 64 * 1024;
 
 /// One run of data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,17 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
     let mut at = 0;
     while let Some(extent) = next_data(from, at)? {
         copy_extent(from, to, extent)?;
+        at = extent.end;
+    }
+    Ok(())
+}
+
+/// The same, but never sharing blocks with `from`, as the kernel may do it where the file system can.
+pub(super) fn copy_apart(from: &File, to: &File) -> io::Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    let mut at = 0;
+    while let Some(extent) = next_data(from, at)? {
+        copy_by_hand(from, to, extent)?;
         at = extent.end;
     }
     Ok(())
