@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 use ovenbird_host::{
     Identity,
     net::{self, NetlinkNetworks, Networks},
-    storage::{self, FileVolumes},
+    storage::{self, Volumes},
     vm::{self, Directory, Qemu, probe},
 };
 use ovenbird_kit::{telemetry, tls};
@@ -26,6 +26,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 /// Sandboxes made at the same time, at most.
 const CREATES_MAX: usize = 1000;
+/// After which disks are looked after again; `default.toml` names it.
+const DISK_PAUSE: Duration = Duration::from_millis(100);
 /// Processors promised per processor of the host, unless configured.
 const VCPUS_PER_CPU: u32 = 4;
 
@@ -74,6 +76,7 @@ pub struct Agent {
     pem: tls::Pem,
     listener: TcpListener,
     manager: Manager,
+    volumes: Arc<dyn Volumes>,
     networks: Arc<dyn Networks>,
     qemu: Qemu,
     choice: probe::Choice,
@@ -107,7 +110,7 @@ impl Agent {
         let (image, initrd) = (kernel.kernel(), kernel.initrd());
         let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
         let qemu = qemu.with_accelerator(choice.accelerator);
-        let volumes = FileVolumes::open(data.root(), config.storage.driver())?;
+        let volumes = open_volumes(&config, &data).await?;
         // Whoever can connect may rely on what an earlier agent left being gone.
         let listener = TcpListener::bind(config.listen)
             .await
@@ -117,18 +120,18 @@ impl Agent {
             qemu = %qemu.version(),
             accelerator = choice.accelerator.name(),
             reason = choice.reason,
-            storage = storage::Volumes::driver(&volumes).name(),
+            storage = volumes.driver().name(),
             kernel = kernel.digest(),
             "host is fit"
         );
         let means = Means {
             hypervisor: Arc::new(qemu.clone()),
-            volumes: Arc::new(volumes),
+            volumes: volumes.clone(),
             networks: networks.clone(),
         };
         let settings = settings(&config, network, resolvers);
         let manager = Manager::new(settings, data, means, templates, kernel);
-        Ok(Self { config, pem, listener, manager, networks, qemu, choice })
+        Ok(Self { config, pem, listener, manager, volumes, networks, qemu, choice })
     }
 
     /// Serves until `shutdown` is cancelled; then destroys every sandbox and removes what is on the host.
@@ -171,11 +174,31 @@ impl Agent {
                 }
             },
         };
+        self.volumes.close().await;
         self.networks.close().await?;
         reaped.map_err(|_| Error::Panicked)?;
         tracing::info!("stopped, nothing is left on this host");
         Ok(served.map_err(|_| Error::Panicked)??)
     }
+}
+
+/// Opens the driver of disks, and removes what an earlier agent left of its disks in the kernel.
+async fn open_volumes(config: &Config, data: &DataDir) -> Result<Arc<dyn Volumes>, Error> {
+    let volumes = storage::open(storage::Options {
+        data_dir: data.root().to_owned(),
+        driver: config.storage.driver(),
+        dm: storage::DmOptions {
+            instance: config.name.clone(),
+            reserve_bytes: u64::from(config.storage_reserve_mb) << 20,
+            pause: DISK_PAUSE,
+        },
+    })
+    .await?;
+    let disks = volumes.sweep(&[]).await?;
+    if disks > 0 {
+        tracing::warn!(disks, "removed disks that an earlier agent left behind");
+    }
+    Ok(volumes)
 }
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {

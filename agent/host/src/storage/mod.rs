@@ -60,7 +60,9 @@ pub enum Error {
     #[error("the file system of {} cannot clone files: set storage to \"copy\"", .0.display())]
     NoReflink(PathBuf),
     /// The host has no device-mapper, or not all that a snapshot needs.
-    #[error("this host cannot make dm snapshots: it needs the modules dm-snapshot, dm-zero and loop, and device files in data_dir")]
+    #[error(
+        "this host cannot make dm snapshots: it needs the modules dm-snapshot, dm-zero and loop, and device files in data_dir"
+    )]
     NoDmSnapshot(#[source] std::io::Error),
     /// The host had no room for what the machine wrote.
     #[error("the disk in {} has lost writes because the host had no room for them; its machine sees I/O errors", .0.display())]

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use directory::{Directory, file};
 pub use process::kill_all_below;
 pub use qemu::{Qemu, Version};
+pub use tsc::measure_khz as tsc_khz;
 
 /// A machine could not be started, saved or ended.
 #[derive(Debug, thiserror::Error)]

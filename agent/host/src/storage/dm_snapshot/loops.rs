@@ -123,9 +123,7 @@ impl Loop {
         let device = File::open(PathBuf::from("/dev").join(name))?;
         let metadata = file.metadata()?;
         match status(&device)? {
-            Some(info)
-                if info.lo_device == metadata.dev() && info.lo_inode == metadata.ino() =>
-            {
+            Some(info) if info.lo_device == metadata.dev() && info.lo_inode == metadata.ino() => {
                 Ok(Self { device })
             }
             _ => Err(io::ErrorKind::NotFound.into()),

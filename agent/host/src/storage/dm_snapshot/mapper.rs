@@ -47,7 +47,8 @@ impl Mapper {
     /// Opens the control device.
     pub(super) fn open() -> io::Result<Self> {
         // Every change waits for udev where it runs, and would wait for ever without this rule.
-        let has_rule = || UDEV_RULES.iter().any(|dir| std::path::Path::new(dir).join(UDEV_RULE).exists());
+        let has_rule =
+            || UDEV_RULES.iter().any(|dir| std::path::Path::new(dir).join(UDEV_RULE).exists());
         if std::path::Path::new(UDEV).exists() && !has_rule() {
             return Err(io::Error::other("udev has no rules for it: install dmsetup"));
         }
@@ -55,7 +56,12 @@ impl Mapper {
     }
 
     /// Makes a device and lets it run. What there was of it by half is gone when this fails.
-    pub(super) fn create(&self, name: &str, table: &[Target], is_read_only: bool) -> io::Result<Device> {
+    pub(super) fn create(
+        &self,
+        name: &str,
+        table: &[Target],
+        is_read_only: bool,
+    ) -> io::Result<Device> {
         let name = DmName::new(name).map_err(io_error)?;
         let id = DevId::Name(name);
         let flags = if is_read_only { DmFlags::DM_READONLY } else { DmFlags::empty() };
@@ -161,7 +167,10 @@ fn parse(line: &str) -> Option<Health> {
         _ => {}
     }
     let (used, total) = line.split_whitespace().next()?.split_once('/')?;
-    Some(Health::Filled { used: used.parse::<u64>().ok()? * 512, total: total.parse::<u64>().ok()? * 512 })
+    Some(Health::Filled {
+        used: used.parse::<u64>().ok()? * 512,
+        total: total.parse::<u64>().ok()? * 512,
+    })
 }
 
 fn absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {

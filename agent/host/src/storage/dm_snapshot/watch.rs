@@ -80,7 +80,9 @@ pub(super) async fn run(engine: Arc<Engine>, pause: Duration, stop: Cancellation
 #[derive(Debug)]
 enum Trouble {
     /// So many bytes can still be written.
-    Full { left: u64 },
+    Full {
+        left: u64,
+    },
     Overflowed,
     Lost,
     Other(io::Error),
