@@ -6,13 +6,13 @@
 //!  dm_snapshot::in_a_vm       the whole suite and more, in a test VM: many kernels have no device-mapper
 //! ```
 //!
-//! The test VM's first process is this very program (see [`init`]). It needs no library beside those it is linked to,
-//! which go into the initramfs with it.
+//! The VM's first process is this very program.
 
 mod contract;
 mod dm;
-mod init;
+mod in_a_vm;
 mod stage;
+#[path = "../vm/mod.rs"]
 mod vm;
 mod xfs;
 
@@ -23,9 +23,11 @@ use ovenbird_host::storage::Driver;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        return init::run();
+        return in_a_vm::run();
     }
-    let mut trials = vec![Trial::test("dm_snapshot::in_a_vm", || Ok(vm::run()?))];
+    let mut trials = vec![Trial::test("dm_snapshot::in_a_vm", || {
+        in_a_vm::boot().map_err(|error| error.to_string().into())
+    })];
     for (number, (name, behaviour)) in contract::ALL.iter().enumerate() {
         trials.push(Trial::test(format!("copy::{name}"), move || {
             let folder = tempfile::tempdir()?;

@@ -21,7 +21,7 @@ pub(crate) const ORIGIN: u64 = 8 * MIB;
 pub(crate) const BYTES: u64 = 12 * MIB;
 pub(crate) const OWNER: Identity = Identity { uid: 61_000, gid: 61_001 };
 /// What a dm snapshot sets aside.
-pub(crate) const RESERVE: u64 = 2 * MIB;
+pub(crate) const RESERVE: u64 = 4 * MIB;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Stage {
@@ -173,8 +173,10 @@ pub(crate) fn left(instance: &Instance, root: &Path) -> Vec<String> {
         if text("dm/name").starts_with(&prefix) {
             left.push(text("dm/name").trim().to_owned());
         }
-        if Path::new(text("loop/backing_file").trim()).starts_with(root) {
-            left.push(text("loop/backing_file").trim().to_owned());
+        // The kernel says it of files whose name is gone.
+        let shown = text("loop/backing_file").trim().trim_end_matches(" (deleted)").to_owned();
+        if Path::new(&shown).starts_with(root) {
+            left.push(shown);
         }
     }
     left

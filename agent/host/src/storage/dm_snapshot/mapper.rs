@@ -43,6 +43,15 @@ pub(super) enum Health {
     Invalid,
 }
 
+/// What to do about a device that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    /// It may be somebody who looks at every new device for a moment.
+    Retry,
+    /// Whoever has it open stays.
+    Leave,
+}
+
 impl Mapper {
     /// Opens the control device.
     pub(super) fn open() -> io::Result<Self> {
@@ -131,17 +140,26 @@ impl Mapper {
         self.dm.device_suspend(&DevId::Name(name), options).map_err(io_error).map(drop)
     }
 
-    /// Removes a device; whether there was one. While it is open the library tries again for 0.8 s; after that
-    /// the kernel removes it when it is closed, and until then it has the name that `gone` makes of its number.
-    pub(super) fn remove(&self, name: &str, gone: impl Fn(u32) -> String) -> io::Result<bool> {
+    /// Removes a device; whether there was one. One that is open is removed by the kernel when it is closed, and
+    /// until then has the name that `gone` makes of its number.
+    pub(super) fn remove(
+        &self,
+        name: &str,
+        busy: Busy,
+        gone: impl Fn(u32) -> String,
+    ) -> io::Result<bool> {
         let name = DmName::new(name).map_err(io_error)?;
         let id = DevId::Name(name);
-        match absent(self.dm.device_remove(&id, DmOptions::private()).map_err(io_error)) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
-            removed => return Ok(removed?.is_some()),
+        let Some(info) = absent(self.dm.device_info(&id).map_err(io_error))? else {
+            return Ok(false);
+        };
+        if info.open_count() == 0 || busy == Busy::Retry {
+            // The library tries for 0.8 s.
+            match absent(self.dm.device_remove(&id, DmOptions::private()).map_err(io_error)) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
+                removed => return Ok(removed?.is_some()),
+            }
         }
-        let info = absent(self.dm.device_info(&id).map_err(io_error))?;
-        let Some(info) = info else { return Ok(false) };
         let other = gone(info.device().minor);
         let other = DmName::new(&other).map_err(io_error)?;
         self.dm.device_rename(name, &DevId::Name(other)).map_err(io_error)?;

@@ -37,7 +37,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::{
     cow::Reserve,
     disk::{Disk, Shape},
-    mapper::{Health, Mapper},
+    mapper::{Busy, Health, Mapper},
     names::Names,
 };
 use super::{
@@ -313,12 +313,12 @@ impl Engine {
             for name in disks {
                 if !keep.iter().any(|kept| kept.disk == name) {
                     self.watch.forget(&name);
-                    count += usize::from(self.remove_device(&name)?);
+                    count += usize::from(self.remove_device(&name, Busy::Retry)?);
                 }
             }
             for name in bases {
                 if !keep.iter().any(|kept| kept.base == name) {
-                    self.remove_device(&name)?;
+                    self.remove_device(&name, Busy::Leave)?;
                 }
             }
             Ok(count)
@@ -328,13 +328,14 @@ impl Engine {
 
     /// The disk first: it keeps its base.
     fn remove_devices(&self, names: &Names) -> io::Result<bool> {
-        let had_disk = self.remove_device(&names.disk)?;
-        self.remove_device(&names.base)?;
+        let had_disk = self.remove_device(&names.disk, Busy::Retry)?;
+        // Only the disk has it open.
+        self.remove_device(&names.base, Busy::Leave)?;
         Ok(had_disk)
     }
 
-    fn remove_device(&self, name: &str) -> io::Result<bool> {
-        self.mapper.remove(name, |minor| names::gone(&self.instance, minor))
+    fn remove_device(&self, name: &str, busy: Busy) -> io::Result<bool> {
+        self.mapper.remove(name, busy, |minor| names::gone(&self.instance, minor))
     }
 
     fn shape(&self, disk: &Disk<'_>) -> Result<Shape, Error> {

@@ -1,74 +1,48 @@
-//! The test VM, from inside: its first process, which runs the suite and ends the machine with its outcome.
+//! The suite in a machine whose kernel has a device-mapper.
 
 use std::{
-    fs::OpenOptions,
-    os::unix::fs::FileExt,
+    fs::File,
     path::Path,
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Trial};
-use nix::{
-    kmod::{ModuleInitFlags, finit_module},
-    mount::{MsFlags, mount},
-};
 use ovenbird_host::storage::Driver;
 
 use crate::{
     contract, dm,
     stage::{self, MIB},
+    vm::{
+        inside,
+        outside::{Failed, Machine, succeed},
+    },
 };
 
-/// Where the kernel's modules lie, named in load order.
-pub(crate) const MODULES: &str = "/modules";
-/// What the machine ends with when all is well.
-pub(crate) const PASSED: u8 = 21;
-const FAILED: u8 = 22;
-/// The port of QEMU's `isa-debug-exit`.
-const EXIT_PORT: u64 = 0xf4;
+/// Those for disks; the others are for networks.
+const MODULES: &[&str] = &["virtio", "loop", "dm"];
+/// The file system that disks are made on; sometimes it has to be full.
+const DISK_BYTES: u64 = 192 << 20;
 
-/// Never returns: a kernel whose first process ends panics.
+/// Boots the machine, from outside.
+pub(crate) fn boot() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let disk = folder.path().join("disk");
+    File::create(&disk)?.set_len(DISK_BYTES)?;
+    succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk))?;
+    let patience = Duration::from_secs(240);
+    Machine { folder: folder.path(), disk: &disk, memory: "512M", arguments: "", patience }.run()
+}
+
+/// The first process, inside.
 pub(crate) fn run() -> ExitCode {
-    let outcome = std::panic::catch_unwind(|| {
-        prepare();
+    inside::run(MODULES, || {
         let conclusion = libtest_mimic::run(&arguments(), trials());
         if !conclusion.has_failed() {
             figures();
         }
         !conclusion.has_failed()
-    });
-    let code = if outcome.is_ok_and(|passed| passed) { PASSED } else { FAILED };
-    let port = OpenOptions::new().write(true).open("/dev/port");
-    let ended = port.and_then(|port| port.write_all_at(&[code], EXIT_PORT));
-    println!("the machine cannot be ended: {ended:?}");
-    loop {
-        std::thread::park();
-    }
-}
-
-fn prepare() {
-    let none = None::<&str>;
-    for (kind, place) in
-        [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/tmp")]
-    {
-        mount(Some(kind), place, Some(kind), MsFlags::empty(), none).unwrap();
-    }
-    let mut modules: Vec<_> =
-        std::fs::read_dir(MODULES).unwrap().map(|entry| entry.unwrap().path()).collect();
-    modules.sort();
-    for module in modules.iter().filter(|module| is_needed(module)) {
-        let file = std::fs::File::open(module).unwrap();
-        finit_module(&file, c"", ModuleInitFlags::empty())
-            .unwrap_or_else(|error| panic!("{}: {error}", module.display()));
-    }
-    mount(Some("/dev/vda"), "/data", Some("ext4"), MsFlags::empty(), none).unwrap();
-}
-
-/// Those for disks; the others are for networks.
-fn is_needed(module: &Path) -> bool {
-    let name = module.file_name().unwrap_or_default().to_string_lossy();
-    ["virtio", "loop", "dm"].iter().any(|part| name.contains(part))
+    })
 }
 
 fn arguments() -> Arguments {
