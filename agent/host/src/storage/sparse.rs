@@ -62,7 +62,7 @@ pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
         while start < extent.end {
             let length = BLOCK.min(usize::try_from(extent.end - start).unwrap_or(BLOCK));
             file.read_exact_at(&mut buffer[..length], start)?;
-            if buffer[..length].iter().all(|byte| *byte == 0) {
+            if is_zero(&buffer[..length]) {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 match fallocate(file, flags, start, length as u64) {
                     // A file system without holes keeps its zeros: nothing is lost but room.
@@ -75,6 +75,12 @@ pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
         at = extent.end;
     }
     Ok(file.metadata()?.blocks() * 512)
+}
+
+/// Whether a block, of at most [`BLOCK`], is all zeros.
+pub(super) fn is_zero(block: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    block == &ZEROS[..block.len()]
 }
 
 fn next_data(file: &File, from: u64) -> io::Result<Option<Extent>> {

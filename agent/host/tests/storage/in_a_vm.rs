@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, ColorSetting, Trial};
 use ovenbird_host::storage::Driver;
 
 use crate::{
@@ -47,7 +47,8 @@ pub(crate) fn run() -> ExitCode {
 
 fn arguments() -> Arguments {
     // The file system is one for all, and full for some.
-    Arguments { test_threads: Some(1), ..Arguments::default() }
+    let color = Some(ColorSetting::Never);
+    Arguments { test_threads: Some(1), color, ..Arguments::default() }
 }
 
 fn trials() -> Vec<Trial> {

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use crate::storage::{own, sparse::BLOCK};
+use crate::storage::{
+    own,
+    sparse::{self, BLOCK},
+};
 
 /// Copies `disk` to `target`, owned by root and read-only, and returns the bytes that it occupies. No target is
 /// left when this fails.
@@ -33,7 +36,7 @@ fn copy(mut source: &File, file: &File, bytes: u64) -> io::Result<()> {
         let length = BLOCK.min(usize::try_from(bytes - at).unwrap_or(BLOCK));
         let block = &mut buffer[..length];
         source.read_exact(block)?;
-        if block.iter().any(|byte| *byte != 0) {
+        if !sparse::is_zero(block) {
             file.write_all_at(block, at)?;
         }
         at += length as u64;

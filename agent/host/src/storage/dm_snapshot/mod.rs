@@ -240,12 +240,9 @@ impl Engine {
     fn publish(&self, dir: &Path, target: &Path) -> Result<u64, Error> {
         let disk = Disk::new(self, dir);
         let shape = self.shape(&disk)?;
-        self.check_health(&disk, dir)?;
-        let published = (|| {
-            std::fs::File::open(disk.node())?.sync_all()?;
-            flatten::flatten(&disk.node(), shape.bytes, target)
-        })();
-        let bytes = published.map_err(|source| failed("published", target, source))?;
+        self.settle(&disk, dir, "published")?;
+        let written = flatten::flatten(&disk.node(), shape.bytes, target);
+        let bytes = written.map_err(|source| failed("published", target, source))?;
         self.remove(dir)?;
         Ok(bytes)
     }
@@ -263,9 +260,7 @@ impl Engine {
     fn checkpoint(&self, dir: &Path, kept: &Path) -> Result<u64, Error> {
         let disk = Disk::new(self, dir);
         let failed = |source| failed("kept", &disk.node(), source);
-        let written = std::fs::File::open(disk.node()).and_then(|node| node.sync_all());
-        written.map_err(failed)?;
-        self.check_health(&disk, dir)?;
+        self.settle(&disk, dir, "kept")?;
         self.mapper.suspend(&disk.names.disk).map_err(failed)?;
         let copied = cow::copy(&disk.cow(), kept, false);
         self.mapper.resume(&disk.names.disk).map_err(failed)?;
@@ -343,12 +338,13 @@ impl Engine {
         shape.map_err(|source| failed("found", &disk.node(), source))
     }
 
-    /// A disk that lost a write is not what its machine takes it for.
-    fn check_health(&self, disk: &Disk<'_>, dir: &Path) -> Result<(), Error> {
+    /// Writes out what the kernel still holds of a disk. One that lost a write is not what its machine takes it for.
+    fn settle(&self, disk: &Disk<'_>, dir: &Path, action: &'static str) -> Result<(), Error> {
+        let written = std::fs::File::open(disk.node()).and_then(|node| node.sync_all());
         let health = self.mapper.health(&disk.names.disk);
         match health.map_err(|source| failed("looked at", &disk.node(), source))? {
             Some(Health::Overflowed | Health::Invalid) => Err(Error::Overflowed(dir.to_owned())),
-            _ => Ok(()),
+            _ => written.map_err(|source| failed(action, &disk.node(), source)),
         }
     }
 }
