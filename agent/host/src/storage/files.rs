@@ -181,102 +181,25 @@ fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
     hand_over().map_err(|source| failed("published", target, source))
 }
 
+/// What all drivers have in common is tried in `tests/storage`.
 #[cfg(test)]
 mod tests {
-
     use super::*;
-
-    struct Place {
-        root: tempfile::TempDir,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            std::fs::create_dir(root.path().join("sandbox")).unwrap();
-            std::fs::write(root.path().join("origin"), vec![5; 300_000]).unwrap();
-            Self { root }
-        }
-
-        fn dir(&self) -> PathBuf {
-            self.root.path().join("sandbox")
-        }
-
-        fn request(&self) -> Request {
-            Request {
-                origin: self.root.path().join("origin"),
-                dir: self.dir(),
-                bytes_min: 1 << 20,
-                owner: Identity { uid: 61_000, gid: 61_000 },
-            }
-        }
-    }
-
-    fn volumes() -> FileVolumes {
-        FileVolumes::copy()
-    }
-
-    #[tokio::test]
-    async fn disk_has_the_origins_bytes_its_own_length_and_owner() {
-        let place = Place::new();
-        let volume = volumes().ensure(&place.request()).await.unwrap();
-        assert_eq!(volume, Volume { path: "disk".into(), bytes: 1 << 20 });
-        let disk = place.dir().join("disk");
-        let metadata = std::fs::metadata(&disk).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (61_000, 0o600));
-        let bytes = std::fs::read(&disk).unwrap();
-        assert_eq!(bytes.len(), 1 << 20);
-        assert!(bytes[..300_000].iter().all(|byte| *byte == 5));
-        assert!(bytes[300_000..].iter().all(|byte| *byte == 0));
-    }
-
-    #[tokio::test]
-    async fn made_twice_is_made_once() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        std::fs::write(place.dir().join("disk"), "half").unwrap();
-        volumes().ensure(&place.request()).await.unwrap();
-        assert_eq!(std::fs::read(place.dir().join("disk")).unwrap()[..4], [5; 4]);
-    }
-
-    #[tokio::test]
-    async fn publish_leaves_a_read_only_file_of_root_and_no_disk() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        let target = place.root.path().join("rootfs.ext4");
-        let bytes = volumes().publish(&place.dir(), &target).await.unwrap();
-        assert!((1..1 << 20).contains(&bytes), "{bytes}");
-        let metadata = std::fs::metadata(&target).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o444));
-        assert!(!place.dir().join("disk").exists());
-    }
-
-    #[tokio::test]
-    async fn removed_twice_is_removed() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        volumes().remove(&place.dir()).await.unwrap();
-        volumes().remove(&place.dir()).await.unwrap();
-        assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn missing_origin_is_named() {
-        let place = Place::new();
-        std::fs::remove_file(place.root.path().join("origin")).unwrap();
-        let error = volumes().ensure(&place.request()).await.unwrap_err();
-        assert!(matches!(error, Error::NoOrigin(_)), "{error}");
-    }
 
     #[tokio::test]
     async fn link_in_the_disks_place_is_not_followed() {
-        let place = Place::new();
-        let secret = place.root.path().join("secret");
+        let root = tempfile::tempdir().unwrap();
+        let (dir, origin) = (root.path().join("sandbox"), root.path().join("origin"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(&origin, vec![5; 300_000]).unwrap();
+        let secret = root.path().join("secret");
         std::fs::write(&secret, "root only").unwrap();
-        std::os::unix::fs::symlink(&secret, place.dir().join("disk")).unwrap();
-        let target = place.root.path().join("rootfs.ext4");
-        assert!(volumes().publish(&place.dir(), &target).await.is_err());
-        assert!(volumes().ensure(&place.request()).await.is_err());
+        std::os::unix::fs::symlink(&secret, dir.join(DISK)).unwrap();
+        let volumes = FileVolumes::copy();
+        assert!(volumes.publish(&dir, &root.path().join("rootfs.ext4")).await.is_err());
+        let owner = Identity { uid: 61_000, gid: 61_000 };
+        let request = Request { origin, dir, bytes_min: 1 << 20, owner };
+        assert!(volumes.ensure(&request).await.is_err());
         assert_eq!(std::fs::read(&secret).unwrap(), b"root only");
     }
 

@@ -43,8 +43,10 @@ const HOST_MODULES: &[&str] = &[
     "nf_tables",
     "nft_chain_nat",
     "nft_ct",
+    "nft_fib_ipv4",
     "nft_masq",
     "nft_nat",
+    "nft_reject_ipv4",
     "sch_tbf",
 ];
 
@@ -65,6 +67,10 @@ impl Kernel {
         self.folder.join("host-modules")
     }
 
+    fn has_host_modules(&self) -> bool {
+        fs::read(self.folder.join("host-modules.list")).is_ok_and(|list| list == host_list())
+    }
+
     /// Its modules for the initramfs, named in load order.
     pub(super) fn modules(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.folder.join("modules"))?
@@ -75,11 +81,15 @@ impl Kernel {
     }
 }
 
+fn host_list() -> Vec<u8> {
+    HOST_MODULES.join("\n").into_bytes()
+}
+
 /// The kernel in the cache, fetched if there is none or if a newer one is asked for.
 pub(super) async fn ensure(ui: &Ui, cache: &Cache, newest: bool) -> anyhow::Result<Kernel> {
     let found = cache.newest("kernel").map(|folder| Kernel { folder });
-    // One that an older set-up made lacks them.
-    if let Some(kernel) = found.filter(|kernel| !newest && kernel.host_modules().is_dir()) {
+    // One that an older set-up made may lack some.
+    if let Some(kernel) = found.filter(|kernel| !newest && kernel.has_host_modules()) {
         return Ok(kernel);
     }
     let step = ui.step("fetch the guest kernel");
@@ -204,7 +214,8 @@ async fn modules(unpacked: &Path, entry: &Path) -> anyhow::Result<()> {
     program::output(command).await?;
     let needed = library.with_dependencies(HOST_MODULES)?;
     let needed: Vec<&str> = needed.iter().map(String::as_str).collect();
-    library.copy(&needed, &entry.join("host-modules")).await
+    library.copy(&needed, &entry.join("host-modules")).await?;
+    Ok(fs::write(entry.join("host-modules.list"), host_list())?)
 }
 
 /// The modules of one kernel.
