@@ -10,9 +10,10 @@ use nix::{
     unistd::{chdir, chroot},
 };
 use ovenbird_hostagent::v1 as host;
+use ovenbird_testkit::wait_for;
 
 use crate::{
-    support::{Host, Options},
+    support::{Host, Options, PATIENCE, sandbox},
     vm::inside,
 };
 
@@ -57,18 +58,25 @@ async fn agent_with_dm_snapshots() {
     host.create("minimal", "a").await;
     clock.says("create");
     assert_eq!(devices(&host).len(), 1, "{:?}", devices(&host));
-    host.shell("a", "echo kept > /root/note && sync").await;
+    host.shell("a", "echo kept > /root/note").await;
     clock.says("exec");
     host.flatten("a", "flat").await.unwrap();
     clock.says("flatten");
     assert!(devices(&host).is_empty(), "{:?}", devices(&host));
+    let image = host.data().join("images/flat/rootfs.ext4");
+    let note = Command::new("debugfs").args(["-R", "cat /root/note"]).arg(image).output().unwrap();
+    assert_eq!(note.stdout, b"kept\n");
 
-    host.create("flat", "b").await;
-    clock.says("create from what was flattened");
-    assert_eq!(host.shell("b", "cat /root/note").await, "kept");
+    // To be ready would take another boot; its disk is there at once.
+    let client = host.client.clone();
+    let request = sandbox("flat", "b");
+    let creating = tokio::spawn(async move { client.clone().create_sandbox(request).await });
+    wait_for("the disk of b", PATIENCE, || async { devices(&host).pop() }).await.unwrap();
     host.destroy("b").await;
-    clock.says("destroy");
-    assert!(devices(&host).is_empty(), "{:?}", devices(&host));
+    let cancelled = creating.await.unwrap().unwrap_err();
+    clock.says("create that is destroyed");
+    assert!(devices(&host).is_empty(), "{cancelled} {:?}", devices(&host));
+    println!("{}", host.log_text());
     host.stop().await;
     clock.says("agent stopped");
 }

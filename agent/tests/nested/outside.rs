@@ -9,7 +9,7 @@ use std::{
 use crate::vm::outside::{Failed, Machine, add_libraries, install, place, provided, succeed};
 
 /// Programs that the agent and its tests start.
-const PROGRAMS: &[&str] = &["qemu-system-x86_64", "setpriv", "nft", "cp", "ip"];
+const PROGRAMS: &[&str] = &["qemu-system-x86_64", "setpriv", "nft", "cp", "ip", "debugfs"];
 /// What QEMU loads beside its libraries.
 const QEMU_FILES: &[&str] = &["/usr/share/qemu", "/usr/share/seabios"];
 const QEMU_MODULES: &str = "/usr/lib/x86_64-linux-gnu/qemu";

@@ -8,6 +8,7 @@ use std::{
 };
 
 use devicemapper::{DM, DevId, DmFlags, DmName, DmOptions};
+use nix::mount::{MsFlags, mount, umount};
 use ovenbird_host::storage::{Error, Request};
 use rustix::fs::{FallocateFlags, fallocate};
 
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[(&str, Behaviour)] = behaviours![
     device_that_was_held_back_goes_on,
     restore_that_was_cut_off_can_be_found_and_repeated,
     origin_of_odd_length_is_refused,
+    directory_without_device_files_is_refused,
 ];
 
 fn name(stage: &Stage, id: &str) -> String {
@@ -290,4 +292,17 @@ async fn origin_of_odd_length_is_refused(stage: Arc<Stage>) {
     origin.set_len(ORIGIN - 1).unwrap();
     let error = stage.volumes().ensure(&stage.request("a")).await.unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
+}
+
+async fn directory_without_device_files_is_refused(stage: Arc<Stage>) {
+    let place = stage.root().join("nodev");
+    std::fs::create_dir(&place).unwrap();
+    mount(Some("none"), &place, Some("tmpfs"), MsFlags::MS_NODEV, None::<&str>).unwrap();
+    for _ in 0..2 {
+        let error = stage.driver_at(&place).await.unwrap_err();
+        assert!(matches!(error, Error::NoDmSnapshot(_)), "{error}");
+    }
+    assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
+    assert_eq!(left(&stage.instance, &place), [""; 0]);
+    umount(&place).unwrap();
 }

@@ -11,7 +11,7 @@ use std::{
 
 use ovenbird_host::{
     Identity, Instance,
-    storage::{self, DmOptions, Driver, Request, Volume, Volumes},
+    storage::{self, DmOptions, Driver, Error, Request, Volume, Volumes},
 };
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -57,8 +57,15 @@ impl Stage {
 
     /// A new one, as an agent that starts again has it.
     pub(crate) async fn another_driver(&self) -> Arc<dyn Volumes> {
+        let volumes = self.driver_at(&self.root).await.unwrap();
+        assert_eq!(volumes.driver(), self.driver);
+        volumes
+    }
+
+    /// One whose data directory is somewhere else.
+    pub(crate) async fn driver_at(&self, place: &Path) -> Result<Arc<dyn Volumes>, Error> {
         let options = storage::Options {
-            data_dir: self.root.clone(),
+            data_dir: place.to_owned(),
             driver: Some(self.driver),
             dm: DmOptions {
                 instance: self.instance.clone(),
@@ -66,9 +73,7 @@ impl Stage {
                 pause: Duration::from_millis(20),
             },
         };
-        let volumes = storage::open(options).await.unwrap();
-        assert_eq!(volumes.driver(), self.driver);
-        volumes
+        storage::open(options).await
     }
 
     pub(crate) fn is_dm(&self) -> bool {
