@@ -14,7 +14,7 @@ use ovenbird_host::{
     Identity, Slot,
     cgroup::{self, Cgroups},
     net::{self, NetlinkNetworks, Networks},
-    storage::{self, FileVolumes, Volumes},
+    storage::{self, Volumes},
     vm::{self, Qemu, probe},
 };
 use ovenbird_kit::{telemetry, tls};
@@ -37,6 +37,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Sandboxes made at the same time, at most.
 const CREATES_MAX: usize = 1000;
+/// After which disks are looked after again; `default.toml` names it.
+const DISK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +122,7 @@ impl Agent {
         let (image, initrd) = (kernel.kernel(), kernel.initrd());
         let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
         let qemu = qemu.with_accelerator(choice.accelerator);
-        let volumes: Arc<dyn Volumes> =
-            Arc::new(FileVolumes::open(data.root(), config.storage.driver())?);
+        let volumes = open_volumes(&config, &data).await?;
         let cgroups = open_cgroups(&config)?;
         let path = data.fences();
         let fences = Fences::open(config.fences, &path);
@@ -235,6 +236,19 @@ impl Agent {
         }
         Ok(served.map_err(|_| Error::Panicked)??)
     }
+}
+
+async fn open_volumes(config: &Config, data: &DataDir) -> Result<Arc<dyn Volumes>, Error> {
+    Ok(storage::open(storage::Options {
+        data_dir: data.root().to_owned(),
+        driver: config.storage.driver(),
+        dm: storage::DmOptions {
+            instance: config.name.clone(),
+            reserve_bytes: u64::from(config.storage_reserve_mb) << 20,
+            pause: DISK_PAUSE,
+        },
+    })
+    .await?)
 }
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {

@@ -46,6 +46,7 @@ pub struct Config {
     pub bandwidth_kbit: u32,
     pub storage: Storage,
     pub cgroups: Mode,
+    pub storage_reserve_mb: u32,
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
     pub creates_at_once: usize,
@@ -66,15 +67,17 @@ pub struct Config {
 pub enum Storage {
     Auto,
     Reflink,
+    DmSnapshot,
     Copy,
 }
 
 impl Storage {
-    /// The driver that is asked for; none: whatever the file system can do.
+    /// The driver that is asked for; none: the best that the host can do.
     pub fn driver(self) -> Option<Driver> {
         match self {
             Self::Auto => None,
             Self::Reflink => Some(Driver::Reflink),
+            Self::DmSnapshot => Some(Driver::DmSnapshot),
             Self::Copy => Some(Driver::Copy),
         }
     }
@@ -213,6 +216,7 @@ impl Config {
             (self.fences, "fences"),
             (self.file_streams, "file_streams"),
             (usize::from(!self.file_idle_timeout.is_zero()), "file_idle_timeout"),
+            (usize::try_from(self.storage_reserve_mb).unwrap_or(0), "storage_reserve_mb"),
             (self.message_max_bytes / (1024 * 1024), "message_max_bytes in MiB"),
         ];
         match bounds.iter().find(|(value, _)| *value == 0) {

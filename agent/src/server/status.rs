@@ -70,8 +70,10 @@ fn of_volume(error: &storage::Error) -> Code {
     match error {
         storage::Error::NoOrigin(_) | storage::Error::NoCheckpoint { .. } => Code::NotFound,
         storage::Error::CheckpointName(_) => Code::InvalidArgument,
-        storage::Error::Full(_) => Code::ResourceExhausted,
-        storage::Error::NoReflink(_) | storage::Error::Io { .. } => Code::Internal,
+        storage::Error::Full(_) | storage::Error::Overflowed(_) => Code::ResourceExhausted,
+        storage::Error::NoReflink(_)
+        | storage::Error::NoDmSnapshot(_)
+        | storage::Error::Io { .. } => Code::Internal,
     }
 }
 

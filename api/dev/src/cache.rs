@@ -32,6 +32,8 @@ pub struct Artifacts {
     pub kernel: PathBuf,
     /// The guest's initramfs.
     pub initrd: PathBuf,
+    /// The folder of modules with which the guest kernel is a host itself, in test VMs.
+    pub host_modules: PathBuf,
     /// Root disk of the base template `minimal`.
     pub image: PathBuf,
     /// The NATS server.
@@ -50,6 +52,8 @@ impl Artifacts {
             for file in [&found.kernel, &found.initrd, &found.image, &found.nats_server] {
                 anyhow::ensure!(file.is_file(), "{} is gone", file.display());
             }
+            let folder = &found.host_modules;
+            anyhow::ensure!(folder.is_dir(), "{} is gone", folder.display());
             Ok(found)
         };
         read().context("the set-up is missing or incomplete: run `cargo dev setup`")
@@ -64,10 +68,11 @@ impl Artifacts {
     }
 
     /// The environment by which tests find them.
-    pub fn environment(&self) -> [(&'static str, &Path); 4] {
+    pub fn environment(&self) -> [(&'static str, &Path); 5] {
         [
             ("OVENBIRD_KERNEL", &self.kernel),
             ("OVENBIRD_INITRD", &self.initrd),
+            ("OVENBIRD_HOST_MODULES", &self.host_modules),
             ("OVENBIRD_IMAGE", &self.image),
             (ovenbird_testkit::nats::SERVER_VARIABLE, &self.nats_server),
         ]

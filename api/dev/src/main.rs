@@ -38,6 +38,9 @@ enum Command {
     },
     /// Runs every test, or those whose names match.
     Test {
+        /// Also the whole agent in a VM that is a host with a device-mapper, which takes minutes.
+        #[arg(long)]
+        all: bool,
         /// Parts of test names.
         filters: Vec<String>,
     },
@@ -112,7 +115,7 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
         }
         let short = async {
             match command {
-                Command::Test { filters } => test::run(ui, &filters).await,
+                Command::Test { all, filters } => test::run(ui, all, &filters).await,
                 Command::Guest { kernel } => {
                     setup::run(ui, Again { kernel, image: false }).await.map(drop)
                 }

@@ -5,55 +5,62 @@
 use std::{
     fs::{File, Metadata, OpenOptions, Permissions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    os::unix::fs::{MetadataExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
 use async_trait::async_trait;
-use rustix::fs::OFlags;
 
-use super::{Driver, Error, Request, Volume, Volumes, check_name, sparse};
+use super::{
+    Driver, Error, Request, Volume, Volumes,
+    own::{self, DISK, blocking, failed, kept, look, names_kept, remove_file},
+    sparse,
+};
 use crate::Identity;
-
-/// The disk's name in the sandbox's directory.
-const DISK: &str = "disk";
-/// The ending of a file that is being written; no checkpoint's name can have it.
-const NEW: &str = "+new";
 
 /// The `reflink` and `copy` drivers.
 #[derive(Debug, Clone)]
 pub struct FileVolumes {
-    driver: Driver,
+    fill: Fill,
+}
+
+/// How an empty file gets the content of another.
+#[derive(Debug, Clone, Copy)]
+enum Fill {
+    Clone,
+    Copy,
 }
 
 impl FileVolumes {
-    /// A driver as configured, or for `None` the best that the file system of `data_dir` can do.
+    /// Disks that share blocks.
     ///
     /// # Errors
-    /// When reflinks are asked for where there are none, or the directory cannot be written to.
-    pub fn open(data_dir: &Path, wanted: Option<Driver>) -> Result<Self, Error> {
-        let driver = match wanted {
-            Some(Driver::Copy) => Driver::Copy,
-            Some(Driver::Reflink) if !can_clone(data_dir)? => {
-                return Err(Error::NoReflink(data_dir.to_owned()));
-            }
-            Some(Driver::Reflink) => Driver::Reflink,
-            None if can_clone(data_dir)? => Driver::Reflink,
-            None => Driver::Copy,
-        };
-        Ok(Self { driver })
+    /// When the file system of `data_dir` cannot clone files, or nothing can be written there.
+    pub fn reflink(data_dir: &Path) -> Result<Self, Error> {
+        if !can_clone(data_dir)? {
+            return Err(Error::NoReflink(data_dir.to_owned()));
+        }
+        Ok(Self { fill: Fill::Clone })
+    }
+
+    /// Disks that are sparse copies.
+    pub fn copy() -> Self {
+        Self { fill: Fill::Copy }
     }
 }
 
 #[async_trait]
 impl Volumes for FileVolumes {
     fn driver(&self) -> Driver {
-        self.driver
+        match self.fill {
+            Fill::Clone => Driver::Reflink,
+            Fill::Copy => Driver::Copy,
+        }
     }
 
     async fn ensure(&self, request: &Request) -> Result<Volume, Error> {
-        let (driver, request) = (self.driver, request.clone());
-        blocking(move || ensure(driver, &request)).await
+        let (by, request) = (self.fill, request.clone());
+        blocking(move || ensure(by, &request)).await
     }
 
     async fn publish(&self, dir: &Path, target: &Path) -> Result<u64, Error> {
@@ -70,9 +77,9 @@ impl Volumes for FileVolumes {
     }
 
     async fn checkpoint(&self, dir: &Path, name: &str) -> Result<u64, Error> {
-        let (driver, disk, kept) = (self.driver, dir.join(DISK), kept(dir, name)?);
+        let (by, disk, kept) = (self.fill, dir.join(DISK), kept(dir, name)?);
         blocking(move || {
-            let copied = copy_whole(driver, &disk, &kept, Identity { uid: 0, gid: 0 });
+            let copied = copy_whole(by, &disk, &kept, Identity { uid: 0, gid: 0 });
             let copied = copied.map_err(|source| failed("kept", &disk, source))?;
             Ok(copied.blocks() * 512)
         })
@@ -86,13 +93,13 @@ impl Volumes for FileVolumes {
     }
 
     async fn restore(&self, dir: &Path, name: &str, owner: Identity) -> Result<Volume, Error> {
-        let (driver, disk, kept) = (self.driver, dir.join(DISK), kept(dir, name)?);
+        let (by, disk, kept) = (self.fill, dir.join(DISK), kept(dir, name)?);
         let missing = Error::NoCheckpoint { dir: dir.to_owned(), name: name.to_owned() };
         blocking(move || {
             if look(&kept)?.is_none() {
                 return Err(missing);
             }
-            let copied = copy_whole(driver, &kept, &disk, owner);
+            let copied = copy_whole(by, &kept, &disk, owner);
             let copied = copied.map_err(|source| failed("restored", &disk, source))?;
             Ok(Volume { path: PathBuf::from(DISK), bytes: copied.len() })
         })
@@ -118,86 +125,21 @@ impl Volumes for FileVolumes {
     async fn close(&self) {}
 }
 
-/// Where a checkpoint is.
-fn kept(dir: &Path, name: &str) -> Result<PathBuf, Error> {
-    check_name(name)?;
-    Ok(dir.join(format!("{DISK}@{name}")))
-}
-
-fn names_kept(dir: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let kept = name.to_str().and_then(|name| name.strip_prefix(DISK)?.strip_prefix('@'));
-        // What has the ending is half-made.
-        names.extend(kept.filter(|name| !name.ends_with(NEW)).map(str::to_owned));
-    }
-    Ok(names)
-}
-
-fn look(path: &Path) -> Result<Option<Metadata>, Error> {
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed("looked at", path, source)),
-    }
-}
-
-/// Removes a file; none is fine.
-fn remove_file(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 /// Puts a copy of `from` in the place of `to`, at once or not at all.
-fn copy_whole(driver: Driver, from: &Path, to: &Path, owner: Identity) -> io::Result<Metadata> {
-    let mut new = to.as_os_str().to_owned();
-    new.push(NEW);
-    let new = Path::new(&new);
-    let copied = (|| {
-        let source = open_own(OpenOptions::new().read(true), from)?;
-        let copy = create_own(new)?;
-        fill(driver, &source, &copy)?;
-        fchown(&copy, Some(owner.uid), Some(owner.gid))?;
-        std::fs::rename(new, to)?;
-        copy.metadata()
-    })();
-    if copied.is_err() {
-        remove_file(new)?;
+fn copy_whole(by: Fill, from: &Path, to: &Path, owner: Identity) -> io::Result<Metadata> {
+    let source = own::open(OpenOptions::new().read(true), from)?;
+    let (copy, ()) = own::replace(to, |copy| {
+        fill(by, &source, copy)?;
+        fchown(copy, Some(owner.uid), Some(owner.gid))
+    })?;
+    copy.metadata()
+}
+
+fn fill(by: Fill, from: &File, to: &File) -> io::Result<()> {
+    match by {
+        Fill::Clone => sparse::clone(from, to),
+        Fill::Copy => sparse::copy(from, to),
     }
-    copied
-}
-
-/// Opens a file in a directory that is root's; a link in its place is an error.
-fn open_own(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
-}
-
-/// An empty file, root's alone until it is complete.
-fn create_own(path: &Path) -> io::Result<File> {
-    open_own(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600), path)
-}
-
-fn fill(driver: Driver, from: &File, to: &File) -> io::Result<()> {
-    match driver {
-        Driver::Reflink => sparse::clone(from, to),
-        Driver::Copy => sparse::copy(from, to),
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.expect("disk work does not panic")
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> Error {
-    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return Error::Full(path.to_owned());
-    }
-    Error::Io { action, path: path.to_owned(), source }
 }
 
 fn can_clone(dir: &Path) -> Result<bool, Error> {
@@ -209,15 +151,15 @@ fn can_clone(dir: &Path) -> Result<bool, Error> {
     probe().map_err(|source| failed("probed", dir, source))
 }
 
-fn ensure(driver: Driver, request: &Request) -> Result<Volume, Error> {
+fn ensure(by: Fill, request: &Request) -> Result<Volume, Error> {
     let origin = File::open(&request.origin).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NoOrigin(request.origin.clone()),
         _ => failed("opened", &request.origin, source),
     })?;
     let path = request.dir.join(DISK);
     let make = || -> io::Result<u64> {
-        let disk = create_own(&path)?;
-        fill(driver, &origin, &disk)?;
+        let disk = own::create(&path)?;
+        fill(by, &origin, &disk)?;
         let bytes = origin.metadata()?.len().max(request.bytes_min);
         disk.set_len(bytes)?;
         fchown(&disk, Some(request.owner.uid), Some(request.owner.gid))?;
@@ -229,7 +171,7 @@ fn ensure(driver: Driver, request: &Request) -> Result<Volume, Error> {
 
 fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
     let hand_over = || -> io::Result<u64> {
-        let file = open_own(OpenOptions::new().read(true).write(true), disk)?;
+        let file = own::open(OpenOptions::new().read(true).write(true), disk)?;
         fchown(&file, Some(0), Some(0))?;
         file.set_permissions(Permissions::from_mode(0o444))?;
         let bytes = sparse::punch_zeros(&file)?;
@@ -239,102 +181,25 @@ fn publish(disk: &Path, target: &Path) -> Result<u64, Error> {
     hand_over().map_err(|source| failed("published", target, source))
 }
 
+/// What all drivers have in common is tried in `tests/storage`.
 #[cfg(test)]
 mod tests {
-
     use super::*;
-
-    struct Place {
-        root: tempfile::TempDir,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let root = tempfile::tempdir().unwrap();
-            std::fs::create_dir(root.path().join("sandbox")).unwrap();
-            std::fs::write(root.path().join("origin"), vec![5; 300_000]).unwrap();
-            Self { root }
-        }
-
-        fn dir(&self) -> PathBuf {
-            self.root.path().join("sandbox")
-        }
-
-        fn request(&self) -> Request {
-            Request {
-                origin: self.root.path().join("origin"),
-                dir: self.dir(),
-                bytes_min: 1 << 20,
-                owner: Identity { uid: 61_000, gid: 61_000 },
-            }
-        }
-    }
-
-    fn volumes() -> FileVolumes {
-        FileVolumes { driver: Driver::Copy }
-    }
-
-    #[tokio::test]
-    async fn disk_has_the_origins_bytes_its_own_length_and_owner() {
-        let place = Place::new();
-        let volume = volumes().ensure(&place.request()).await.unwrap();
-        assert_eq!(volume, Volume { path: "disk".into(), bytes: 1 << 20 });
-        let disk = place.dir().join("disk");
-        let metadata = std::fs::metadata(&disk).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (61_000, 0o600));
-        let bytes = std::fs::read(&disk).unwrap();
-        assert_eq!(bytes.len(), 1 << 20);
-        assert!(bytes[..300_000].iter().all(|byte| *byte == 5));
-        assert!(bytes[300_000..].iter().all(|byte| *byte == 0));
-    }
-
-    #[tokio::test]
-    async fn made_twice_is_made_once() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        std::fs::write(place.dir().join("disk"), "half").unwrap();
-        volumes().ensure(&place.request()).await.unwrap();
-        assert_eq!(std::fs::read(place.dir().join("disk")).unwrap()[..4], [5; 4]);
-    }
-
-    #[tokio::test]
-    async fn publish_leaves_a_read_only_file_of_root_and_no_disk() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        let target = place.root.path().join("rootfs.ext4");
-        let bytes = volumes().publish(&place.dir(), &target).await.unwrap();
-        assert!((1..1 << 20).contains(&bytes), "{bytes}");
-        let metadata = std::fs::metadata(&target).unwrap();
-        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o444));
-        assert!(!place.dir().join("disk").exists());
-    }
-
-    #[tokio::test]
-    async fn removed_twice_is_removed() {
-        let place = Place::new();
-        volumes().ensure(&place.request()).await.unwrap();
-        volumes().remove(&place.dir()).await.unwrap();
-        volumes().remove(&place.dir()).await.unwrap();
-        assert_eq!(std::fs::read_dir(place.dir()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn missing_origin_is_named() {
-        let place = Place::new();
-        std::fs::remove_file(place.root.path().join("origin")).unwrap();
-        let error = volumes().ensure(&place.request()).await.unwrap_err();
-        assert!(matches!(error, Error::NoOrigin(_)), "{error}");
-    }
 
     #[tokio::test]
     async fn link_in_the_disks_place_is_not_followed() {
-        let place = Place::new();
-        let secret = place.root.path().join("secret");
+        let root = tempfile::tempdir().unwrap();
+        let (dir, origin) = (root.path().join("sandbox"), root.path().join("origin"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(&origin, vec![5; 300_000]).unwrap();
+        let secret = root.path().join("secret");
         std::fs::write(&secret, "root only").unwrap();
-        std::os::unix::fs::symlink(&secret, place.dir().join("disk")).unwrap();
-        let target = place.root.path().join("rootfs.ext4");
-        assert!(volumes().publish(&place.dir(), &target).await.is_err());
-        assert!(volumes().ensure(&place.request()).await.is_err());
+        std::os::unix::fs::symlink(&secret, dir.join(DISK)).unwrap();
+        let volumes = FileVolumes::copy();
+        assert!(volumes.publish(&dir, &root.path().join("rootfs.ext4")).await.is_err());
+        let owner = Identity { uid: 61_000, gid: 61_000 };
+        let request = Request { origin, dir, bytes_min: 1 << 20, owner };
+        assert!(volumes.ensure(&request).await.is_err());
         assert_eq!(std::fs::read(&secret).unwrap(), b"root only");
     }
 
@@ -344,8 +209,7 @@ mod tests {
         if can_clone(root.path()).unwrap() {
             return;
         }
-        let error = FileVolumes::open(root.path(), Some(Driver::Reflink)).unwrap_err();
+        let error = FileVolumes::reflink(root.path()).unwrap_err();
         assert!(matches!(error, Error::NoReflink(_)));
-        assert_eq!(FileVolumes::open(root.path(), None).unwrap().driver(), Driver::Copy);
     }
 }

@@ -3,14 +3,20 @@
 //! [`Volumes`] is what the agent sees; the drivers differ in how a new disk shares the template's blocks.
 //! Which template or sandbox a disk belongs to is known to the caller only.
 
+mod dm_snapshot;
 mod files;
+mod own;
 mod sparse;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use dm_snapshot::{DmVolumes, Options as DmOptions};
 pub use files::FileVolumes;
 
 use crate::Identity;
@@ -26,6 +32,8 @@ pub enum Driver {
     Reflink,
     /// A sparse copy, on any file system.
     Copy,
+    /// A device of the kernel's device-mapper: the template's disk and a file of differences.
+    DmSnapshot,
 }
 
 impl Driver {
@@ -34,6 +42,7 @@ impl Driver {
         match self {
             Self::Reflink => "reflink",
             Self::Copy => "copy",
+            Self::DmSnapshot => "dm_snapshot",
         }
     }
 }
@@ -50,6 +59,14 @@ pub enum Error {
     /// The file system cannot clone files.
     #[error("the file system of {} cannot clone files: set storage to \"copy\"", .0.display())]
     NoReflink(PathBuf),
+    /// The host has no device-mapper, or not all that a snapshot needs.
+    #[error(
+        "this host cannot make dm snapshots: it needs the modules dm-snapshot, dm-zero and loop, and device files in data_dir"
+    )]
+    NoDmSnapshot(#[source] std::io::Error),
+    /// The host had no room for what the machine wrote.
+    #[error("the disk in {} has lost writes because the host had no room for them; its machine sees I/O errors", .0.display())]
+    Overflowed(PathBuf),
     /// The sandbox has no checkpoint of that name.
     #[error("there is no checkpoint {name:?} of the disk in {}", dir.display())]
     NoCheckpoint {
@@ -79,7 +96,8 @@ pub enum Error {
 /// What a new disk shall be.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The template's disk; never written to.
+    /// The template's disk; never written to. It lies on the file system of `dir`, and its length is a multiple of
+    /// 512 bytes.
     pub origin: PathBuf,
     /// The sandbox's own directory, which exists.
     pub dir: PathBuf,
@@ -142,6 +160,46 @@ pub trait Volumes: std::fmt::Debug + Send + Sync {
 
     /// Ends what the driver does in the background, and waits for it. Disks stay as they are.
     async fn close(&self);
+}
+
+/// Which driver is wanted, and what each needs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where templates and sandboxes lie.
+    pub data_dir: PathBuf,
+    /// None: the best that this host can do, which is a reflink, else a dm snapshot, else a copy.
+    pub driver: Option<Driver>,
+    /// For a driver of dm snapshots.
+    pub dm: DmOptions,
+}
+
+/// Opens a driver, which [`Volumes::close`] ends. Needs a runtime.
+///
+/// # Errors
+/// When the host lacks what the wanted driver needs.
+pub async fn open(options: Options) -> Result<Arc<dyn Volumes>, Error> {
+    let Options { data_dir, driver, dm } = options;
+    Ok(match driver {
+        Some(Driver::DmSnapshot) => Arc::new(DmVolumes::open(&data_dir, dm).await?),
+        Some(Driver::Reflink) => Arc::new(FileVolumes::reflink(&data_dir)?),
+        Some(Driver::Copy) => Arc::new(FileVolumes::copy()),
+        None => best(&data_dir, dm).await?,
+    })
+}
+
+async fn best(data_dir: &Path, dm: DmOptions) -> Result<Arc<dyn Volumes>, Error> {
+    match FileVolumes::reflink(data_dir) {
+        Err(Error::NoReflink(_)) => {}
+        opened => return Ok(Arc::new(opened?)),
+    }
+    match DmVolumes::open(data_dir, dm).await {
+        Ok(volumes) => Ok(Arc::new(volumes)),
+        Err(error) => {
+            let reason = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::debug!(reason, "{error}");
+            Ok(Arc::new(FileVolumes::copy()))
+        }
+    }
 }
 
 /// A checkpoint's name, or why it is none.

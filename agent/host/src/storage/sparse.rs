@@ -17,7 +17,7 @@ use rustix::{
 };
 
 /// Read and compared at once; holes smaller than this are not worth their extent.
-const BLOCK: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 64 * 1024;
 
 /// One run of data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,17 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// The same, but never sharing blocks with `from`, as the kernel may do it where the file system can.
+pub(super) fn copy_apart(from: &File, to: &File) -> io::Result<()> {
+    to.set_len(from.metadata()?.len())?;
+    let mut at = 0;
+    while let Some(extent) = next_data(from, at)? {
+        copy_by_hand(from, to, extent)?;
+        at = extent.end;
+    }
+    Ok(())
+}
+
 /// Turns blocks of zeros into holes and returns how many bytes the file then occupies.
 pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
     let mut buffer = vec![0_u8; BLOCK];
@@ -51,7 +62,7 @@ pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
         while start < extent.end {
             let length = BLOCK.min(usize::try_from(extent.end - start).unwrap_or(BLOCK));
             file.read_exact_at(&mut buffer[..length], start)?;
-            if buffer[..length].iter().all(|byte| *byte == 0) {
+            if is_zero(&buffer[..length]) {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 match fallocate(file, flags, start, length as u64) {
                     // A file system without holes keeps its zeros: nothing is lost but room.
@@ -64,6 +75,12 @@ pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
         at = extent.end;
     }
     Ok(file.metadata()?.blocks() * 512)
+}
+
+/// Whether a block, of at most [`BLOCK`], is all zeros.
+pub(super) fn is_zero(block: &[u8]) -> bool {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    block == &ZEROS[..block.len()]
 }
 
 fn next_data(file: &File, from: u64) -> io::Result<Option<Extent>> {

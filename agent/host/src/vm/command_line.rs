@@ -43,6 +43,8 @@ pub(super) struct Inherited {
 pub(super) struct Host {
     pub(super) accelerator: Accelerator,
     pub(super) tsc_khz: u64,
+    /// Whether the machine's disk is a device, and no file.
+    pub(super) disk_is_device: bool,
 }
 
 pub(super) fn arguments(
@@ -91,13 +93,16 @@ pub(super) fn arguments(
     }
     if let Some(disk) = &spec.disk {
         let disk = disk.display();
+        // Past the host's page cache, a write that a device has no room for fails in the guest, which must know.
+        let cache =
+            if host.disk_is_device { "cache.direct=on,cache.no-flush=on" } else { "cache=unsafe" };
         // A restored QEMU would first write the whole disk out and throw its pages away, in case another host has
         // changed it meanwhile: for a disk that was copied a moment ago, that is all of it.
         arguments
             .pair(
                 "-drive",
                 &format!(
-                    "if=none,id=d0,file={disk},format=raw,cache=unsafe,discard=unmap,\
+                    "if=none,id=d0,file={disk},format=raw,{cache},discard=unmap,\
                      file.drop-cache=off"
                 ),
             )
@@ -164,6 +169,10 @@ mod tests {
     };
 
     fn line(memory: Memory, start: Start) -> String {
+        line_with(memory, start, false)
+    }
+
+    fn line_with(memory: Memory, start: Start, disk_is_device: bool) -> String {
         let root = tempfile::tempdir().unwrap();
         let owner = Identity { uid: 61_000, gid: 61_000 };
         let spec = MachineSpec {
@@ -177,7 +186,7 @@ mod tests {
             kernel_arguments: "ovenbird.token=00".into(),
             cgroup: None,
         };
-        let host = Host { accelerator: Accelerator::Tcg, tsc_khz: 2_000_000 };
+        let host = Host { accelerator: Accelerator::Tcg, tsc_khz: 2_000_000, disk_is_device };
         let inherited = Inherited { control: 7, guest: 8, tap: Some(9) };
         arguments(&spec, start, host, inherited).join(" ")
     }
@@ -203,6 +212,12 @@ mod tests {
              -chardev socket,id=qmp,fd=7,server=on,wait=off -mon chardev=qmp,mode=control \
              -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
         );
+    }
+
+    #[test]
+    fn device_is_used_past_the_page_cache() {
+        let [file, device] = [false, true].map(|it| line_with(Memory::Own, Start::Boot, it));
+        assert_eq!(device, file.replace("cache=unsafe", "cache.direct=on,cache.no-flush=on"));
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::{
     fmt, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{fs::MetadataExt, net::UnixListener},
+        unix::{
+            fs::{FileTypeExt, MetadataExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
     process::Child,
@@ -114,7 +117,12 @@ impl Qemu {
             Accelerator::Tcg => None,
         };
         let doors = spec.cgroup.as_ref().map(Group::doors).transpose()?.unwrap_or_default();
-        let host = command_line::Host { accelerator: self.accelerator, tsc_khz: self.tsc_khz };
+        let disk = spec.disk.as_ref().map(|disk| std::fs::metadata(directory.join(disk)));
+        let host = command_line::Host {
+            accelerator: self.accelerator,
+            tsc_khz: self.tsc_khz,
+            disk_is_device: matches!(disk, Some(Ok(disk)) if disk.file_type().is_block_device()),
+        };
         let spawn = |tap: Option<OwnedFd>| {
             let numbers = Inherited {
                 control: control.as_raw_fd(),

@@ -37,7 +37,7 @@ fn sample() -> io::Result<(i128, u64)> {
 }
 
 /// Measures the counter in kHz, as the median of three windows. Blocking, 0.3 s.
-pub(super) fn measure_khz() -> io::Result<u64> {
+pub fn measure_khz() -> io::Result<u64> {
     let mut rounds = [0_u64; ROUNDS];
     for round in &mut rounds {
         let (start, start_ticks) = sample()?;

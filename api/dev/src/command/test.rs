@@ -6,11 +6,12 @@ use anyhow::Context;
 
 use crate::{cache::Artifacts, platform::require_root, progress::Ui, setup, tree};
 
-/// Runs the tests whose names match `filters`, or all; the runner's own summary comes last.
+/// Runs the tests whose names match `filters`, or every one; with `all` also those that take minutes. The runner's own
+/// summary comes last.
 ///
 /// # Errors
 /// When a test fails.
-pub async fn run(ui: &Ui, filters: &[String]) -> anyhow::Result<()> {
+pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
     require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
     // The end-to-end tests start the programs as they are, so they must be there.
@@ -19,7 +20,9 @@ pub async fn run(ui: &Ui, filters: &[String]) -> anyhow::Result<()> {
     let nextest = nextest.is_ok_and(|output| output.status.success());
     let mut failed = Vec::new();
     if nextest {
-        failed.extend(run_one(&artifacts, &["nextest", "run", "--workspace"], filters).await?);
+        let mut args = vec!["nextest", "run", "--workspace"];
+        args.extend(all.then_some("--ignore-default-filter"));
+        failed.extend(run_one(&artifacts, &args, filters).await?);
         // nextest runs no examples in documentation.
         if filters.is_empty() {
             failed.extend(

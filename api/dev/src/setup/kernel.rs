@@ -30,6 +30,26 @@ const MODULES: &[&str] = &[
     "virtio-rng",
 ];
 
+/// What this kernel needs as a *host* in a test VM: its disk, and what the agent uses. The order follows from
+/// what they depend on.
+const HOST_MODULES: &[&str] = &[
+    "virtio_mmio",
+    "virtio_blk",
+    "loop",
+    "dm-snapshot",
+    "dm-zero",
+    "tun",
+    "veth",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_fib_ipv4",
+    "nft_masq",
+    "nft_nat",
+    "nft_reject_ipv4",
+    "sch_tbf",
+];
+
 /// An unpacked kernel in the cache.
 #[derive(Debug, Clone)]
 pub(super) struct Kernel {
@@ -42,6 +62,15 @@ impl Kernel {
         self.folder.join("vmlinux")
     }
 
+    /// The folder of its modules for a test VM that is a host itself, named in load order.
+    pub(super) fn host_modules(&self) -> PathBuf {
+        self.folder.join("host-modules")
+    }
+
+    fn has_host_modules(&self) -> bool {
+        fs::read(self.folder.join("host-modules.list")).is_ok_and(|list| list == host_list())
+    }
+
     /// Its modules for the initramfs, named in load order.
     pub(super) fn modules(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> = fs::read_dir(self.folder.join("modules"))?
@@ -52,10 +81,16 @@ impl Kernel {
     }
 }
 
+fn host_list() -> Vec<u8> {
+    HOST_MODULES.join("\n").into_bytes()
+}
+
 /// The kernel in the cache, fetched if there is none or if a newer one is asked for.
 pub(super) async fn ensure(ui: &Ui, cache: &Cache, newest: bool) -> anyhow::Result<Kernel> {
-    if let Some(folder) = cache.newest("kernel").filter(|_| !newest) {
-        return Ok(Kernel { folder });
+    let found = cache.newest("kernel").map(|folder| Kernel { folder });
+    // One that an older set-up made may lack some.
+    if let Some(kernel) = found.filter(|kernel| !newest && kernel.has_host_modules()) {
+        return Ok(kernel);
     }
     let step = ui.step("fetch the guest kernel");
     let package = versioned(PACKAGE).await.context(
@@ -79,7 +114,7 @@ pub(super) async fn ensure(ui: &Ui, cache: &Cache, newest: bool) -> anyhow::Resu
     fs::create_dir(&entry)?;
     let compressed = first_with_prefix(&unpacked.join("boot"), "vmlinuz-")?;
     vmlinux(&compressed, &entry.join("vmlinux")).await?;
-    modules(&unpacked, &entry.join("modules")).await?;
+    modules(&unpacked, &entry).await?;
     let folder = cache.put("kernel", &version, &entry)?;
     step.done(&version);
     Ok(Kernel { folder })
@@ -162,38 +197,89 @@ fn payload(file: &mut File) -> anyhow::Result<(u64, usize)> {
     Ok(((sectors + 1) * 512 + u64::from(word(0x248)), word(0x24c) as usize))
 }
 
-/// Copies the modules, unpacked, as `NN-name.ko` in load order.
-async fn modules(unpacked: &Path, target: &Path) -> anyhow::Result<()> {
-    let library = ["lib/modules", "usr/lib/modules"].map(|folder| unpacked.join(folder));
-    let library =
-        library.iter().find(|folder| folder.is_dir()).context("a kernel without modules")?;
-    let library = first_with_prefix(library, "")?;
-    let built_in = fs::read_to_string(library.join("modules.builtin"))?;
-    let built_in: Vec<String> =
-        built_in.lines().map(|line| plain(line.rsplit('/').next().unwrap_or(line))).collect();
-    let mut files = Vec::new();
-    walk(&library.join("kernel"), &mut files)?;
-    fs::create_dir(target)?;
-    for (at, name) in MODULES.iter().enumerate() {
-        let wanted = plain(name);
-        let file = files
-            .iter()
-            .find(|file| plain(&file.file_name().unwrap_or_default().to_string_lossy()) == wanted);
-        let Some(file) = file else {
-            anyhow::ensure!(built_in.contains(&wanted), "the guest kernel has no module {name}");
-            continue;
-        };
-        let copy = target.join(format!("{at:02}-{name}.ko"));
-        if file.extension().is_some_and(|ending| ending == "xz") {
-            let mut command = Command::new("xz");
-            command.arg("-dc").arg(file).stdout(File::create(&copy)?);
-            let status = command.status().await.context("start xz")?;
-            anyhow::ensure!(status.success(), "unpack {}: {status}", file.display());
-        } else {
-            fs::copy(file, &copy)?;
-        }
+/// Copies both lists of modules.
+async fn modules(unpacked: &Path, entry: &Path) -> anyhow::Result<()> {
+    let folders = ["lib/modules", "usr/lib/modules"].map(|folder| unpacked.join(folder));
+    let folder =
+        folders.iter().find(|folder| folder.is_dir()).context("a kernel without modules")?;
+    let library = Library::read(&first_with_prefix(folder, "")?)?;
+    library.copy(MODULES, &entry.join("modules")).await?;
+    // Debian's package leaves this to its installation.
+    let version = library.root.file_name().context("a kernel without a version")?;
+    if !unpacked.join("lib").exists() {
+        std::os::unix::fs::symlink("usr/lib", unpacked.join("lib"))?;
     }
-    Ok(())
+    let mut command = Command::new("depmod");
+    command.arg("-b").arg(unpacked).arg(version);
+    program::output(command).await?;
+    let needed = library.with_dependencies(HOST_MODULES)?;
+    let needed: Vec<&str> = needed.iter().map(String::as_str).collect();
+    library.copy(&needed, &entry.join("host-modules")).await?;
+    Ok(fs::write(entry.join("host-modules.list"), host_list())?)
+}
+
+/// The modules of one kernel.
+struct Library {
+    root: PathBuf,
+    files: Vec<PathBuf>,
+    built_in: Vec<String>,
+}
+
+impl Library {
+    fn read(root: &Path) -> anyhow::Result<Self> {
+        let built_in = fs::read_to_string(root.join("modules.builtin"))?;
+        let built_in =
+            built_in.lines().map(|line| plain(line.rsplit('/').next().unwrap_or(line))).collect();
+        let mut files = Vec::new();
+        walk(&root.join("kernel"), &mut files)?;
+        Ok(Self { root: root.to_owned(), files, built_in })
+    }
+
+    /// These modules and what they need, each after what it needs, by `modules.dep`.
+    fn with_dependencies(&self, names: &[&str]) -> anyhow::Result<Vec<String>> {
+        let text = fs::read_to_string(self.root.join("modules.dep"))?;
+        let file = |path: &str| plain(path.rsplit('/').next().unwrap_or(path));
+        let mut ordered: Vec<String> = Vec::new();
+        for name in names {
+            let line = text
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(module, _)| file(module) == plain(name));
+            let needs = line.map_or("", |(_, needs)| needs).split_whitespace().rev().map(file);
+            for module in needs.chain([plain(name)]) {
+                if !ordered.contains(&module) {
+                    ordered.push(module);
+                }
+            }
+        }
+        Ok(ordered)
+    }
+
+    /// Copies modules, unpacked, as `NN-name.ko` in the order given.
+    async fn copy(&self, names: &[&str], target: &Path) -> anyhow::Result<()> {
+        fs::create_dir(target)?;
+        for (at, name) in names.iter().enumerate() {
+            let wanted = plain(name);
+            let file = self.files.iter().find(|file| {
+                plain(&file.file_name().unwrap_or_default().to_string_lossy()) == wanted
+            });
+            let Some(file) = file else {
+                let is_built_in = self.built_in.contains(&wanted);
+                anyhow::ensure!(is_built_in, "the guest kernel has no module {name}");
+                continue;
+            };
+            let copy = target.join(format!("{at:02}-{name}.ko"));
+            if file.extension().is_some_and(|ending| ending == "xz") {
+                let mut command = Command::new("xz");
+                command.arg("-dc").arg(file).stdout(File::create(&copy)?);
+                let status = command.status().await.context("start xz")?;
+                anyhow::ensure!(status.success(), "unpack {}: {status}", file.display());
+            } else {
+                fs::copy(file, &copy)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A module's name from its file's: `virtio-rng.ko.xz` is `virtio_rng`.

@@ -38,7 +38,9 @@ pub async fn run(ui: &Ui, again: Again) -> anyhow::Result<Artifacts> {
     let kernel = kernel::ensure(ui, &cache, again.kernel).await?;
     let initrd = guest::ensure(ui, &cache, &kernel).await?;
     let image = image::ensure(ui, &cache, again.image).await?;
-    let artifacts = Artifacts { kernel: kernel.vmlinux(), initrd, image, nats_server };
+    let host_modules = kernel.host_modules();
+    let artifacts =
+        Artifacts { kernel: kernel.vmlinux(), initrd, host_modules, image, nats_server };
     artifacts.store(&cache)?;
     let packages = if installed == 0 {
         "nothing to install".into()
