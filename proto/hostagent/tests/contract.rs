@@ -3,6 +3,8 @@
 //!
 //! Ours may have more: calls, messages, and fields from 100 up. Everything else has to be as it is written here.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
+
 use std::collections::BTreeMap;
 
 use ovenbird_hostagent::FILE_DESCRIPTOR_SET;
@@ -88,7 +90,9 @@ FlattenRootfsResponse: size_bytes=1 int64
 /// The lines of a table, by what stands before the colon.
 fn table(text: &str) -> BTreeMap<&str, &str> {
     let lines = text.lines().filter(|line| !line.is_empty());
-    lines.map(|line| line.split_once(':').map(|(name, rest)| (name, rest.trim())).unwrap()).collect()
+    lines
+        .map(|line| line.split_once(':').map(|(name, rest)| (name, rest.trim())).unwrap())
+        .collect()
 }
 
 fn pool() -> DescriptorPool {
