@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod network;
 mod pause;
+mod probe;
 mod sandbox;
 mod support;
 mod template;
 mod trouble;
+mod world;
