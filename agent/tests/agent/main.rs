@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
+mod calls;
 mod checkpoint;
+mod commands;
 mod network;
 mod pause;
 mod probe;
+mod refusals;
 mod sandbox;
 mod support;
 mod template;
