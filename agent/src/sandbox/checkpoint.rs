@@ -13,7 +13,10 @@
 use std::sync::Arc;
 
 use ovenbird_guest_protocol::v1::{FreezeRequest, ThawRequest};
-use ovenbird_host::vm::{Start, file};
+use ovenbird_host::{
+    storage,
+    vm::{Start, file},
+};
 use ovenbird_kit::telemetry;
 use tokio::time::{Duration, Instant, timeout};
 use tonic::Code;
@@ -44,6 +47,7 @@ impl Manager {
     /// When the sandbox is not running, has too many checkpoints, or its guest or disk does not cooperate: it goes on
     /// all the same.
     pub async fn checkpoint(&self, id: &SandboxId, name: &str) -> Result<u64, Error> {
+        storage::check_name(name)?;
         let sandbox = self.find(id)?;
         let in_use = self.guest(id)?;
         let (manager, name) = (self.clone(), name.to_owned());
@@ -89,6 +93,7 @@ impl Manager {
     /// When there is no such checkpoint, or the sandbox is neither running nor stopped: nothing has changed then.
     /// Later failures leave it stopped; it can be put back again.
     pub async fn restore_checkpoint(&self, id: &SandboxId, name: &str) -> Result<Info, Error> {
+        storage::check_name(name)?;
         let sandbox = self.find(id)?;
         let names = self.means().volumes.checkpoints(&sandbox.plan.dir).await?;
         if !names.iter().any(|other| other == name) {

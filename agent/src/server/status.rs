@@ -10,6 +10,8 @@ use crate::{sandbox::Error, template};
 
 /// As much of a guest's message as is passed on, in characters.
 const GUEST_MESSAGE_MAX: usize = 2048;
+/// Bytes of a message on its way. Clients take 16 KiB of headers, and end the connection when there are more.
+const ENCODED_MAX: usize = 8192;
 
 /// The status of a sandbox's error. What is the host's fault is logged here, with its chain.
 pub(super) fn of(error: &Error) -> Status {
@@ -22,7 +24,21 @@ pub(super) fn of(error: &Error) -> Status {
         Error::Guest { .. } | Error::LinkLost { .. } => telemetry::chain(error),
         _ => error.to_string(),
     };
-    Status::new(code, text)
+    Status::new(code, fitting(text.chars()))
+}
+
+/// As much of a message as fits into the header that it travels in.
+fn fitting(text: impl Iterator<Item = char>) -> String {
+    let mut left = ENCODED_MAX;
+    text.take_while(|char| {
+        // Whatever is not plain takes three bytes for each of its own.
+        let plain = char.is_ascii_graphic() || *char == ' ';
+        let length = if plain { 1 } else { 3 * char.len_utf8() };
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    })
+    .collect()
 }
 
 fn code(error: &Error) -> Code {
@@ -91,8 +107,7 @@ pub(super) fn of_guest(status: &Status) -> Status {
         Code::Internal => Code::Internal,
         _ => return Status::unavailable("the connection to the guest was lost"),
     };
-    let text: String = status.message().chars().take(GUEST_MESSAGE_MAX).collect();
-    Status::new(code, text)
+    Status::new(code, fitting(status.message().chars().take(GUEST_MESSAGE_MAX)))
 }
 
 #[cfg(test)]
@@ -123,5 +138,8 @@ mod tests {
         assert_eq!(of_guest(&Status::not_found("x")).message(), "x");
         let long = of_guest(&Status::internal("x".repeat(100_000)));
         assert_eq!(long.message().len(), GUEST_MESSAGE_MAX);
+        let wide = of_guest(&Status::internal("\u{1f426}\n".repeat(100_000)));
+        let bytes: usize = wide.message().chars().map(|char| 3 * char.len_utf8()).sum();
+        assert!((ENCODED_MAX - 12..=ENCODED_MAX).contains(&bytes), "{bytes}");
     }
 }

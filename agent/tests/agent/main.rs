@@ -2,15 +2,21 @@
 
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
+mod calls;
 mod checkpoint;
+mod commands;
 mod crash;
 mod files;
 mod groups;
 mod hostile;
 mod limits;
+mod network;
 mod pause;
+mod probe;
+mod refusals;
 mod restart;
 mod sandbox;
 mod support;
 mod template;
 mod trouble;
+mod world;

@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) ready_timeout: Option<&'static str>,
     /// Lines before its first section.
     pub(crate) settings: String,
+    /// Where it listens, if not on the loopback alone.
+    pub(crate) listen: Option<&'static str>,
     /// Lines of its `[capacity]`.
     pub(crate) capacity: String,
     /// Whether its sandboxes outlive it.
@@ -78,22 +80,21 @@ impl Host {
     fn configure(&self, options: &Options) {
         let leaf = self.authority.server(&[NAME]).unwrap();
         let tls = self.authority.write(&leaf, &self.folder.join("tls"), "agent").unwrap();
-        let place = self.number.number() - 800;
         let config = format!(
-            "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
-             initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
+            "listen = '{listen}:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
+             initrd = '{initrd}'\nname = '{name}'\nsubnet = '{subnet}'\n\
              uid_base = {uid}\nready_timeout = '{ready}'\nsandboxes_on_exit = '{on_exit}'\n\
              {settings}\n[capacity]\n{capacity}\n\
              [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
+            listen = options.listen.unwrap_or("127.0.0.1"),
             port = self.port,
             data = self.data().display(),
             kernel = provided("OVENBIRD_KERNEL").display(),
             initrd =
                 options.initrd.clone().unwrap_or_else(|| provided("OVENBIRD_INITRD")).display(),
             name = self.instance,
-            second = 250 + place / 16,
-            third = place % 16 * 16,
-            uid = 6_000_000 + u32::from(place) * 4096,
+            subnet = self.subnet(),
+            uid = 6_000_000 + u32::from(self.number() - 800) * 4096,
             // A busy machine boots ten times slower than an idle one.
             ready = options.ready_timeout.unwrap_or("120s"),
             on_exit = if options.keep { "keep" } else { "destroy" },
@@ -130,6 +131,22 @@ impl Host {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// The number that no other agent of a test has: of 800 to 879.
+    pub(crate) fn number(&self) -> u16 {
+        self.number.number()
+    }
+
+    /// Where its sandboxes' addresses come from.
+    pub(crate) fn subnet(&self) -> String {
+        let place = self.number() - 800;
+        format!("10.{}.{}.0/20", 250 + place / 16, place % 16 * 16)
+    }
+
+    /// The port of its calls.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number()
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -44,6 +44,7 @@ impl Hook {
     pub(super) const MANGLE: Self = Self::filter(libc::NF_INET_PRE_ROUTING, -150);
     pub(super) const INPUT: Self = Self::filter(libc::NF_INET_LOCAL_IN, 0);
     pub(super) const FORWARD: Self = Self::filter(libc::NF_INET_FORWARD, 0);
+    pub(super) const OUTPUT: Self = Self::filter(libc::NF_INET_LOCAL_OUT, 0);
     pub(super) const DESTINATION_NAT: Self = Self::nat(libc::NF_INET_PRE_ROUTING, -100);
     pub(super) const SOURCE_NAT: Self = Self::nat(libc::NF_INET_POST_ROUTING, 100);
 

@@ -74,6 +74,9 @@ impl Prepared {
         let namespace = Unnamed::create(|outside| -> Result<(), Inside> {
             set("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").or_else(no_ipv6)?;
             set("/proc/sys/net/ipv4/ip_forward", "1")?;
+            // A guest is told of each refusal at once. Beyond six, the kernel would tell it of one a second, and its
+            // programs would wait for what never comes.
+            set("/proc/sys/net/ipv4/icmp_ratelimit", "0")?;
             rules::set_base(host_ip)?;
             let mut links = Links::open()?;
             links.set_up(index_of("lo")?)?;

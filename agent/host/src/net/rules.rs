@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | namespace, `spoofing` | with another sender than the guest's address | are dropped |
 //! | namespace, `input` | to the namespace itself | are dropped |
+//! | namespace, `output` | of its machine's own process, and not of the guest | are dropped |
 //! | namespace, `forward` | of known connections | go through |
 //! | namespace, `egress` | that begin something | as the sandbox's policy has it |
 //! | host, `host` | to any address of the host, or to nowhere | are rejected |
@@ -55,6 +56,9 @@ pub(super) fn set_base(host_ip: Ipv4Addr) -> Result<(), Error> {
         .rule("postrouting", &[Output(UPLINK)], Then::FromSource(host_ip))
         .chain("input", Some(Hook::INPUT.or_drop()))
         .rule("input", &[Input("lo")], Then::Accept)
+        .chain("output", Some(Hook::OUTPUT.or_drop()))
+        // What a guest is told about its own packets.
+        .rule("output", &[Established], Then::Accept)
         .chain(EGRESS, None)
         .chain("forward", Some(Hook::FORWARD.or_drop()))
         .rule("forward", &[Established], Then::Accept)

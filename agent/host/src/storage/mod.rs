@@ -202,13 +202,17 @@ async fn best(data_dir: &Path, dm: DmOptions) -> Result<Arc<dyn Volumes>, Error>
     }
 }
 
-/// A checkpoint's name, or why it is none.
-fn check_name(name: &str) -> Result<(), Error> {
+/// Whether a text can be a checkpoint's name.
+///
+/// # Errors
+/// [`Error::CheckpointName`].
+pub fn check_name(name: &str) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let first = name.bytes().next().is_some_and(known);
     let rest = name.bytes().all(|byte| known(byte) || b"._-".contains(&byte));
     if first && rest && name.len() <= CHECKPOINT_NAME_MAX {
         return Ok(());
     }
-    Err(Error::CheckpointName(name.to_owned()))
+    // Not all of it: an error that is too long for its transport ends the caller's connection.
+    Err(Error::CheckpointName(name.chars().take(CHECKPOINT_NAME_MAX).collect()))
 }
