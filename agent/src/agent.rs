@@ -1,6 +1,11 @@
 //! The whole agent: checks its host, clears away what an earlier one left, serves, and leaves nothing behind.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use ovenbird_host::{
     Identity,
@@ -8,7 +13,7 @@ use ovenbird_host::{
     storage::{self, FileVolumes},
     vm::{self, Directory, Qemu, probe},
 };
-use ovenbird_kit::{telemetry, tls};
+use ovenbird_kit::{metrics, telemetry, tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +78,8 @@ pub struct Agent {
     config: Config,
     pem: tls::Pem,
     listener: TcpListener,
+    /// Where metrics are served, if anywhere.
+    metrics_listener: Option<TcpListener>,
     manager: Manager,
     networks: Arc<dyn Networks>,
     qemu: Qemu,
@@ -109,9 +116,11 @@ impl Agent {
         let qemu = qemu.with_accelerator(choice.accelerator);
         let volumes = FileVolumes::open(data.root(), config.storage.driver())?;
         // Whoever can connect may rely on what an earlier agent left being gone.
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Error::Listen { address: config.listen, source })?;
+        let listener = listen(config.listen).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         networks.open().await?;
         tracing::info!(
             qemu = %qemu.version(),
@@ -128,7 +137,7 @@ impl Agent {
         };
         let settings = settings(&config, network, resolvers);
         let manager = Manager::new(settings, data, means, templates, kernel);
-        Ok(Self { config, pem, listener, manager, networks, qemu, choice })
+        Ok(Self { config, pem, listener, metrics_listener, manager, networks, qemu, choice })
     }
 
     /// Serves until `shutdown` is cancelled; then destroys every sandbox and removes what is on the host.
@@ -149,6 +158,13 @@ impl Agent {
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
         let meter = tokio::spawn(sandbox::meter::run(self.manager.clone(), shutdown.clone()));
+        let metrics = self.metrics_listener.map(|listener| {
+            let registry = self.manager.counted().registry(self.manager.clone());
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are served");
+            }
+            tokio::spawn(metrics::serve(listener, registry, stop.clone()))
+        });
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
         let (pem, stopped) = (self.pem, stop.clone());
         let listener = self.listener;
@@ -174,11 +190,18 @@ impl Agent {
                 }
             },
         };
+        if let Some(metrics) = metrics {
+            metrics.await.map_err(|_| Error::Panicked)?;
+        }
         self.networks.close().await?;
         reaped.and(measured).map_err(|_| Error::Panicked)?;
         tracing::info!("stopped, nothing is left on this host");
         Ok(served.map_err(|_| Error::Panicked)??)
     }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {

@@ -25,6 +25,8 @@ pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 #[allow(missing_docs)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(deserialize_with = "address_or_none")]
+    pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
@@ -84,6 +86,15 @@ pub struct Capacity {
     pub sandbox_vcpus: u32,
     pub sandbox_memory_mb: u32,
     pub sandbox_disk_mb: u32,
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
 }
 
 fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {
@@ -180,6 +191,8 @@ mod tests {
         config.check().unwrap();
         assert_eq!(config.name.to_string(), "main");
         assert_eq!(config.ready_timeout, Duration::from_secs(20));
+        assert_eq!(config.metrics_listen.map(|address| address.port()), Some(9464));
+        assert_eq!(load("metrics_listen = ''").metrics_listen, None);
     }
 
     #[test]
@@ -192,6 +205,8 @@ mod tests {
         assert!(pool.to_string().contains("network_pool"), "{pool}");
         let bandwidth = load("bandwidth_kbit = 63").check().unwrap_err();
         assert!(bandwidth.to_string().contains("bandwidth_kbit"), "{bandwidth}");
+        let idle = load("file_idle_timeout = '0s'").check().unwrap_err();
+        assert!(idle.to_string().contains("file_idle_timeout"), "{idle}");
         let zero = load("fences = 0").check().unwrap_err();
         assert!(zero.to_string().contains("fences"), "{zero}");
     }

@@ -25,6 +25,7 @@ use super::{Error, SandboxId, room::Shape};
 use crate::{
     guest_link::{Arrival, GuestClient, GuestLink, Token},
     kernel::Kernel,
+    template::Kind,
 };
 
 /// As much of the console as goes into an error.
@@ -50,6 +51,16 @@ pub(super) enum Origin {
     Boot(Kernel),
     /// The memory and state of a snapshot's directory.
     Snapshot(PathBuf),
+}
+
+impl Origin {
+    /// The kind of template that it comes from.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Boot(_) => Kind::Image,
+            Self::Snapshot(_) => Kind::Snapshot,
+        }
+    }
 }
 
 /// Everything that is decided about a sandbox before anything of it exists.

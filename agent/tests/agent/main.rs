@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod files;
+mod metrics;
 mod pause;
 mod sandbox;
 mod support;

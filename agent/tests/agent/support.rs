@@ -78,7 +78,7 @@ impl Host {
         let tls = self.authority.write(&leaf, &self.folder.join("tls"), "agent").unwrap();
         let place = self.number.number() - 800;
         let config = format!(
-            "listen = '127.0.0.1:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
+            "listen = '127.0.0.1:{port}'\nmetrics_listen = '127.0.0.1:0'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = '{name}'\nsubnet = '10.{second}.{third}.0/20'\n\
              uid_base = {uid}\nready_timeout = '{ready}'\n{settings}\n[capacity]\n{capacity}\n\
              [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
