@@ -8,7 +8,11 @@
 //!  Terminate:            no new sandboxes ─► all are destroyed ─► calls end ─► nothing is left
 //! ```
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use ovenbird_host::{
     Identity, Slot,
@@ -17,7 +21,7 @@ use ovenbird_host::{
     storage::{self, Volumes},
     vm::{self, Qemu, probe},
 };
-use ovenbird_kit::{telemetry, tls};
+use ovenbird_kit::{metrics, telemetry, tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +92,8 @@ pub struct Agent {
     config: Config,
     pem: tls::Pem,
     listener: TcpListener,
+    /// Where metrics are served, if anywhere.
+    metrics_listener: Option<TcpListener>,
     manager: Manager,
     fences: Fences,
     networks: Arc<dyn Networks>,
@@ -138,9 +144,11 @@ impl Agent {
         manager.take_over().await?;
         sweep_cgroups(&config, &manager.slots())?;
         // Whoever can connect sees no sandbox on its way, and may rely on the rest being gone.
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| Error::Listen { address: config.listen, source })?;
+        let listener = listen(config.listen).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        };
         networks.open().await?;
         tracing::info!(
             qemu = %qemu.version(),
@@ -155,6 +163,7 @@ impl Agent {
             config,
             pem,
             listener,
+            metrics_listener,
             manager,
             fences,
             networks,
@@ -189,6 +198,13 @@ impl Agent {
         };
         let reaper = tokio::spawn(sandbox::idle::run(self.manager.clone(), shutdown.clone()));
         let meter = tokio::spawn(sandbox::meter::run(self.manager.clone(), shutdown.clone()));
+        let metrics = self.metrics_listener.map(|listener| {
+            let registry = self.manager.counted().registry(self.manager.clone());
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are served");
+            }
+            tokio::spawn(metrics::serve(listener, registry, stop.clone()))
+        });
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
         let (pem, stopped) = (self.pem, stop.clone());
         let listener = self.listener;
@@ -221,6 +237,9 @@ impl Agent {
             },
         };
         self.volumes.close().await;
+        if let Some(metrics) = metrics {
+            metrics.await.map_err(|_| Error::Panicked)?;
+        }
         reaped.and(measured).map_err(|_| Error::Panicked)?;
         if terminate.is_cancelled() {
             // The call may have come last.
@@ -249,6 +268,10 @@ async fn open_volumes(config: &Config, data: &DataDir) -> Result<Arc<dyn Volumes
         },
     })
     .await?)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {

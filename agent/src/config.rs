@@ -30,6 +30,8 @@ pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 #[allow(missing_docs)]
 pub struct Config {
     pub listen: SocketAddr,
+    #[serde(deserialize_with = "address_or_none")]
+    pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
@@ -136,6 +138,15 @@ impl Capacity {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn scaled(there: u32, factor: f64) -> u32 {
     ((f64::from(there) * factor) as u32).max(1)
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
 }
 
 fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {
@@ -245,6 +256,8 @@ mod tests {
         assert_eq!(config.name.to_string(), "main");
         assert_eq!(config.ready_timeout, Duration::from_secs(20));
         assert_eq!(config.sandboxes_on_exit, OnExit::Keep);
+        assert_eq!(config.metrics_listen.map(|address| address.port()), Some(9464));
+        assert_eq!(load("metrics_listen = ''").metrics_listen, None);
     }
 
     #[test]
@@ -274,6 +287,8 @@ mod tests {
             let name = key.split(' ').next().unwrap();
             assert!(refused.to_string().contains(name), "{refused}");
         }
+        let idle = load("file_idle_timeout = '0s'").check().unwrap_err();
+        assert!(idle.to_string().contains("file_idle_timeout"), "{idle}");
         let zero = load("fences = 0").check().unwrap_err();
         assert!(zero.to_string().contains("fences"), "{zero}");
     }

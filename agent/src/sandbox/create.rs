@@ -31,6 +31,7 @@ use super::{
 use crate::{
     guest_link::{Arrival, GuestClient, GuestLink, Token},
     kernel::Kernel,
+    template::Kind,
 };
 
 /// As much of the console as goes into an error.
@@ -66,6 +67,14 @@ impl Origin {
         match self {
             Self::Boot(_) => Memory::Own,
             Self::Snapshot(_) => Memory::CopyOnWrite,
+        }
+    }
+
+    /// The kind of template that it comes from.
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::Boot(_) => Kind::Image,
+            Self::Snapshot(_) => Kind::Snapshot,
         }
     }
 }

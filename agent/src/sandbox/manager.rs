@@ -30,6 +30,7 @@ use crate::{
     data_dir::DataDir,
     guest_link::Token,
     kernel::Kernel,
+    metrics::exposed::Metrics,
     template::{Template, Templates},
 };
 
@@ -88,6 +89,7 @@ struct Inner {
     register: Mutex<Register>,
     creates: Semaphore,
     told: Told,
+    counted: Metrics,
     tasks: TaskTracker,
     closing: CancellationToken,
     /// Sandboxes are left to the next agent.
@@ -145,6 +147,7 @@ impl Manager {
             register,
             creates,
             told: Told::default(),
+            counted: Metrics::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             leaving: CancellationToken::new(),
@@ -178,6 +181,11 @@ impl Manager {
     /// The name of the storage driver.
     pub fn storage_driver(&self) -> &'static str {
         self.inner.means.volumes.driver().name()
+    }
+
+    /// What is counted for whoever runs the agent.
+    pub fn counted(&self) -> &Metrics {
+        &self.inner.counted
     }
 
     /// The settings.
@@ -413,6 +421,8 @@ impl Manager {
             Some(_permit) => sandbox.plan.clone().carry_out(self.means()).await,
             None => Err(Error::Cancelled(id.clone())),
         };
+        let kind = sandbox.plan.origin.kind();
+        self.counted().create_ended(kind, made.is_ok(), started.elapsed());
         match made {
             Ok(ready) => {
                 let milliseconds = started.elapsed().as_millis();

@@ -1,4 +1,5 @@
-//! What holds for every call, around the service itself: requests that are cut, the longest time, the largest message.
+//! What holds for every call, around the service itself: requests that are cut, the longest time, the largest message,
+//! and the count.
 
 use std::{
     convert::Infallible,
@@ -15,6 +16,7 @@ use tonic::{Code, Status, body::Body, server::NamedService};
 use tower::Service as TowerService;
 
 use super::{file_streams, service::Service};
+use crate::metrics::exposed::Metrics;
 
 /// Past which a call is answered for, whatever it waits for. Streams of answers may last longer.
 const CALL_MAX: Duration = Duration::from_secs(15 * 60);
@@ -35,11 +37,57 @@ fn whole(request: Request<Body>) -> Request<Body> {
 #[derive(Debug, Clone)]
 pub(super) struct Calls<S> {
     inner: S,
+    counted: Metrics,
 }
 
 impl<S> Calls<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, counted: Metrics) -> Self {
+        Self { inner, counted }
+    }
+}
+
+/// A call that is to be counted when it ends; dropped before that, it was cancelled.
+struct Counting {
+    counted: Metrics,
+    method: String,
+    code: Code,
+}
+
+impl Counting {
+    fn new(counted: Metrics, path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        let service = HostAgentServiceServer::<Service>::NAME;
+        let method = path.strip_prefix(service).and_then(|rest| rest.strip_prefix('/'));
+        Self { counted, method: method.unwrap_or(path).to_owned(), code: Code::Cancelled }
+    }
+
+    /// The answer, counted when it is over.
+    fn until_the_end_of(mut self, answer: Response<Body>) -> Response<Body> {
+        if let Some(status) = Status::from_header_map(answer.headers()) {
+            self.code = status.code();
+            return answer;
+        }
+        answer.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                // All of it, so that it is counted when the body is dropped.
+                let counting = &mut self;
+                if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map) {
+                    counting.code = status.code();
+                }
+                frame
+            }))
+        })
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let method = match self.code {
+            // Whatever somebody thought of: there is no end to it.
+            Code::Unimplemented => "unknown".to_owned(),
+            _ => std::mem::take(&mut self.method),
+        };
+        self.counted.call_ended(method, self.code);
     }
 }
 
@@ -57,18 +105,21 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let is_upload = request.uri().path() == UPLOAD;
+        let counting = Counting::new(self.counted.clone(), request.uri().path());
         let answer = self.inner.call(whole(request));
         Box::pin(async move {
-            if is_upload {
-                return answer.await;
-            }
-            timeout(CALL_MAX, answer).await.unwrap_or_else(|_| {
-                let minutes = CALL_MAX.as_secs() / 60;
-                let late = format!("there was no answer after {minutes} minutes");
-                Ok(Status::deadline_exceeded(late).into_http())
-            })
+            let answer = match is_upload {
+                true => answer.await?,
+                false => timeout(CALL_MAX, answer).await.unwrap_or_else(|_| Ok(late()))?,
+            };
+            Ok(counting.until_the_end_of(answer))
         })
     }
+}
+
+fn late() -> Response<Body> {
+    let minutes = CALL_MAX.as_secs() / 60;
+    Status::deadline_exceeded(format!("there was no answer after {minutes} minutes")).into_http()
 }
 
 /// The service, with a smaller bound for messages of which a call has many.

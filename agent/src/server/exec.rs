@@ -153,6 +153,7 @@ impl Running {
         let request =
             guest::AttachExecRequest { exec_id: exec_id.clone(), from_offset: 0, auto_ack: true };
         let events = ask(guest.attach_exec(request)).await?;
+        manager.counted().exec_started();
         let manager = manager.clone();
         let pid = started.pid;
         Ok(Self { manager, guest, exec_id, pid, timeout, events, ended: false })

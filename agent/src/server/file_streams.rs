@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use ovenbird_guest_protocol::v1 as guest;
 use ovenbird_hostagent::v1::{self as host, write_file_stream_request::Content};
+use prometheus_client::metrics::counter::Counter;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{error::Elapsed, timeout},
@@ -87,12 +88,14 @@ impl FileStream {
         let hung_up = CancellationToken::new();
         let _guard = hung_up.clone().drop_guard();
         let (sender, answer) = oneshot::channel();
+        let bytes = manager.counted().file_bytes_in();
         // On its own, so that the guest is told the end also when nobody waits for it any more.
         manager.in_background(async move {
             // All of it, with its place among the streams.
             let stream = self;
             let chunks = chunks(messages, stream.idle, hung_up);
-            let _ = sender.send(upload(&stream.guest, path, chunks, stream.idle).await);
+            let uploaded = upload(&stream.guest, path, chunks, stream.idle, &bytes).await;
+            let _ = sender.send(uploaded);
         });
         answer.await.unwrap_or_else(|_| Err(failed_inside()))
     }
@@ -107,11 +110,12 @@ impl FileStream {
         let messages = ask(self.guest.read_file(request)).await?;
         let (sender, chunks) = mpsc::channel(QUEUE);
         let (end, ended) = oneshot::channel();
+        let bytes = manager.counted().file_bytes_out();
         // Ends with the file, with the caller's stream, or with the patience for either side.
         manager.in_background(async move {
             // All of it, with its place among the streams.
             let stream = self;
-            let _ = end.send(pump(&stream.guest, messages, sender, stream.idle).await);
+            let _ = end.send(pump(&stream.guest, messages, sender, stream.idle, &bytes).await);
         });
         let answers = stream::unfold(Some((chunks, ended)), |state| async move {
             let (mut chunks, ended) = state?;
@@ -203,6 +207,7 @@ pub(super) async fn upload(
     path: String,
     content: impl Stream<Item = Result<Bytes, Status>> + Send,
     idle: Duration,
+    bytes: &Counter,
 ) -> Result<(), Status> {
     let late = |_: Elapsed| Status::unavailable("the guest does not answer");
     let (sender, pieces) = mpsc::channel(1);
@@ -217,7 +222,7 @@ pub(super) async fn upload(
         },
         () = guest.has_to_leave() => Err(Cut::Content(status::of(&guest.left()))),
         // With its sender, so that the guest learns the end of it now.
-        fed = feed(content, sender, idle) => fed,
+        fed = feed(content, sender, idle, bytes) => fed,
     };
     let answer = timeout(idle, call).await;
     match cut {
@@ -235,6 +240,7 @@ async fn feed(
     content: impl Stream<Item = Result<Bytes, Status>> + Send,
     pieces: mpsc::Sender<Piece>,
     idle: Duration,
+    bytes: &Counter,
 ) -> Result<(), Cut> {
     let send = async |piece| match timeout(idle, pieces.send(piece)).await {
         Ok(sent) => sent.map_err(|_| Cut::Guest),
@@ -245,7 +251,9 @@ async fn feed(
         let mut chunk = chunk.map_err(Cut::Content)?;
         while !chunk.is_empty() {
             let piece = chunk.split_to(chunk.len().min(PIECE));
+            let length = piece.len() as u64;
             send(Piece::Chunk(piece)).await?;
+            bytes.inc_by(length);
         }
     }
     send(Piece::Last).await
@@ -283,6 +291,7 @@ async fn pump(
     mut messages: Streaming<guest::ReadFileResponse>,
     reader: mpsc::Sender<Bytes>,
     idle: Duration,
+    bytes: &Counter,
 ) -> Result<(), Status> {
     let left = || Err(status::of(&guest.left()));
     loop {
@@ -300,6 +309,7 @@ async fn pump(
             Some(_) => continue,
             None => return Ok(()),
         };
+        let length = chunk.len() as u64;
         let sent = tokio::select! {
             biased;
             () = guest.has_to_leave() => return left(),
@@ -307,7 +317,7 @@ async fn pump(
             sent = timeout(idle, reader.send(chunk)) => sent,
         };
         match sent {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => drop(bytes.inc_by(length)),
             Ok(Err(_)) => return Ok(()),
             Err(_) => {
                 let seconds = idle.as_secs();

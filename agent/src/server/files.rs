@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::stream;
 use ovenbird_guest_protocol::v1::{ReadFileRequest, read_file_response};
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -18,9 +19,14 @@ fn late(_: tokio::time::error::Elapsed) -> Status {
 }
 
 /// Writes a file whole or not at all; missing parent folders are made.
-pub(super) async fn write(guest: InUse, path: String, content: Vec<u8>) -> Result<(), Status> {
+pub(super) async fn write(
+    guest: InUse,
+    path: String,
+    content: Vec<u8>,
+    bytes: &Counter,
+) -> Result<(), Status> {
     let content = stream::iter([Ok(content.into())]);
-    timeout(PATIENCE, upload(&guest, path, content, PATIENCE)).await.map_err(late)?
+    timeout(PATIENCE, upload(&guest, path, content, PATIENCE, bytes)).await.map_err(late)?
 }
 
 /// Reads a file of at most `bytes_max`.

@@ -102,6 +102,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let (shutdown, message_max) = (parts.shutdown.clone(), parts.message_max);
+    let counted = parts.manager.counted().clone();
     let service = Bounded::new(service(parts), message_max);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<HostAgentServiceServer<Service>>().await;
@@ -120,7 +121,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(PING_EVERY))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(layer_fn(Calls::new))
+        .layer(layer_fn(move |inner| Calls::new(inner, counted.clone())))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(service)

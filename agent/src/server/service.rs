@@ -259,7 +259,8 @@ impl HostAgentService for Service {
         let request = request.into_inner();
         self.pass(request.fence.as_ref())?;
         let guest = self.guest(&request.sandbox_id)?;
-        files::write(guest, request.path, request.content).await?;
+        let bytes = self.manager.counted().file_bytes_in();
+        files::write(guest, request.path, request.content, &bytes).await?;
         answer(host::WriteFileResponse {})
     }
 
@@ -270,6 +271,7 @@ impl HostAgentService for Service {
         let request = request.into_inner();
         let guest = self.guest(&request.sandbox_id)?;
         let content = files::read(guest, request.path, self.content_max()).await?;
+        self.manager.counted().file_bytes_out().inc_by(content.len() as u64);
         answer(host::ReadFileResponse { content })
     }
 
@@ -396,6 +398,9 @@ impl HostAgentService for Service {
         self.pass(request.fence.as_ref())?;
         let mut guest = self.guest(&request.sandbox_id)?;
         let started = ask(guest.start_exec(exec::start_request(request))).await?;
+        if !started.already_started {
+            self.manager.counted().detached_exec_started();
+        }
         answer(host::StartExecResponse {
             pid: started.pid,
             already_started: started.already_started,

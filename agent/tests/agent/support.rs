@@ -81,7 +81,7 @@ impl Host {
         let leaf = self.authority.server(&[NAME]).unwrap();
         let tls = self.authority.write(&leaf, &self.folder.join("tls"), "agent").unwrap();
         let config = format!(
-            "listen = '{listen}:{port}'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
+            "listen = '{listen}:{port}'\nmetrics_listen = '127.0.0.1:0'\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = '{name}'\nsubnet = '{subnet}'\n\
              uid_base = {uid}\nready_timeout = '{ready}'\nsandboxes_on_exit = '{on_exit}'\n\
              {settings}\n[capacity]\n{capacity}\n\

@@ -3,6 +3,7 @@
 //! No business of any one process stands here, and no connection to any service.
 
 pub mod config;
+pub mod metrics;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

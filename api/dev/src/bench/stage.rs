@@ -213,6 +213,7 @@ async fn start_agent(
     };
     let content = json!({
         "listen": address.address,
+        "metrics_listen": "",
         "data_dir": dir.join("hosts/agent-1"),
         "kernel": artifacts.kernel,
         "initrd": artifacts.initrd,

@@ -91,6 +91,8 @@ pub struct Platform {
 #[derive(Debug)]
 struct AgentPlace {
     port: Port,
+    /// For Prometheus.
+    metrics_port: Port,
     server_name: String,
     /// Makes its name, addresses and user ids differ from those of every other agent on this machine.
     number: Reserved,
@@ -313,6 +315,7 @@ impl Platform {
         let number = agent.number.number();
         let content = json!({
             "listen": agent.address(),
+            "metrics_listen": format!("127.0.0.1:{}", agent.metrics_port),
             "data_dir": data,
             "kernel": artifacts.kernel,
             "initrd": artifacts.initrd,
@@ -465,7 +468,8 @@ impl AgentPlace {
     fn reserve(at: usize) -> anyhow::Result<Self> {
         let number = Reserved::one_of("agent", 0..800, |_| true).context("number an agent")?;
         let server_name = format!("agent-{}.ovenbird", at + 1);
-        Ok(Self { port: Port::reserve()?, server_name, number })
+        let (port, metrics_port) = (Port::reserve()?, Port::reserve()?);
+        Ok(Self { port, metrics_port, server_name, number })
     }
 
     fn address(&self) -> String {
