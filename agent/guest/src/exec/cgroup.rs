@@ -117,7 +117,8 @@ impl Cgroups {
         let mut oom_kills = 0;
         if let Some(bounds) = &self.bounds {
             oom_kills = bounds.oom_kills();
-            fs::write(path.join("pids.max"), bounds.limits.pids.to_string())?;
+            // Not there any more when a command has changed the parent: others run all the same.
+            let _ = fs::write(path.join("pids.max"), bounds.limits.pids.to_string());
         }
         Ok(Cgroup { path, bounds: self.bounds.clone(), oom_kills })
     }
