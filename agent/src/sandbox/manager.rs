@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::join_all;
 use ovenbird_host::{
-    Identity, Instance, Slot, net,
+    Instance, Slot, net,
     vm::{self, Machine},
 };
 use ovenbird_kit::telemetry;
@@ -19,18 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Body, Error, Event, InUse, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
-    create::{Origin, Plan, Ready},
-    idle::Told,
-    journal::{self, Journal, Record, Stage},
-    room::Room,
-    unix_now,
+    create::Ready, idle::Told, journal::Stage, room::Room,
 };
-use crate::{
-    data_dir::DataDir,
-    guest_link::Token,
-    kernel::Kernel,
-    template::{Template, Templates},
-};
+use crate::{data_dir::DataDir, kernel::Kernel, template::Templates};
 
 /// For one sandbox to settle, when it is to be destroyed while something else is being done with it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(240);
