@@ -132,6 +132,7 @@ impl Manager {
                 ready.plan().try_note(|record| {
                     record.kernel.clone_from(&ready.plan().kernel);
                     record.memory = ready.spec().memory;
+                    record.platform = self.platform();
                     record.stage = Stage::Running;
                 });
                 let machine = ready.machine().clone();

@@ -67,6 +67,14 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// It was paused by another QEMU, or on another processor.
+    #[error("sandbox {id} cannot be resumed here: {reason}")]
+    Elsewhere {
+        /// Which.
+        id: SandboxId,
+        /// What differs.
+        reason: String,
+    },
     /// It has no checkpoint of this name.
     #[error("sandbox {id} has no checkpoint {name:?}")]
     NoCheckpoint {

@@ -31,7 +31,7 @@ use std::{
 
 use ovenbird_host::{
     net::Policy,
-    vm::{Memory, Saved},
+    vm::{Memory, Platform, Saved},
 };
 use ovenbird_kit::telemetry;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,8 @@ pub(super) struct Record {
     pub(super) token: Token,
     /// Where its machine has its memory.
     pub(super) memory: Memory,
+    /// What its machine was started on, which is not always what the next agent has.
+    pub(super) platform: Platform,
     pub(super) created_at_unix: i64,
     /// When this was written.
     pub(super) noted_at_unix: i64,
@@ -227,6 +229,13 @@ pub(super) fn record(stage: Stage) -> Record {
         kernel: "00".into(),
         token: Token::new([7; 16]),
         memory: Memory::Own,
+        platform: Platform {
+            hypervisor: "qemu 10.0.2".into(),
+            accelerator: ovenbird_host::vm::Accelerator::Tcg,
+            cpu: "max".into(),
+            devices: "microvm-1".into(),
+            tsc_khz: 2_000_000,
+        },
         created_at_unix: 1,
         noted_at_unix: 2,
         stage,

@@ -3,6 +3,7 @@
 //! [`Manager`] is the one door. Everything that takes time runs in tasks of its own, so that a caller who hangs up
 //! leaves nothing half-done; the manager waits for them when it closes.
 
+mod admit;
 mod checkpoint;
 mod confine;
 mod create;

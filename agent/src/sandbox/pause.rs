@@ -27,7 +27,7 @@ use super::{
     journal::Stage,
     save::{QUIET, Stuck, wake},
 };
-use crate::guest_link::Arrival;
+use crate::{guest_link::Arrival, template::difference};
 
 /// A sandbox without a machine: paused, or on its way to another machine.
 #[derive(Debug)]
@@ -248,6 +248,11 @@ impl Asleep {
             let id = self.plan().id.clone();
             return Err((self, Error::NotPaused { id, reason: "it has no saved state" }));
         };
+        let platform = self.plan().journal.record().platform;
+        if let Some(reason) = difference(&platform, &means.hypervisor.platform()) {
+            let id = self.plan().id.clone();
+            return Err((self, Error::Elsewhere { id, reason }));
+        }
         if saved == Saved::DevicesAndMemory
             && let Err(error) = self.add_memory()
         {

@@ -162,7 +162,8 @@ impl Manager {
         let plan = ready.plan();
         draft.describe(Manifest {
             version: VERSION,
-            platform: self.platform(),
+            // Of the QEMU that wrote the state: the agent may have been given another one since.
+            platform: plan.journal.record().platform,
             kernel: plan.kernel.clone(),
             vcpus: plan.shape.vcpus,
             memory_mb: plan.shape.memory_mb,

@@ -47,9 +47,10 @@ fn code(error: &Error) -> Code {
         Error::Exists(_) => Code::AlreadyExists,
         Error::Invalid(_) => Code::InvalidArgument,
         Error::NoRoom(_) | Error::Checkpoints { .. } => Code::ResourceExhausted,
-        Error::WrongState { .. } | Error::Mismatch { .. } | Error::NotPaused { .. } => {
-            Code::FailedPrecondition
-        }
+        Error::WrongState { .. }
+        | Error::Mismatch { .. }
+        | Error::NotPaused { .. }
+        | Error::Elsewhere { .. } => Code::FailedPrecondition,
         Error::Cancelled(_) => Code::Aborted,
         Error::Closing | Error::NotReady { .. } | Error::Guest { .. } | Error::LinkLost { .. } => {
             Code::Unavailable

@@ -63,22 +63,7 @@ impl Manifest {
                 self.version
             ));
         }
-        let pairs = [
-            ("hypervisor", &self.platform.hypervisor, &platform.hypervisor),
-            ("processor", &self.platform.cpu, &platform.cpu),
-            ("devices", &self.platform.devices, &platform.devices),
-        ];
-        if let Some((what, made_with, here)) = pairs.into_iter().find(|(_, a, b)| a != b) {
-            return Some(format!("its {what} was {made_with:?}, here it is {here:?}"));
-        }
-        if self.platform.accelerator != platform.accelerator {
-            let (made_with, here) = (self.platform.accelerator, platform.accelerator);
-            return Some(format!("it was made with {}, here is {}", made_with.name(), here.name()));
-        }
-        let (made_with, here) = (self.platform.tsc_khz, platform.tsc_khz);
-        (made_with > 0 && made_with.abs_diff(here) > here / RATE_TOLERANCE).then(|| {
-            format!("its processor's time stamp counter ran at {made_with} kHz, here at {here} kHz")
-        })
+        difference(&self.platform, platform)
     }
 
     /// Why the snapshot's own files cannot be the ones that were published, or nothing. Blocking, but short.
@@ -100,6 +85,26 @@ impl Manifest {
             }
         })
     }
+}
+
+/// Why what was saved on one platform cannot be loaded on another, or nothing.
+pub(crate) fn difference(saved: &Platform, platform: &Platform) -> Option<String> {
+    let pairs = [
+        ("hypervisor", &saved.hypervisor, &platform.hypervisor),
+        ("processor", &saved.cpu, &platform.cpu),
+        ("devices", &saved.devices, &platform.devices),
+    ];
+    if let Some((what, made_with, here)) = pairs.into_iter().find(|(_, a, b)| a != b) {
+        return Some(format!("its {what} was {made_with:?}, here it is {here:?}"));
+    }
+    if saved.accelerator != platform.accelerator {
+        let (made_with, here) = (saved.accelerator, platform.accelerator);
+        return Some(format!("it was made with {}, here is {}", made_with.name(), here.name()));
+    }
+    let (made_with, here) = (saved.tsc_khz, platform.tsc_khz);
+    (made_with > 0 && made_with.abs_diff(here) > here / RATE_TOLERANCE).then(|| {
+        format!("its processor's time stamp counter ran at {made_with} kHz, here at {here} kHz")
+    })
 }
 
 #[cfg(test)]

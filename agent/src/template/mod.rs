@@ -25,7 +25,7 @@ use std::{
 
 pub use digest::FileDigest;
 pub use manifest::{Manifest, VERSION};
-pub(crate) use manifest::{hex, unhex};
+pub(crate) use manifest::{difference, hex, unhex};
 use serde::{Deserialize, Serialize};
 
 use crate::{data_dir::DataDir, name::TemplateName};

@@ -1,8 +1,8 @@
 //! The agent is killed at thirty moments of what it does, and another one started: every sandbox answers or is gone,
 //! every template is whole or absent, and at the end the host is what it was before the first agent.
 //!
-//! The moments are spread over the time that each act took when nothing disturbed it, and one of each act is when its
-//! journal says that it has begun. All the time another sandbox counts, and loses nothing.
+//! The moments are spread over the time that each act took when nothing disturbed it, closer at its beginning, and one of
+//! each act is when its journal says that it has begun. All the time another sandbox counts, and loses nothing.
 
 use std::{
     collections::BTreeSet,
@@ -271,6 +271,73 @@ async fn crash(host: &mut Host, act: Act, id: &str, moment: Moment) -> String {
     )
 }
 
+/// A random share of an act that is in the given part of it. The parts at the beginning are shorter, for there is more
+/// to be undone, or to go on.
+fn share(part: u32, random: &mut StdRng) -> f64 {
+    let even = (f64::from(part) + random.random::<f64>()) / f64::from(MOMENTS);
+    even * even
+}
+
+#[tokio::test]
+async fn agent_killed_while_it_pauses_and_resumes_loses_no_process() {
+    let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
+    host.client.clone().create_sandbox(small("minimal", "origin")).await.unwrap();
+    host.snapshot("origin", "base").await.unwrap();
+    let own = async { host.client.clone().create_sandbox(small("minimal", "own")).await.unwrap() };
+    tokio::join!(own, fork(&host, "fork"));
+    let mut random = StdRng::seed_from_u64(SEED);
+    for id in ["own", "fork"] {
+        // How long it takes; a fork's memory is its own from then on, so it is another one that is disturbed.
+        let started = Instant::now();
+        host.pause(id).await.unwrap();
+        let pausing = started.elapsed();
+        let started = Instant::now();
+        host.resume(id, 0).await.unwrap();
+        let resuming = started.elapsed();
+        if id == "fork" {
+            host.destroy(id).await;
+            fork(&host, id).await;
+        }
+        host.start_exec(id, "counter", COUNTER).await;
+        let past = counted_past(&host, id, 5).await;
+        let boot = "cat /proc/sys/kernel/random/boot_id; cat /root/pid";
+        let before = host.shell(id, boot).await;
+        for part in 0..MOMENTS {
+            for _ in 0..2 {
+                let is_paused = host.status(id).await.as_deref() == Some("paused");
+                let length = if is_paused { resuming } else { pausing };
+                let delay = length.mul_f64(share(part, &mut random));
+                let mut client = host.client.clone();
+                let acting = tokio::spawn(async move {
+                    let sandbox_id = id.to_owned();
+                    if is_paused {
+                        let request = host::ResumeSandboxRequest { sandbox_id, timeout_sec: 0 };
+                        client.resume_sandbox(request).await.map(drop)
+                    } else {
+                        let request = host::PauseSandboxRequest { sandbox_id };
+                        client.pause_sandbox(request).await.map(drop)
+                    }
+                });
+                Moment::After(delay).wait(&host, id, || acting.is_finished()).await;
+                host.kill_agent();
+                let answered = acting.await.unwrap().is_ok();
+                host.start_agent().await;
+                let status = host.status(id).await.unwrap();
+                let act = if is_paused { "resume" } else { "pause" };
+                println!("{act} {id} of {length:.3?}, {delay:.3?}: {answered}, {status}");
+                assert!(["running", "paused"].contains(&&*status), "{}", host.log_text());
+                if answered {
+                    assert_eq!(status == "paused", !is_paused, "it was said to be so");
+                }
+            }
+        }
+        host.resume(id, 0).await.unwrap();
+        assert_eq!(host.shell(id, boot).await, before);
+        counted_past(&host, id, past + 5).await;
+    }
+    host.terminate().await;
+}
+
 #[tokio::test]
 async fn agent_killed_at_thirty_moments_loses_and_leaves_nothing() {
     let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
@@ -289,7 +356,7 @@ async fn agent_killed_at_thirty_moments_loses_and_leaves_nothing() {
         let length = lengths.iter().find(|(other, _)| *other == act).unwrap().1;
         for part in 0..MOMENTS {
             number += 1;
-            let share = (f64::from(part) + random.random::<f64>()) / f64::from(MOMENTS);
+            let share = share(part, &mut random);
             let moment = match act.stage() {
                 Some(stage) if part == MOMENTS / 2 => Moment::Noted(stage),
                 _ => Moment::After(length.mul_f64(share)),
