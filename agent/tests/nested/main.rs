@@ -4,6 +4,8 @@
 //! kernel and initramfs, a template. So a microVM boots in a microVM, both of them emulated, which takes minutes:
 //! `cargo dev test --all` runs it.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
+
 mod inside;
 mod outside;
 #[path = "../agent/support.rs"]

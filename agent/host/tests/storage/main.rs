@@ -8,6 +8,8 @@
 //!
 //! The VM's first process is this very program.
 
+#![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
+
 mod contract;
 mod dm;
 mod in_a_vm;
