@@ -139,7 +139,7 @@ impl Manager {
         &self.inner.means
     }
 
-    /// Whether no sandbox is taken any more. It is so for good once the register was seen so.
+    /// Whether no sandbox is taken any more. Asked while the register is held, so that none slips in.
     pub(super) fn is_closing(&self) -> bool {
         self.inner.closing.is_cancelled()
     }

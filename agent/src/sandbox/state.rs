@@ -21,7 +21,8 @@
 //! Running, pausing and saving sandboxes have a machine; creating, resuming and restoring ones get one. A paused
 //! sandbox has its files and its network only, and so has a stopped one that was on its way to a machine. `ended`
 //! in the middle of a step means that there is no way back: neither the machine that was, nor a state that belongs
-//! to the memory and the disk.
+//! to the memory and the disk. An agent that takes over from an earlier one finds sandboxes without an event: running,
+//! paused, stopped or broken.
 
 use std::fmt;
 

@@ -148,7 +148,7 @@ impl Manager {
         let plan = self.plan(record.clone(), id.clone(), origin, PathBuf::new(), 0);
         let course = match look(&plan, foreign) {
             Ok(facts) => course(&record.stage, facts),
-            // Not known is as good as none: nothing is ended but what is in its directory.
+            // What runs in its directory is ended, whatever it is.
             Err(error) => Course::Stop { detail: format!(": it could not be looked at: {error}") },
         };
         tracing::info!(sandbox.id = %id, stage = ?record.stage, ?course, "sandbox of an earlier agent");
