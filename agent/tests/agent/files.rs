@@ -11,9 +11,9 @@ use tonic::{Code, Status};
 
 use crate::support::*;
 
-const MIB: usize = 1 << 20;
+pub(crate) const MIB: usize = 1 << 20;
 /// Memory that a transfer may cost the agent, its runtime included, and the guest's program.
-const AGENT_GROWTH_KIB: u64 = 12 * 1024;
+pub(crate) const AGENT_GROWTH_KIB: u64 = 12 * 1024;
 const GUEST_GROWTH_KIB: u64 = 4 * 1024;
 
 fn meta(id: &str, path: &str) -> host::WriteFileStreamRequest {
@@ -25,7 +25,7 @@ fn chunk(bytes: impl Into<Bytes>) -> host::WriteFileStreamRequest {
     host::WriteFileStreamRequest { content: Some(Content::Chunk(bytes.into())) }
 }
 
-fn random(bytes: usize) -> Vec<u8> {
+pub(crate) fn random(bytes: usize) -> Vec<u8> {
     let mut random = vec![0; bytes];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random).unwrap();
     random
@@ -35,7 +35,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
 }
 
-async fn write(host: &Host, id: &str, path: &str, content: &[u8]) -> Result<(), Status> {
+pub(crate) async fn write(host: &Host, id: &str, path: &str, content: &[u8]) -> Result<(), Status> {
     let request = host::WriteFileRequest {
         sandbox_id: id.into(),
         path: path.into(),
@@ -45,7 +45,7 @@ async fn write(host: &Host, id: &str, path: &str, content: &[u8]) -> Result<(), 
     host.client.clone().write_file(request).await.map(drop)
 }
 
-async fn read(host: &Host, id: &str, path: &str) -> Result<Vec<u8>, Status> {
+pub(crate) async fn read(host: &Host, id: &str, path: &str) -> Result<Vec<u8>, Status> {
     let request = host::ReadFileRequest { sandbox_id: id.into(), path: path.into() };
     Ok(host.client.clone().read_file(request).await?.into_inner().content)
 }
@@ -54,12 +54,17 @@ async fn send(host: &Host, messages: Vec<host::WriteFileStreamRequest>) -> Resul
     host.client.clone().write_file_stream(tokio_stream::iter(messages)).await.map(drop)
 }
 
-async fn upload(host: &Host, id: &str, path: &str, content: &[u8]) -> Result<(), Status> {
+pub(crate) async fn upload(
+    host: &Host,
+    id: &str,
+    path: &str,
+    content: &[u8],
+) -> Result<(), Status> {
     let chunks = content.chunks(MIB).map(|bytes| chunk(bytes.to_vec()));
     send(host, std::iter::once(meta(id, path)).chain(chunks).collect()).await
 }
 
-async fn download(host: &Host, id: &str, path: &str) -> Result<Vec<u8>, Status> {
+pub(crate) async fn download(host: &Host, id: &str, path: &str) -> Result<Vec<u8>, Status> {
     let request = host::ReadFileStreamRequest { sandbox_id: id.into(), path: path.into() };
     let mut messages = host.client.clone().read_file_stream(request).await?.into_inner();
     let mut content = Vec::new();
@@ -104,7 +109,7 @@ async fn forgotten(host: &Host, id: &str) {
 }
 
 /// A line of a `/proc/<pid>/status`, in KiB.
-fn kib(status: &str, name: &str) -> u64 {
+pub(crate) fn kib(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().unwrap()
 }
@@ -275,170 +280,6 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
     assert!(left.starts_with(".ovenbird-") && left.ends_with(".tmp"), "{left}");
     upload(&host, "a", "/srv/other", b"x").await.unwrap();
     assert_eq!(host.shell("a", "ls -A /srv").await, "other");
-    host.stop().await;
-}
-
-#[tokio::test]
-async fn paths_that_name_no_file_are_refused_by_each_call() {
-    let host = Host::start().await;
-    host.create("minimal", "a").await;
-    host.shell("a", "mkfifo /srv/fifo; mknod /srv/zero c 1 5; ln -s loop /srv/loop; mkdir /srv/d")
-        .await;
-    let before = host.shell("a", "ls -lA /srv").await;
-    let long = format!("/{}", "x/".repeat(2048));
-    let name = format!("/srv/{}", "x".repeat(256));
-    let (both, reads) = (true, false);
-    let paths = [
-        ("", Code::InvalidArgument, both),
-        ("relative/file", Code::InvalidArgument, both),
-        ("/srv/nul\0", Code::InvalidArgument, both),
-        (long.as_str(), Code::InvalidArgument, both),
-        (name.as_str(), Code::InvalidArgument, both),
-        ("/srv/missing", Code::NotFound, reads),
-        ("/srv/missing/file", Code::NotFound, reads),
-        ("/srv/d", Code::FailedPrecondition, both),
-        ("/", Code::FailedPrecondition, reads),
-        ("/srv/fifo", Code::FailedPrecondition, both),
-        ("/srv/zero", Code::FailedPrecondition, both),
-        ("/srv/loop", Code::FailedPrecondition, reads),
-        ("/etc/passwd/file", Code::FailedPrecondition, both),
-    ];
-    let limit = Duration::from_secs(60);
-    for (path, code, writes) in paths {
-        let reads = [
-            tokio::time::timeout(limit, read(&host, "a", path)).await.expect("no hang").err(),
-            tokio::time::timeout(limit, download(&host, "a", path)).await.expect("no hang").err(),
-        ];
-        for refused in reads {
-            let refused = refused.unwrap_or_else(|| panic!("{path:?} was read"));
-            assert_eq!(refused.code(), code, "reading {path:?}: {refused}");
-        }
-        if !writes {
-            continue;
-        }
-        let writes = [
-            tokio::time::timeout(limit, write(&host, "a", path, b"x")).await.expect("no hang"),
-            tokio::time::timeout(limit, upload(&host, "a", path, b"x")).await.expect("no hang"),
-        ];
-        for written in writes {
-            let refused = written.expect_err(path);
-            assert_eq!(refused.code(), code, "writing {path:?}: {refused}");
-        }
-    }
-    for (path, code, words) in [
-        ("/srv/d", Code::FailedPrecondition, "name a file in it"),
-        ("/srv/d/", Code::InvalidArgument, "name a file in that folder"),
-        ("/srv/new/", Code::InvalidArgument, "name a file in that folder"),
-        ("/", Code::InvalidArgument, "name a file in that folder"),
-        ("/srv/d/..", Code::InvalidArgument, "names no file"),
-    ] {
-        for written in [write(&host, "a", path, b"x").await, upload(&host, "a", path, b"x").await] {
-            let refused = written.unwrap_err();
-            assert_eq!(refused.code(), code, "{path}: {refused}");
-            assert!(refused.message().contains(words), "{path}: {refused}");
-        }
-    }
-    assert_eq!(host.shell("a", "ls -lA /srv").await, before);
-    for id in ["nobody", "a/b"] {
-        let code = if id == "nobody" { Code::NotFound } else { Code::InvalidArgument };
-        assert_eq!(write(&host, id, "/srv/x", b"x").await.unwrap_err().code(), code);
-        assert_eq!(read(&host, id, "/srv/x").await.unwrap_err().code(), code);
-        assert_eq!(upload(&host, id, "/srv/x", b"x").await.unwrap_err().code(), code);
-        assert_eq!(download(&host, id, "/srv/x").await.unwrap_err().code(), code);
-    }
-    host.stop().await;
-}
-
-#[tokio::test]
-async fn full_disk_and_read_only_file_system_are_named_and_the_old_file_stays() {
-    let host = Host::start().await;
-    host.create("minimal", "a").await;
-    host.shell("a", "echo old > /srv/old; echo old > /mnt/old").await;
-    host.shell("a", "mkdir /srv/ro; mount --bind /mnt /srv/ro; mount -o remount,ro,bind /srv/ro")
-        .await;
-    for path in ["/srv/ro/old", "/srv/ro/new", "/srv/ro/folder/new"] {
-        for written in [write(&host, "a", path, b"x").await, upload(&host, "a", path, b"x").await] {
-            let refused = written.unwrap_err();
-            assert_eq!(refused.code(), Code::FailedPrecondition, "{path}: {refused}");
-            assert!(refused.message().contains("read-only"), "{path}: {refused}");
-        }
-    }
-    assert_eq!(download(&host, "a", "/srv/ro/old").await.unwrap(), b"old\n");
-    assert_eq!(host.shell("a", "ls -A /mnt").await, "old");
-
-    let fill = "for s in 512 256 128 64 32 16 8 4 2 1; do \
-                while fallocate -l ${s}M /var/fill-$s-$(ls /var | wc -l) 2> /dev/null; do :; done; done; \
-                dd if=/dev/zero of=/var/fill bs=4k 2> /dev/null; df --output=avail / | tail -n 1";
-    assert_eq!(host.shell("a", fill).await.trim(), "0");
-    let before = host.shell("a", "ls -lA /srv").await;
-    let content = random(8 * MIB);
-    for path in ["/srv/old", "/srv/new"] {
-        for written in
-            [write(&host, "a", path, &content).await, upload(&host, "a", path, &content).await]
-        {
-            let refused = written.unwrap_err();
-            assert_eq!(refused.code(), Code::ResourceExhausted, "{path}: {refused}");
-            assert!(refused.message().contains("no room"), "{path}: {refused}");
-        }
-    }
-    assert_eq!(read(&host, "a", "/srv/old").await.unwrap(), b"old\n");
-    assert_eq!(host.shell("a", "ls -lA /srv").await, before);
-    host.shell("a", "rm /var/fill-*").await;
-    upload(&host, "a", "/srv/old", &content).await.unwrap();
-    assert!(download(&host, "a", "/srv/old").await.unwrap() == content);
-    host.stop().await;
-}
-
-#[tokio::test]
-async fn reader_that_stops_holds_the_guest_back_and_is_ended_after_a_while() {
-    let options = Options {
-        settings: "file_idle_timeout = '10s'\nfile_streams = 2".into(),
-        ..Options::default()
-    };
-    let host = Host::start_with(options).await;
-    host.create("minimal", "a").await;
-    // In memory, so that the whole of it could come at once.
-    host.shell("a", "head -c 64M /dev/urandom > /dev/shm/large").await;
-    download(&host, "a", "/etc/passwd").await.unwrap();
-    let before = kib(&host.agent_status(), "VmHWM");
-    let request =
-        || host::ReadFileStreamRequest { sandbox_id: "a".into(), path: "/dev/shm/large".into() };
-    let open_files = "ls -l /proc/1/fd | grep -c /dev/shm/large; true";
-    let mut stalled = host.client.clone().read_file_stream(request()).await.unwrap().into_inner();
-    let mut gone = host.client.clone().read_file_stream(request()).await.unwrap().into_inner();
-    for reader in [&mut stalled, &mut gone] {
-        assert!(!reader.message().await.unwrap().unwrap().chunk.is_empty());
-    }
-    assert_eq!(host.shell("a", open_files).await, "2");
-    let refused = download(&host, "a", "/etc/passwd").await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
-    drop(gone);
-    wait_for("the guest to close the file", PATIENCE, || async {
-        (host.shell("a", open_files).await == "1").then_some(())
-    })
-    .await
-    .unwrap();
-    wait_for("the guest to close the other file", PATIENCE, || async {
-        (host.shell("a", open_files).await == "0").then_some(())
-    })
-    .await
-    .unwrap();
-    let mut read = 0;
-    let ended = loop {
-        match stalled.message().await {
-            Ok(message) => read += message.expect("not the whole file").chunk.len(),
-            Err(status) => break status,
-        }
-    };
-    assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");
-    println!("{} KiB came before the reader was given up", read / 1024);
-    assert!(read < 16 * MIB, "{read}");
-    let growth = kib(&host.agent_status(), "VmHWM") - before;
-    assert!(growth < AGENT_GROWTH_KIB, "{growth} KiB");
-    // Its place is another's now, and a sandbox that is destroyed ends a reader that does not read.
-    let stalled = host.client.clone().read_file_stream(request()).await.unwrap().into_inner();
-    host.destroy("a").await;
-    drop(stalled);
     host.stop().await;
 }
 

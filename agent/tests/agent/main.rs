@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in helpers of tests, as in tests
 
 mod checkpoint;
+mod file_trouble;
 mod files;
 mod metrics;
 mod pause;

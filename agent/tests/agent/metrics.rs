@@ -82,7 +82,7 @@ async fn points_are_flushed_once_also_of_a_paused_sandbox_and_go_with_it() {
     host.create("minimal", "origin").await;
     host.snapshot("origin", "snap").await.unwrap();
     host.create("snap", "a").await;
-    point(&host, "a", "two points", |_| true).await;
+    point(&host, "a", "a point", |_| true).await;
     for range in ["", "1h", "10M", "10m "] {
         let refused = points(&host, "a", range).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
@@ -166,19 +166,19 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
 
     host.create("minimal", "origin").await;
     host.snapshot("origin", "snap").await.unwrap();
-    host.create("snap", "fork").await;
-    host.create("minimal", "paused").await;
-    host.pause("paused").await.unwrap();
-    host.shell("fork", "true").await;
-    host.start_exec("fork", "detached", "true").await;
+    host.create("snap", "one").await;
+    host.create("minimal", "two").await;
+    host.pause("two").await.unwrap();
+    host.shell("one", "true").await;
+    host.start_exec("one", "detached", "true").await;
     let write = host::WriteFileRequest {
-        sandbox_id: "fork".into(),
+        sandbox_id: "one".into(),
         path: "/root/file".into(),
         content: vec![7; 1000],
         fence: None,
     };
     host.client.clone().write_file(write).await.unwrap();
-    let read = host::ReadFileStreamRequest { sandbox_id: "fork".into(), path: "/root/file".into() };
+    let read = host::ReadFileStreamRequest { sandbox_id: "one".into(), path: "/root/file".into() };
     let mut chunks = host.client.clone().read_file_stream(read).await.unwrap().into_inner();
     while chunks.message().await.unwrap().is_some() {}
     host.client.clone().create_sandbox(sandbox("nothing", "x")).await.unwrap_err();
@@ -216,6 +216,8 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
         assert!((found - expected).abs() < 1e-9, "{series} is {found}\n{text}");
     }
     assert!(value(&text, "process_resident_memory_bytes") > 1e6);
-    assert!(!text.contains("fork\""), "no sandbox has a series of its own");
+    for name in ["one", "two", "snap", "minimal"] {
+        assert!(!text.contains(&format!("\"{name}\"")), "{name} has a series of its own\n{text}");
+    }
     host.stop().await;
 }

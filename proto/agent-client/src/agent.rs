@@ -1,23 +1,21 @@
-//! The calls, one method each.
+//! The calls, one method each; those that stream files stand with what they stream.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use ovenbird_hostagent::v1::{self, host_agent_service_client::HostAgentServiceClient};
-use tokio::io::AsyncRead;
 use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 use crate::{
     config::Config,
     error::Error,
     exec::ExecEvents,
-    files::{self, FileChunks},
     types::{
         Command, ExecOutput, HostInfo, NewSandbox, Sandbox, SandboxInfo, Started, signed,
         unsigned_long,
     },
 };
 
-type Client = HostAgentServiceClient<Channel>;
+pub(crate) type Client = HostAgentServiceClient<Channel>;
 
 /// The agent is told a little more than the caller waits, so that the caller's deadline decides and the
 /// agent gives up soon after a caller that vanished.
@@ -26,9 +24,9 @@ const AGENT_DEADLINE_GRACE: Duration = Duration::from_secs(5);
 /// One host's agent. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Agent {
-    client: Client,
-    config: Arc<Config>,
-    fence: Option<v1::Fence>,
+    pub(crate) client: Client,
+    pub(crate) config: Arc<Config>,
+    pub(crate) fence: Option<v1::Fence>,
     trace: Option<String>,
 }
 
@@ -287,53 +285,6 @@ impl Agent {
         Ok(file.content)
     }
 
-    /// Writes a file of any size from a source. Not repeated: a source is read once. Without a deadline; it ends when
-    /// either side makes no progress. A source that fails, or a call that is dropped, leaves what was there.
-    ///
-    /// # Errors
-    /// [`Error::Source`] when the source fails; else as [`Agent::write_file`].
-    pub async fn write_file_stream(
-        &self,
-        sandbox_id: &str,
-        path: &str,
-        source: impl AsyncRead + Send + Unpin + 'static,
-    ) -> Result<(), Error> {
-        let meta = v1::WriteFileStreamMeta {
-            sandbox_id: sandbox_id.to_owned(),
-            path: path.to_owned(),
-            fence: self.fence.clone(),
-        };
-        let (messages, mut failure) = files::messages(meta, source);
-        let mut request = Request::new(messages);
-        self.trace(&mut request);
-        let written = self.client.clone().write_file_stream(request).await;
-        match (failure.try_recv(), written) {
-            (Ok(source), _) => Err(Error::Source(source)),
-            (Err(_), Ok(_)) => Ok(()),
-            (Err(_), Err(status)) => Err(Error::from_status(status)),
-        }
-    }
-
-    /// Reads a file of any size. Repeated, up to its first answer, when the host cannot be reached.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] for a path that does not exist.
-    pub async fn read_file_stream(
-        &self,
-        sandbox_id: &str,
-        path: &str,
-    ) -> Result<FileChunks, Error> {
-        let message =
-            v1::ReadFileStreamRequest { sandbox_id: sandbox_id.to_owned(), path: path.to_owned() };
-        let deadline = self.config.deadlines.file;
-        let open = |mut client: Client, mut request: Request<v1::ReadFileStreamRequest>| {
-            // The deadline is for the first answer only: the stream lasts as long as the file.
-            request.metadata_mut().remove("grpc-timeout");
-            async move { client.read_file_stream(request).await }
-        };
-        Ok(FileChunks::new(self.repeated(deadline, message, open).await?))
-    }
-
     /// Stores memory and disk as the snapshot template `name` and destroys the sandbox; answers its size in
     /// bytes. Not repeated.
     ///
@@ -407,7 +358,7 @@ impl Agent {
         Ok(host.into())
     }
 
-    fn trace<Q>(&self, request: &mut Request<Q>) {
+    pub(crate) fn trace<Q>(&self, request: &mut Request<Q>) {
         if let Some(trace) =
             self.trace.as_deref().and_then(|text| MetadataValue::try_from(text).ok())
         {
@@ -436,7 +387,7 @@ impl Agent {
         }
     }
 
-    async fn repeated<Q, R, F>(
+    pub(crate) async fn repeated<Q, R, F>(
         &self,
         deadline: Duration,
         message: Q,

@@ -8,9 +8,12 @@ use futures::{Stream, StreamExt as _, stream};
 use ovenbird_hostagent::v1::{self, write_file_stream_request::Content};
 use tokio::{io::AsyncRead, sync::oneshot};
 use tokio_util::io::ReaderStream;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
-use crate::error::Error;
+use crate::{
+    agent::{Agent, Client},
+    error::Error,
+};
 
 /// What is read of a source at once.
 const CHUNK: usize = 256 * 1024;
@@ -22,7 +25,7 @@ pub struct FileChunks {
 }
 
 impl FileChunks {
-    pub(crate) fn new(stream: Streaming<v1::ReadFileStreamResponse>) -> Self {
+    fn new(stream: Streaming<v1::ReadFileStreamResponse>) -> Self {
         Self { stream }
     }
 
@@ -36,9 +39,58 @@ impl FileChunks {
     }
 }
 
+impl Agent {
+    /// Writes a file of any size from a source. Not repeated: a source is read once. Without a deadline; it ends when
+    /// either side makes no progress. A source that fails, or a call that is dropped, leaves what was there.
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails; else as [`Agent::write_file`].
+    pub async fn write_file_stream(
+        &self,
+        sandbox_id: &str,
+        path: &str,
+        source: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<(), Error> {
+        let meta = v1::WriteFileStreamMeta {
+            sandbox_id: sandbox_id.to_owned(),
+            path: path.to_owned(),
+            fence: self.fence.clone(),
+        };
+        let (messages, mut failure) = messages(meta, source);
+        let mut request = Request::new(messages);
+        self.trace(&mut request);
+        let written = self.client.clone().write_file_stream(request).await;
+        match (failure.try_recv(), written) {
+            (Ok(source), _) => Err(Error::Source(source)),
+            (Err(_), Ok(_)) => Ok(()),
+            (Err(_), Err(status)) => Err(Error::from_status(status)),
+        }
+    }
+
+    /// Reads a file of any size. Repeated, up to its first answer, when the host cannot be reached.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a path that does not exist.
+    pub async fn read_file_stream(
+        &self,
+        sandbox_id: &str,
+        path: &str,
+    ) -> Result<FileChunks, Error> {
+        let message =
+            v1::ReadFileStreamRequest { sandbox_id: sandbox_id.to_owned(), path: path.to_owned() };
+        let deadline = self.config.deadlines.file;
+        let open = |mut client: Client, mut request: Request<v1::ReadFileStreamRequest>| {
+            // The deadline is for the first answer only: the stream lasts as long as the file.
+            request.metadata_mut().remove("grpc-timeout");
+            async move { client.read_file_stream(request).await }
+        };
+        Ok(FileChunks::new(self.repeated(deadline, message, open).await?))
+    }
+}
+
 /// The messages that write a file from a source, and why the source ended early, if it did: the last message is then
 /// a second meta, with which the agent forgets the file.
-pub(crate) fn messages(
+fn messages(
     meta: v1::WriteFileStreamMeta,
     source: impl AsyncRead + Send + Unpin + 'static,
 ) -> (

@@ -6,7 +6,7 @@
 
 mod process;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -53,11 +53,11 @@ pub async fn serve(listener: TcpListener, registry: Registry, stop: Cancellation
                     continue;
                 }
             };
-            let registry = registry.clone();
+            let (registry, stop) = (registry.clone(), stop.clone());
             // Ends after its one request, or its time.
             tasks.spawn(async move {
                 let _place = place;
-                let _ = timeout(PATIENCE, one(connection, registry)).await;
+                let _ = timeout(PATIENCE, one(connection, registry, stop)).await;
             });
         }
     };
@@ -69,14 +69,24 @@ pub async fn serve(listener: TcpListener, registry: Registry, stop: Cancellation
     tasks.wait().await;
 }
 
-async fn one(connection: TcpStream, registry: Arc<Registry>) {
+async fn one(connection: TcpStream, registry: Arc<Registry>, stop: CancellationToken) {
     let answer = service_fn(move |request: Request<Incoming>| answer(request, registry.clone()));
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(connection), answer);
-    if let Err(error) = served.await {
+    let mut served = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(PATIENCE)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(connection), answer)
+    );
+    let ended = tokio::select! {
+        ended = &mut served => ended,
+        () = stop.cancelled() => {
+            // At once, unless it is being answered.
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a request for metrics broke off");
     }
 }
