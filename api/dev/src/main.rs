@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use ovenbird_dev::{
     bench,
     command::{demo, test, up},
+    faults,
     progress::Ui,
     setup::{self, Again},
 };
@@ -41,6 +42,8 @@ enum Command {
         /// Parts of test names.
         filters: Vec<String>,
     },
+    /// Kills and freezes everything under a load of builds, by a seeded schedule; then looks that nothing is lost.
+    Faults(faults::Options),
     /// Measures something.
     Bench {
         #[command(subcommand)]
@@ -105,6 +108,7 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
                 return up::run(ui, runners, agents, ending.clone()).await;
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
+            Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
             Command::Bench { what: Bench::Agent(options) } => {
                 return bench::agent(ui, options, ending.clone()).await;
             }

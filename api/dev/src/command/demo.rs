@@ -17,7 +17,8 @@ use crate::{
     setup, tree,
 };
 
-const OPTIONS: Options = Options { kind: "demo", runners: 2, slots: 2, agents: 1, durable: false };
+const OPTIONS: Options =
+    Options { kind: "demo", runners: 2, slots: 2, agents: 1, durable: false, leases: None };
 const MEMORY_MB: i32 = 256;
 
 /// An image: root disk only, its sandboxes boot.

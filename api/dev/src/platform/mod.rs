@@ -12,6 +12,7 @@ pub(crate) mod config;
 pub(crate) mod disk;
 pub mod leftovers;
 pub mod member;
+pub mod part;
 pub mod place;
 pub mod record;
 
@@ -67,6 +68,17 @@ pub struct Options {
     pub agents: usize,
     /// Flush everything to disk; else a crash of the machine may cost data.
     pub durable: bool,
+    /// The lease of a build, and how often one may be lost; absent: as the bridge has it.
+    pub leases: Option<Leases>,
+}
+
+/// How patient the bridge is with runners.
+#[derive(Debug, Clone, Copy)]
+pub struct Leases {
+    /// A runner that is silent for this long has lost its build.
+    pub length: Duration,
+    /// A build may be lost this often.
+    pub attempts_max: u32,
 }
 
 /// A running platform. Dropped, it ends as well, only with less patience.
@@ -197,7 +209,7 @@ impl Platform {
             let config = self.agent_config(at, artifacts, authority).await?;
             self.launch(Kind::Agent, Some(at + 1), &config)?;
         }
-        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority)?)?;
+        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority, options)?)?;
         self.launch(Kind::Bridge, None, &bridge)?;
         self.launch(Kind::Api, None, &api)?;
         let runner = config::write(&dir, "runner", &self.runner_config(authority, options)?)?;
@@ -266,19 +278,24 @@ impl Platform {
         }))
     }
 
-    fn bridge_config(&self, authority: &Authority) -> anyhow::Result<Value> {
+    fn bridge_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
         let hosts: Vec<Value> = self
             .agents
             .iter()
             .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
             .collect();
-        Ok(json!({
+        let mut content = json!({
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
-        }))
+        });
+        if let Some(leases) = options.leases {
+            content["lease"] = format!("{}ms", leases.length.as_millis()).into();
+            content["attempts_max"] = leases.attempts_max.into();
+        }
+        Ok(content)
     }
 
     fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
