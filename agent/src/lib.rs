@@ -14,6 +14,7 @@ pub mod config;
 pub mod data_dir;
 pub mod guest_link;
 pub mod kernel;
+pub mod memory;
 pub mod name;
 pub mod resolver;
 pub mod sandbox;
