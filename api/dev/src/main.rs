@@ -65,6 +65,8 @@ enum Command {
 enum Bench {
     /// The host agent, beside the same QEMU started by hand; prints both and their ratio.
     Agent(bench::Options),
+    /// The way of builds and of their lines, beside what the same servers do without Ovenbird.
+    Pipeline(bench::pipeline::Options),
 }
 
 #[tokio::main]
@@ -111,6 +113,9 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
             Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
             Command::Bench { what: Bench::Agent(options) } => {
                 return bench::agent(ui, options, ending.clone()).await;
+            }
+            Command::Bench { what: Bench::Pipeline(options) } => {
+                return bench::pipeline::run(ui, options, ending.clone()).await;
             }
             _ => {}
         }

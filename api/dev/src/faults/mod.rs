@@ -86,9 +86,9 @@ pub async fn one(
         kind: "faults",
         runners: 2,
         slots: 1,
-        agents: 1,
         durable: true,
         leases: Some(LEASES),
+        ..platform::Options::default()
     };
     let mut platform = Platform::start(ui, artifacts, options).await?;
     let outcome = Box::pin(hurt(ui, &mut platform, seed, faults)).await;
