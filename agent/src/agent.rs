@@ -14,13 +14,7 @@ use std::{
     time::Duration,
 };
 
-use ovenbird_host::{
-    Identity, Slot,
-    cgroup::{self, Cgroups},
-    net::{self, NetlinkNetworks, Networks},
-    storage::{self, Volumes},
-    vm::{self, Qemu, probe},
-};
+use ovenbird_host::{cgroup, net, storage, vm};
 use ovenbird_kit::{metrics, telemetry, tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -29,8 +23,9 @@ use crate::{
     config::{self, Config, OnExit},
     data_dir::{self, DataDir},
     kernel::{self, Kernel},
+    means::{self, Opened},
     resolver,
-    sandbox::{self, Limits, Manager, Means, Settings, Shape},
+    sandbox::{self, Limits, Manager, Settings, Shape},
     server::{self, Fences, Parts},
     template::{self, Templates},
 };
@@ -41,8 +36,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 const LEAVE_PATIENCE: Duration = Duration::from_secs(60);
 /// Sandboxes made at the same time, at most.
 const CREATES_MAX: usize = 1000;
-/// After which disks are looked after again; `default.toml` names it.
-const DISK_PAUSE: Duration = Duration::from_millis(100);
 
 /// The agent cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -96,11 +89,7 @@ pub struct Agent {
     metrics_listener: Option<TcpListener>,
     manager: Manager,
     fences: Fences,
-    networks: Arc<dyn Networks>,
-    cgroups: Cgroups,
-    volumes: Arc<dyn Volumes>,
-    qemu: Qemu,
-    choice: probe::Choice,
+    opened: Opened,
 }
 
 impl Agent {
@@ -114,64 +103,33 @@ impl Agent {
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let network = net::Plan::new(config.name.clone(), config.subnet);
         let resolvers = resolver::addresses(&config.egress_dns);
-        let networks: Arc<dyn Networks> = Arc::new(NetlinkNetworks::new(net::Options {
-            plan: network.clone(),
-            pool: config.network_pool,
-            slots: config.capacity.sandboxes,
-            uid_base: config.uid_base,
-            resolvers: resolvers.clone(),
-        }));
-        let qemu = Qemu::open(&config.qemu, vm::Accelerator::Tcg).await?;
         let templates = Arc::new(Templates::open(data.clone())?);
         let kernel = import_kernel(&config, &data).await?;
-        let owner = Identity { uid: config.uid_base, gid: config.uid_base };
-        let (image, initrd) = (kernel.kernel(), kernel.initrd());
-        let choice = probe::choose(&qemu, &image, &initrd, &data.sandboxes(), owner).await;
-        let qemu = qemu.with_accelerator(choice.accelerator);
-        let volumes = open_volumes(&config, &data).await?;
-        let cgroups = open_cgroups(&config)?;
+        let opened = means::open(&config, &data, &network, &resolvers, &kernel).await?;
         let path = data.fences();
         let fences = Fences::open(config.fences, &path);
         let fences = fences.map_err(|source| Error::Fences { path, source })?;
-        let means = Means {
-            hypervisor: Arc::new(qemu.clone()),
-            volumes: volumes.clone(),
-            networks: networks.clone(),
-            cgroups: cgroups.clone(),
-        };
         let settings = settings(&config, network, resolvers);
-        let manager = Manager::new(settings, data, means, templates, kernel);
+        let manager = Manager::new(settings, data, opened.means.clone(), templates, kernel);
         manager.take_over().await?;
-        sweep_cgroups(&config, &manager.slots())?;
+        means::sweep_cgroups(&config, &manager.slots())?;
         // Whoever can connect sees no sandbox on its way, and may rely on the rest being gone.
         let listener = listen(config.listen).await?;
         let metrics_listener = match config.metrics_listen {
             Some(address) => Some(listen(address).await?),
             None => None,
         };
-        networks.open().await?;
+        opened.means.networks.open().await?;
         tracing::info!(
-            qemu = %qemu.version(),
-            accelerator = choice.accelerator.name(),
-            reason = choice.reason,
-            storage = volumes.driver().name(),
-            cgroups = cgroups.version(),
+            hypervisor = opened.version,
+            accelerator = opened.accelerator.0,
+            reason = opened.accelerator.1,
+            storage = manager.storage_driver(),
+            cgroups = opened.means.cgroups.version(),
             kernel = manager.kernel().digest(),
             "host is fit"
         );
-        Ok(Self {
-            config,
-            pem,
-            listener,
-            metrics_listener,
-            manager,
-            fences,
-            networks,
-            cgroups,
-            volumes,
-            qemu,
-            choice,
-        })
+        Ok(Self { config, pem, listener, metrics_listener, manager, fences, opened })
     }
 
     /// Serves until `shutdown` is cancelled, or `Terminate` is called; then leaves the sandboxes to the next agent, or
@@ -186,9 +144,9 @@ impl Agent {
         }
         let parts = Parts {
             manager: self.manager.clone(),
-            qemu_version: self.qemu.version().to_string(),
-            accelerator: (self.choice.accelerator.name().to_owned(), self.choice.reason),
-            cgroups: cgroups_text(&self.cgroups),
+            qemu_version: self.opened.version,
+            accelerator: self.opened.accelerator,
+            cgroups: means::cgroups_text(&self.opened.means.cgroups),
             fences: self.fences,
             message_max: self.config.message_max_bytes,
             file_idle_timeout: self.config.file_idle_timeout,
@@ -236,7 +194,7 @@ impl Agent {
                 }
             },
         };
-        self.volumes.close().await;
+        self.opened.means.volumes.close().await;
         if let Some(metrics) = metrics {
             metrics.await.map_err(|_| Error::Panicked)?;
         }
@@ -246,28 +204,15 @@ impl Agent {
             self.manager.close().await;
         }
         if terminate.is_cancelled() || left == 0 {
-            self.networks.close().await?;
-            self.cgroups.close()?;
+            self.opened.means.networks.close().await?;
+            self.opened.means.cgroups.close()?;
             tracing::info!("stopped, nothing is left on this host");
         } else {
-            self.networks.leave().await?;
+            self.opened.means.networks.leave().await?;
             tracing::info!(sandboxes = left, "stopped, the sandboxes are left to the next agent");
         }
         Ok(served.map_err(|_| Error::Panicked)??)
     }
-}
-
-async fn open_volumes(config: &Config, data: &DataDir) -> Result<Arc<dyn Volumes>, Error> {
-    Ok(storage::open(storage::Options {
-        data_dir: data.root().to_owned(),
-        driver: config.storage.driver(),
-        dm: storage::DmOptions {
-            instance: config.name.clone(),
-            reserve_bytes: u64::from(config.storage_reserve_mb) << 20,
-            pause: DISK_PAUSE,
-        },
-    })
-    .await?)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
@@ -315,39 +260,6 @@ async fn import_kernel(config: &Config, data: &Arc<DataDir>) -> Result<Kernel, E
         Ok(kernel)
     });
     imported.await.map_err(|_| Error::Panicked)?
-}
-
-/// Removes control groups of machines that are gone, also where groups are no longer wanted.
-fn sweep_cgroups(config: &Config, kept: &[Slot]) -> Result<(), Error> {
-    let cgroups = Cgroups::open(&config.name, cgroup::Mode::Auto)?;
-    let mut slots = cgroups.list()?;
-    slots.retain(|slot| !kept.contains(slot));
-    for slot in &slots {
-        cgroups.remove(*slot)?;
-    }
-    if !slots.is_empty() {
-        tracing::warn!(cgroups = slots.len(), "removed what an earlier agent left behind");
-    }
-    Ok(cgroups.close()?)
-}
-
-fn open_cgroups(config: &Config) -> Result<Cgroups, Error> {
-    let cgroups = Cgroups::open(&config.name, config.cgroups)?;
-    if config.cgroups == cgroup::Mode::Auto && cgroups.version() == "none" {
-        tracing::warn!(
-            reason = cgroups.reason(),
-            "machines run without control groups: nothing but the host's own memory and processors limits them"
-        );
-    }
-    Ok(cgroups)
-}
-
-/// As GetHost shows it.
-fn cgroups_text(cgroups: &Cgroups) -> String {
-    match cgroups.reason() {
-        "" => cgroups.version().to_owned(),
-        reason => format!("none: {reason}"),
-    }
 }
 
 /// Logs an error of the agent with its chain, and returns the process's exit code.

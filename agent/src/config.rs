@@ -35,6 +35,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    pub hypervisor: Machines,
     pub qemu: String,
     #[serde(deserialize_with = "instance")]
     pub name: Instance,
@@ -92,6 +93,15 @@ impl Storage {
 pub enum OnExit {
     Keep,
     Destroy,
+}
+
+/// What sandboxes run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Machines {
+    Qemu,
+    Memory,
 }
 
 /// Bounds of the host and of one sandbox.

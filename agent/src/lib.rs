@@ -14,6 +14,8 @@ pub mod config;
 pub mod data_dir;
 pub mod guest_link;
 pub mod kernel;
+mod means;
+pub mod memory;
 pub mod metrics;
 pub mod name;
 pub mod resolver;

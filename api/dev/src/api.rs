@@ -41,6 +41,24 @@ impl Api {
         self.json(self.client.post(format!("{}/v1/admin/builds", self.url)).json(build)).await
     }
 
+    /// Submits a build; the same key is the same build, however often it is asked for.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn build_submit(&self, build: &Value, key: &str) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}/v1/admin/builds", self.url));
+        self.json(request.header("idempotency-key", key).json(build)).await
+    }
+
+    /// Asks for a build's end.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn build_cancel(&self, id: &str, why: &str) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}/v1/admin/builds/{id}/cancel", self.url));
+        self.json(request.json(&serde_json::json!({ "why": why }))).await
+    }
+
     /// A build.
     ///
     /// # Errors
@@ -56,6 +74,23 @@ impl Api {
     pub async fn templates(&self) -> anyhow::Result<Vec<Value>> {
         let page = self.json(self.client.get(format!("{}/v1/admin/templates", self.url))).await?;
         Ok(page["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Every template, newest first.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn templates_all(&self) -> anyhow::Result<Vec<Value>> {
+        let (mut all, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let url = format!("{}/v1/admin/templates?limit=100{cursor}", self.url);
+            let page = self.json(self.client.get(url)).await?;
+            all.extend(page["items"].as_array().cloned().unwrap_or_default());
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(all),
+            }
+        }
     }
 
     /// A page of a build's log.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fs_err as fs;
 use ovenbird_hostagent::v1::{
-    CreateSandboxRequest, DestroySandboxRequest, ExecRequest, ExecResponse, ListSandboxesRequest,
-    SandboxInfo, host_agent_service_client::HostAgentServiceClient,
+    CreateSandboxRequest, DestroySandboxRequest, ExecRequest, ExecResponse, GetHostRequest,
+    ListSandboxesRequest, SandboxInfo, host_agent_service_client::HostAgentServiceClient,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -122,5 +122,14 @@ impl Host {
     pub async fn sandboxes(&self) -> anyhow::Result<Vec<SandboxInfo>> {
         let request = ListSandboxesRequest::default();
         Ok(self.client.clone().list_sandboxes(request).await?.into_inner().sandboxes)
+    }
+
+    /// The names of the templates on the host.
+    ///
+    /// # Errors
+    /// Those of the agent.
+    pub async fn templates(&self) -> anyhow::Result<Vec<String>> {
+        let host = self.client.clone().get_host(GetHostRequest {}).await?.into_inner();
+        Ok(host.templates.into_iter().map(|template| template.name).collect())
     }
 }

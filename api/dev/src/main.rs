@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use ovenbird_dev::{
     bench,
     command::{demo, test, up},
+    faults,
     progress::Ui,
     setup::{self, Again},
 };
@@ -44,6 +45,8 @@ enum Command {
         /// Parts of test names.
         filters: Vec<String>,
     },
+    /// Kills and freezes everything under a load of builds, by a seeded schedule; then looks that nothing is lost.
+    Faults(faults::Options),
     /// Measures something.
     Bench {
         #[command(subcommand)]
@@ -65,6 +68,8 @@ enum Command {
 enum Bench {
     /// The host agent, beside the same QEMU started by hand; prints both and their ratio.
     Agent(bench::Options),
+    /// The way of builds and of their lines, beside what the same servers do without Ovenbird.
+    Pipeline(bench::pipeline::Options),
 }
 
 #[tokio::main]
@@ -108,8 +113,12 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
                 return up::run(ui, runners, agents, ending.clone()).await;
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
+            Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
             Command::Bench { what: Bench::Agent(options) } => {
                 return bench::agent(ui, options, ending.clone()).await;
+            }
+            Command::Bench { what: Bench::Pipeline(options) } => {
+                return bench::pipeline::run(ui, options, ending.clone()).await;
             }
             _ => {}
         }

@@ -56,9 +56,17 @@ pub fn cargo() -> Command {
 /// # Errors
 /// With the compiler's last lines.
 pub async fn build(ui: &Ui) -> anyhow::Result<()> {
-    let step = ui.step("build api, bridge, runner, agent");
+    build_profile(ui, "dev").await
+}
+
+/// The same, with a profile.
+///
+/// # Errors
+/// With the compiler's last lines.
+pub async fn build_profile(ui: &Ui, profile: &str) -> anyhow::Result<()> {
+    let step = ui.step(format!("build api, bridge, runner, agent ({profile})"));
     let mut command = cargo();
-    command.args(["build", "--bins"]);
+    command.args(["build", "--bins", "--profile", profile]);
     for package in ["ovenbird-api", "ovenbird-bridge", "ovenbird-runner", "ovenbird-agent"] {
         command.args(["--package", package]);
     }

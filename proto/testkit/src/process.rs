@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::Context;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, kill, killpg},
     unistd::{Gid, Pid, Uid},
 };
 
@@ -178,6 +178,14 @@ impl Process {
         if self.ended().is_none() {
             // Not yet reaped, so the id is still its own.
             let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+        }
+    }
+
+    /// Sends a signal to it and to the children it started in its process group.
+    pub fn signal_all(&mut self, signal: Signal) {
+        if self.ended().is_none() {
+            // Not yet reaped, so the id is still its own, and that of its group.
+            let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);
         }
     }
 

@@ -9,6 +9,7 @@ mod figures;
 mod floor;
 mod guest;
 mod machine;
+pub mod pipeline;
 mod rounds;
 mod stage;
 mod subject;

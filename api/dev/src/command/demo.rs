@@ -17,7 +17,6 @@ use crate::{
     setup, tree,
 };
 
-const OPTIONS: Options = Options { kind: "demo", runners: 2, slots: 2, agents: 1, durable: false };
 const MEMORY_MB: i32 = 256;
 
 /// An image: root disk only, its sandboxes boot.
@@ -57,7 +56,8 @@ pub async fn run(ui: &Ui, ending: CancellationToken) -> anyhow::Result<()> {
         platform::require_root()?;
         let artifacts = setup::run(ui, setup::Again::default()).await?;
         tree::build(ui).await?;
-        Platform::start(ui, &artifacts, OPTIONS).await
+        let options = Options { kind: "demo", runners: 2, ..Options::default() };
+        Platform::start(ui, &artifacts, options).await
     };
     let Some(platform) = ending.run_until_cancelled(start).await else {
         anyhow::bail!("ended by a signal")

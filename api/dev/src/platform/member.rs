@@ -79,6 +79,18 @@ impl Member {
         &mut self.process
     }
 
+    /// Starts it again at once; it is killed first when it still runs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process.kill();
+        self.process = Process::start(self.program.clone())?;
+        self.started = Instant::now();
+        self.again_at = None;
+        Ok(())
+    }
+
     /// Starts it again when it has died and its pause is over; says what happened.
     ///
     /// # Errors
@@ -97,9 +109,7 @@ impl Member {
                 Ok(Some(format!("{} ended ({status}); it starts again in {pause:?}", self.name())))
             }
             Some(at) if now >= at => {
-                self.process = Process::start(self.program.clone())?;
-                self.started = now;
-                self.again_at = None;
+                self.start_again()?;
                 Ok(Some(format!("{} started again", self.name())))
             }
             Some(_) => Ok(None),

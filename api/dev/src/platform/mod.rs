@@ -12,6 +12,7 @@ pub(crate) mod config;
 pub(crate) mod disk;
 pub mod leftovers;
 pub mod member;
+pub mod part;
 pub mod place;
 pub mod record;
 
@@ -51,6 +52,10 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 /// Between two starts of a service that does not stay up.
 const SERVICE_PAUSE: Duration = Duration::from_secs(2);
+/// What agents without machines promise at the same time.
+const MEMORY_SANDBOXES: u16 = 64;
+/// Their base image.
+const MEMORY_IMAGE_BYTES: u64 = 1024 * 1024;
 /// The base template that every platform has.
 pub const BASE_TEMPLATE: &str = "minimal";
 
@@ -67,6 +72,46 @@ pub struct Options {
     pub agents: usize,
     /// Flush everything to disk; else a crash of the machine may cost data.
     pub durable: bool,
+    /// The lease of a build, and how often one may be lost; absent: as the bridge has it.
+    pub leases: Option<Leases>,
+    /// What sandboxes are made of.
+    pub hypervisor: Hypervisor,
+    /// Run the release build of the programs.
+    pub release: bool,
+}
+
+impl Default for Options {
+    /// One of each, two builds at once, microVMs.
+    fn default() -> Self {
+        Self {
+            kind: "platform",
+            runners: 1,
+            slots: 2,
+            agents: 1,
+            durable: false,
+            leases: None,
+            hypervisor: Hypervisor::Qemu,
+            release: false,
+        }
+    }
+}
+
+/// What sandboxes are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// MicroVMs.
+    Qemu,
+    /// Nothing: for benches of what is around them.
+    Memory,
+}
+
+/// How patient the bridge is with runners.
+#[derive(Debug, Clone, Copy)]
+pub struct Leases {
+    /// A runner that is silent for this long has lost its build.
+    pub length: Duration,
+    /// A build may be lost this often.
+    pub attempts_max: u32,
 }
 
 /// A running platform. Dropped, it ends as well, only with less patience.
@@ -83,6 +128,7 @@ pub struct Platform {
     api_port: Port,
     admin_key: String,
     client: Files,
+    options: Options,
     /// A service that ended is not started again before this.
     services_again_at: Instant,
 }
@@ -161,6 +207,7 @@ impl Platform {
             admin_key: String::new(),
             services_again_at: Instant::now(),
             client,
+            options,
             place,
         };
         match platform.start_members(&step, artifacts, &authority, options).await {
@@ -186,7 +233,7 @@ impl Platform {
         let dir = self.place.path().to_owned();
         let api = config::write(&dir, "api", &self.api_config().await?)?;
         step.message("migrations");
-        let ovenbird_api = tree::binary("ovenbird-api");
+        let ovenbird_api = self.binary("ovenbird-api");
         let mut migrate = Command::new(&ovenbird_api);
         migrate.arg("migrate").arg("--config").arg(&api);
         program::run(step, migrate).await?;
@@ -199,7 +246,7 @@ impl Platform {
             let config = self.agent_config(at, artifacts, authority).await?;
             self.launch(Kind::Agent, Some(at + 1), &config)?;
         }
-        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority)?)?;
+        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority, options)?)?;
         self.launch(Kind::Bridge, None, &bridge)?;
         self.launch(Kind::Api, None, &api)?;
         let runner = config::write(&dir, "runner", &self.runner_config(authority, options)?)?;
@@ -250,13 +297,17 @@ impl Platform {
             None => kind.as_str().to_owned(),
         };
         let log = self.logs().join(format!("{name}.log"));
-        let binary = tree::binary(&format!("ovenbird-{}", kind.as_str()));
+        let binary = self.binary(&format!("ovenbird-{}", kind.as_str()));
         let program = Program::new(name, binary, log)
             .args(["serve", "--config"])
             .arg(config)
             .env("OVENBIRD_LOG_FORMAT", "text");
         self.members.push(Member::start(kind, program)?);
         Ok(())
+    }
+
+    fn binary(&self, name: &str) -> PathBuf {
+        if self.options.release { tree::release_binary(name) } else { tree::binary(name) }
     }
 
     async fn api_config(&self) -> anyhow::Result<Value> {
@@ -268,19 +319,24 @@ impl Platform {
         }))
     }
 
-    fn bridge_config(&self, authority: &Authority) -> anyhow::Result<Value> {
+    fn bridge_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
         let hosts: Vec<Value> = self
             .agents
             .iter()
             .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
             .collect();
-        Ok(json!({
+        let mut content = json!({
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
-        }))
+        });
+        if let Some(leases) = options.leases {
+            content["lease"] = format!("{}ms", leases.length.as_millis()).into();
+            content["attempts_max"] = leases.attempts_max.into();
+        }
+        Ok(content)
     }
 
     fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
@@ -303,17 +359,17 @@ impl Platform {
         let data = self.disk.path().join(&name);
         let image = data.join("images").join(BASE_TEMPLATE);
         fs::create_dir_all(&image)?;
-        let mut copy = Command::new("cp");
-        // The second agent shares the first one's blocks, where the file system can.
-        let first = self.disk.path().join("agent-1/images").join(BASE_TEMPLATE).join("rootfs.ext4");
-        let source = if at == 0 { artifacts.image.clone() } else { first };
-        copy.args(["--reflink=auto", "--sparse=always"]).arg(source).arg(image.join("rootfs.ext4"));
-        program::output(copy).await?;
+        if self.options.hypervisor == Hypervisor::Memory {
+            // Nobody looks into it.
+            fs::File::create(image.join("rootfs.ext4"))?.set_len(MEMORY_IMAGE_BYTES)?;
+        } else {
+            self.copy_image(at, artifacts, &image).await?;
+        }
 
         let leaf = authority.server(&[&agent.server_name])?;
         let files = authority.write(&leaf, &self.place.path().join("tls"), &name)?;
         let number = agent.number.number();
-        let content = json!({
+        let mut content = json!({
             "listen": agent.address(),
             "metrics_listen": format!("127.0.0.1:{}", agent.metrics_port),
             "data_dir": data,
@@ -327,7 +383,28 @@ impl Platform {
             "sandboxes_on_exit": "destroy",
             "tls": config::tls(&files),
         });
+        if self.options.hypervisor == Hypervisor::Memory {
+            content["hypervisor"] = "memory".into();
+            content["creates_at_once"] = MEMORY_SANDBOXES.into();
+            content["capacity"] = json!({
+                "sandboxes": MEMORY_SANDBOXES, "vcpus": MEMORY_SANDBOXES, "memory_mb": 1_000_000,
+            });
+        }
         config::write(self.place.path(), &name, &content)
+    }
+
+    async fn copy_image(
+        &self,
+        at: usize,
+        artifacts: &Artifacts,
+        image: &Path,
+    ) -> anyhow::Result<()> {
+        let mut copy = Command::new("cp");
+        // The second agent shares the first one's blocks, where the file system can.
+        let first = self.disk.path().join("agent-1/images").join(BASE_TEMPLATE).join("rootfs.ext4");
+        let source = if at == 0 { artifacts.image.clone() } else { first };
+        copy.args(["--reflink=auto", "--sparse=always"]).arg(source).arg(image.join("rootfs.ext4"));
+        program::output(copy).await.map(drop)
     }
 
     fn client_of(&self, authority: &Authority, name: &str) -> anyhow::Result<Files> {

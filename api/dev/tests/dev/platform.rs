@@ -23,7 +23,7 @@ impl Stage {
     pub(crate) async fn set() -> Self {
         let ui = Ui::new();
         let artifacts = Artifacts::locate(&Cache::open().unwrap()).unwrap();
-        let options = Options { kind: "test", runners: 2, slots: 1, agents: 1, durable: false };
+        let options = Options { kind: "test", runners: 2, slots: 1, ..Options::default() };
         let mut platform = Platform::start(&ui, &artifacts, options).await.unwrap();
         let record = platform.record();
         let (api, host) =

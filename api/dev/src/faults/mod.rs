@@ -1,0 +1,196 @@
+//! `cargo dev faults`: builds under way while everything they need is killed, loses its data, or stands still, by a
+//! schedule that the seed decides; afterwards, that nothing was lost, doubled or left behind.
+
+mod load;
+mod schedule;
+mod verdict;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context;
+use serde_json::Value;
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    load::Load,
+    schedule::{Fault, Moment, schedule},
+};
+use crate::{
+    cache::Artifacts,
+    platform::{self, Leases, Platform, part::Part},
+    progress::Ui,
+    setup::{self, Again},
+    tree,
+};
+
+/// Short, so that a schedule of minutes sees many of them end.
+const LEASES: Leases = Leases { length: Duration::from_secs(3), attempts_max: 30 };
+
+/// How much.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Seeds to run, one after the other.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4, 5])]
+    pub seeds: Vec<u64>,
+    /// Faults of each seed.
+    #[arg(long, default_value_t = 60)]
+    pub faults: usize,
+}
+
+/// What one seed came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Faults that were done, by what happened.
+    pub faults: BTreeMap<String, usize>,
+    /// Builds by their end.
+    pub builds: BTreeMap<String, usize>,
+    /// Attempts that were begun, over all builds.
+    pub attempts: u64,
+    /// What does not hold.
+    pub broken: Vec<String>,
+}
+
+/// Runs every seed and prints what it came to.
+///
+/// # Errors
+/// When something that must hold does not; with all of it.
+pub async fn run(ui: &Ui, options: Options, ending: CancellationToken) -> anyhow::Result<()> {
+    let all = async {
+        platform::require_root()?;
+        let artifacts = setup::run(ui, Again::default()).await?;
+        tree::build(ui).await?;
+        let mut broken = Vec::new();
+        for seed in options.seeds {
+            let outcome = one(ui, &artifacts, seed, options.faults).await?;
+            ui.line(outcome.to_string(seed));
+            broken.extend(outcome.broken.into_iter().map(|what| format!("seed {seed}: {what}")));
+        }
+        anyhow::ensure!(broken.is_empty(), "not everything holds:\n{}", broken.join("\n"));
+        anyhow::Ok(())
+    };
+    ending.run_until_cancelled(all).await.context("ended by a signal")?
+}
+
+/// One seed on a platform of its own.
+///
+/// # Errors
+/// When the platform does not start, end, or come back.
+pub async fn one(
+    ui: &Ui,
+    artifacts: &Artifacts,
+    seed: u64,
+    faults: usize,
+) -> anyhow::Result<Outcome> {
+    let options = platform::Options {
+        kind: "faults",
+        runners: 2,
+        slots: 1,
+        durable: true,
+        leases: Some(LEASES),
+        ..platform::Options::default()
+    };
+    let mut platform = Platform::start(ui, artifacts, options).await?;
+    let outcome = Box::pin(hurt(ui, &mut platform, seed, faults)).await;
+    let logs = if outcome.is_err() { platform.log_tails(30) } else { String::new() };
+    let stopped = platform.stop(ui).await;
+    let outcome = outcome.context(logs)?;
+    stopped?;
+    Ok(outcome)
+}
+
+async fn hurt(
+    ui: &Ui,
+    platform: &mut Platform,
+    seed: u64,
+    faults: usize,
+) -> anyhow::Result<Outcome> {
+    let moments = schedule(seed, faults, &platform.parts());
+    let api = platform.api()?;
+    let enough = CancellationToken::new();
+    let (ended, mut endings) = mpsc::channel(1024);
+    let (client, stop) = (api.clone(), enough.clone());
+    let load = tokio::spawn(async move { load::run(&client, seed, stop, ended).await });
+    let bar = ui.bar(format!("seed {seed}"), moments.len() as u64);
+    let mut done: BTreeMap<String, usize> = BTreeMap::new();
+    let mut builds = 0;
+    for (at, moment) in moments.iter().enumerate() {
+        while endings.try_recv().is_ok() {
+            builds += 1;
+        }
+        bar.message(&format!("{builds} builds over; {} {}", moment.part, moment.fault.as_str()));
+        if let Err(error) = happen(platform, moment).await {
+            enough.cancel();
+            load.abort();
+            return Err(error);
+        }
+        *done.entry(format!("{} {}", moment.part, moment.fault.as_str())).or_default() += 1;
+        bar.position(at as u64 + 1);
+    }
+    enough.cancel();
+    bar.message("waiting for the builds under way");
+    let builds = load.await.context("the load broke")??;
+    bar.message("looking at what is left");
+    let broken = verdict::broken(platform, &api, &builds).await?;
+    bar.done(&format!("{} builds", builds.len()));
+    Ok(outcome(done, &builds, broken))
+}
+
+/// One fault, from its pause to its mending.
+async fn happen(platform: &mut Platform, moment: &Moment) -> anyhow::Result<()> {
+    sleep(moment.pause).await;
+    match moment.fault {
+        Fault::Freeze => {
+            platform.freeze(moment.part, true)?;
+            sleep(moment.lasts).await;
+            platform.freeze(moment.part, false)?;
+        }
+        Fault::Kill | Fault::KillAndLose => {
+            platform.kill(moment.part)?;
+            if moment.fault == Fault::KillAndLose {
+                platform.lose_data(moment.part)?;
+            }
+            sleep(moment.lasts).await;
+            platform.start_again(moment.part).await?;
+        }
+    }
+    let parts: Vec<Part> = platform.parts();
+    let ended = platform.ended(&parts);
+    let names: Vec<String> = ended.iter().map(Part::to_string).collect();
+    anyhow::ensure!(ended.is_empty(), "{} ended by itself", names.join(", "));
+    Ok(())
+}
+
+fn outcome(
+    faults: BTreeMap<String, usize>,
+    builds: &[(Load, Value)],
+    broken: Vec<String>,
+) -> Outcome {
+    let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, build) in builds {
+        *ends.entry(build["status"].as_str().unwrap_or("?").to_owned()).or_default() += 1;
+    }
+    let attempts = builds.iter().filter_map(|(_, build)| build["attempt"].as_u64()).sum();
+    Outcome { faults, builds: ends, attempts, broken }
+}
+
+impl Outcome {
+    fn to_string(&self, seed: u64) -> String {
+        let counts = |counts: &BTreeMap<String, usize>| {
+            let each = counts.iter().map(|(what, count)| format!("{count} {what}"));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        let total: usize = self.faults.values().sum();
+        let verdict = if self.broken.is_empty() {
+            "everything holds".to_owned()
+        } else {
+            format!("{} things do not hold", self.broken.len())
+        };
+        format!(
+            "\n  seed {seed}: {total} faults ({})\n  builds: {}; {} attempts\n  {verdict}\n",
+            counts(&self.faults),
+            counts(&self.builds),
+            self.attempts
+        )
+    }
+}
