@@ -69,7 +69,7 @@ pub async fn run(ui: &Ui, options: Options, ending: CancellationToken) -> anyhow
         anyhow::ensure!(broken.is_empty(), "not everything holds:\n{}", broken.join("\n"));
         anyhow::Ok(())
     };
-    ending.run_until_cancelled(all).await.context("ended by a signal")?
+    ending.run_until_cancelled(Box::pin(all)).await.context("ended by a signal")?
 }
 
 /// One seed on a platform of its own.
