@@ -79,7 +79,7 @@ pub(super) fn punch_zeros(file: &File) -> io::Result<u64> {
 
 /// Whether a block, of at most [`BLOCK`], is all zeros.
 pub(super) fn is_zero(block: &[u8]) -> bool {
-    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    static ZEROS: [u8; BLOCK] = [0; BLOCK];
     block == &ZEROS[..block.len()]
 }
 
