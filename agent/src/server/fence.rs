@@ -1,4 +1,5 @@
-//! Fences: the highest attempt seen of each build. A runner that was given up on can change nothing any more.
+//! Fences: the highest attempt seen of each build. A runner that was given up on can change nothing any more; a
+//! higher attempt may use the sandboxes and templates of the lower ones.
 //!
 //! Kept in memory only: after a restart of the agent no sandbox of a former attempt exists. The register is
 //! bounded; the build that was seen longest ago is forgotten first.
