@@ -17,7 +17,15 @@ use crate::{
     setup, tree,
 };
 
-const OPTIONS: Options = Options { kind: "demo", runners: 2, slots: 2, agents: 1, durable: false };
+const OPTIONS: Options = Options {
+    kind: "demo",
+    runners: 2,
+    slots: 2,
+    agents: 1,
+    durable: false,
+    lease: None,
+    host_away: None,
+};
 const MEMORY_MB: i32 = 256;
 
 /// An image: root disk only, its sandboxes boot.

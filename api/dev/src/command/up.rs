@@ -32,7 +32,8 @@ pub async fn run(
     if file.exists() {
         fs::remove_file(&file)?;
     }
-    let options = Options { kind: "up", runners, slots: 2, agents, durable: true };
+    let options =
+        Options { kind: "up", runners, slots: 2, agents, durable: true, ..Options::default() };
     let start = async {
         platform::require_root()?;
         let artifacts = setup::run(ui, setup::Again::default()).await?;

@@ -55,7 +55,7 @@ const SERVICE_PAUSE: Duration = Duration::from_secs(2);
 pub const BASE_TEMPLATE: &str = "minimal";
 
 /// How many of what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// A word in the folder's name.
     pub kind: &'static str,
@@ -67,6 +67,10 @@ pub struct Options {
     pub agents: usize,
     /// Flush everything to disk; else a crash of the machine may cost data.
     pub durable: bool,
+    /// The bridge's `lease`; absent means its default.
+    pub lease: Option<Duration>,
+    /// The runners' `host_away_max`; absent means its default.
+    pub host_away: Option<Duration>,
 }
 
 /// A running platform. Dropped, it ends as well, only with less patience.
@@ -197,7 +201,7 @@ impl Platform {
             let config = self.agent_config(at, artifacts, authority).await?;
             self.launch(Kind::Agent, Some(at + 1), &config)?;
         }
-        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority)?)?;
+        let bridge = config::write(&dir, "bridge", &self.bridge_config(authority, options)?)?;
         self.launch(Kind::Bridge, None, &bridge)?;
         self.launch(Kind::Api, None, &api)?;
         let runner = config::write(&dir, "runner", &self.runner_config(authority, options)?)?;
@@ -266,27 +270,35 @@ impl Platform {
         }))
     }
 
-    fn bridge_config(&self, authority: &Authority) -> anyhow::Result<Value> {
+    fn bridge_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
         let hosts: Vec<Value> = self
             .agents
             .iter()
             .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
             .collect();
-        Ok(json!({
+        let mut config = json!({
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
-        }))
+        });
+        if let Some(lease) = options.lease {
+            config["lease"] = format!("{}ms", lease.as_millis()).into();
+        }
+        Ok(config)
     }
 
     fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
-        Ok(json!({
+        let mut config = json!({
             "nats_url": self.nats.url(),
             "slots": options.slots,
             "tls": config::tls(&self.client_of(authority, "runner")?),
-        }))
+        });
+        if let Some(away) = options.host_away {
+            config["host_away_max"] = format!("{}ms", away.as_millis()).into();
+        }
+        Ok(config)
     }
 
     /// Makes the agent's folder with the base image in it, and its configuration.
@@ -328,6 +340,11 @@ impl Platform {
     fn client_of(&self, authority: &Authority, name: &str) -> anyhow::Result<Files> {
         let leaf = authority.client(&format!("{name}.ovenbird"))?;
         Ok(authority.write(&leaf, &self.place.path().join("tls"), name)?)
+    }
+
+    /// One of its processes of ours, by its name: `runner-2`.
+    pub fn member(&mut self, name: &str) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.name() == name)
     }
 
     /// Base URL of the REST API.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failures;
+mod handover;
 mod logs;
 mod platform;
 mod rules;
