@@ -3,12 +3,14 @@
 //! ```text
 //! claim ─► lease, log, events ─► build ─► log closed ─┬─ succeeded, failed, cancelled ─► desk.finish
 //!                                                     ├─ the runner ends              ─► desk.release
-//!                                                     └─ lease or log lost            ─► silence
+//!                                                     ├─ host or log failed           ─► desk.release as lost
+//!                                                     └─ lease lost                   ─► silence
 //! ```
 //!
-//! The sandbox is gone before the desk hears of the end. What the desk refuses is removed from the host: it
-//! can never be published. An end that the desk did not hear is the sweep's. Events of the build's state
-//! are the desk's, which makes the changes.
+//! The sandbox is gone before the desk hears of an end. A build that is given back because the runner ends, or whose
+//! lease is lost, keeps its sandbox and what runs there: another runner goes on with it. What the desk refuses is
+//! removed from the host, unless another attempt has it by now: it can never be published. An end that the desk did
+//! not hear is the sweep's. Events of the build's state are the desk's, which makes the changes.
 
 use ovenbird_agent_client::{Agent, Agents, Target};
 use ovenbird_contract::{
@@ -30,7 +32,7 @@ use crate::{
 
 /// The desk hears of an end for this long; then it learns it by the lease.
 const FINISH_FOR: Duration = Duration::from_secs(60);
-const RELEASE_FOR: Duration = Duration::from_secs(5);
+const RELEASE_FOR: Duration = Duration::from_secs(2);
 const RENEW_FOR: Duration = Duration::from_secs(5);
 
 /// What attempts of one process share. Cheap to clone.
@@ -48,6 +50,8 @@ pub struct Shared {
     pub agents: Agents,
     /// Most microVMs that are tried for one attempt.
     pub boots_max: u32,
+    /// A host that cannot be reached for this long is lost.
+    pub away_max: Duration,
     /// Cancelled when the time that builds have after SIGTERM is over.
     pub drain: CancellationToken,
 }
@@ -89,8 +93,13 @@ async fn work(
     agent: Option<Agent>,
 ) -> Worked {
     let (build_id, attempt) = (claim.build_id, claim.attempt);
-    let config =
-        WriterConfig { names: shared.names.clone(), build_id, attempt, position: claim.log };
+    let config = WriterConfig {
+        names: shared.names.clone(),
+        build_id,
+        attempt,
+        position: claim.log,
+        standing: claim.resume.as_ref().map(|from| from.standing.clone()),
+    };
     let begun = claim.log;
     let (writer, log) = Writer::start(shared.jetstream.clone(), config, lease.lost());
     let events =
@@ -99,7 +108,8 @@ async fn work(
         Box::pin(drive(shared, lease, claim, agent, &log, events)).await;
     // Whoever reads along must not be left with a line that says nothing of why it goes no further.
     let last_word = match &ending {
-        Ending::Interrupted(Interrupt::Drain) => "given back to the queue: the runner ends",
+        Ending::Interrupted(Interrupt::Drain) => "handed over to another runner: this one ends",
+        Ending::HostFailed(_) => "given back to the queue: the host failed",
         Ending::Interrupted(Interrupt::Cancelled) => "cancelled: the sandbox is destroyed",
         _ => "",
     };
@@ -124,17 +134,18 @@ async fn drive(
     log: &Log,
     events: Events,
 ) -> (Ending, u64) {
-    let failed =
-        |code, message: String| Ending::Failed(Reason { code, message, step: None, tail: None });
+    let reason = |code, message: String| Reason { code, message, step: None, tail: None };
     let Some(agent) = agent else {
         let message = "the host's address cannot be called".to_owned();
-        return (failed(ReasonCode::HostLost, message), events.last_stream_seq());
+        let reason = reason(ReasonCode::HostLost, message);
+        return (Ending::HostFailed(reason), events.last_stream_seq());
     };
     let plan = match serde_json::from_value::<Plan>(claim.plan.clone()) {
         Ok(plan) => plan,
         Err(error) => {
             let message = format!("the build's plan cannot be read by this runner: {error}");
-            return (failed(ReasonCode::Internal, message), events.last_stream_seq());
+            let reason = reason(ReasonCode::Internal, message);
+            return (Ending::Failed(reason), events.last_stream_seq());
         }
     };
     let stop =
@@ -146,6 +157,7 @@ async fn drive(
         events,
         stop,
         boots_max: shared.boots_max,
+        away_max: shared.away_max,
     };
     let (ending, events) = Box::pin(build::run(setup)).await;
     (ending, events.last_stream_seq())
@@ -167,6 +179,7 @@ fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
         host: claim.host,
         template_id: claim.template_id,
         previous_sandbox_id: claim.previous_sandbox_id,
+        resume: claim.resume,
         log: claim.log,
     }
 }
@@ -186,9 +199,18 @@ impl End<'_> {
             Ending::Succeeded(published) => Outcome::Succeeded(published.clone()),
             Ending::Failed(reason) => Outcome::Failed { reason: reason.clone() },
             Ending::Interrupted(Interrupt::Cancelled) => Outcome::Cancelled,
-            Ending::Interrupted(Interrupt::Drain) => return self.release("the runner ends").await,
+            Ending::Interrupted(Interrupt::Drain) => {
+                return self.release("the runner ends", None).await;
+            }
+            Ending::HostFailed(reason) => {
+                return self.release("the host failed", Some(reason)).await;
+            }
+            // Not without end: a log that no runner can write ends the build.
             Ending::Superseded if !self.lease.lost().is_cancelled() => {
-                return self.release("the runner cannot write the build's log").await;
+                let message = "the runner cannot write the build's log".into();
+                let code = ReasonCode::Internal;
+                let reason = Reason { code, message, step: None, tail: None };
+                return self.release("the log cannot be written", Some(&reason)).await;
             }
             Ending::Superseded | Ending::Interrupted(Interrupt::LeaseLost) => {
                 tracing::warn!(build.id = %build, attempt = self.held.attempt, "attempt given up");
@@ -203,7 +225,8 @@ impl End<'_> {
         let cancelled = refused != RefusalCode::BadRequest
             && outcome != Outcome::Cancelled
             && self.is_cancelled().await;
-        if matches!(outcome, Outcome::Succeeded(_)) {
+        // Another attempt keeps the template's name, and may have found it written already.
+        if matches!(outcome, Outcome::Succeeded(_)) && refused != RefusalCode::StaleAttempt {
             self.remove_template().await;
         }
         if cancelled && self.finish(Outcome::Cancelled, &worked).await.is_ok() {
@@ -231,9 +254,10 @@ impl End<'_> {
         self.lease.cancelled().is_cancelled() || renewed.is_ok_and(|renewed| renewed.cancel)
     }
 
-    async fn release(&self, why: &str) {
+    /// Refused or not heard, it goes on all the same once the lease ends.
+    async fn release(&self, why: &str, lost: Option<&Reason>) {
         let until = Instant::now() + RELEASE_FOR;
-        match self.shared.desk.release(self.held, why, until).await {
+        match self.shared.desk.release(self.held, why, lost, until).await {
             Ok(()) => tracing::info!(build.id = %self.held.build_id, why, "build given back"),
             Err(error) => {
                 let error = ovenbird_kit::telemetry::chain(&error);

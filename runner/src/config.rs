@@ -28,6 +28,9 @@ pub struct Config {
     pub exit_within: Duration,
     /// How often a microVM is made for one build.
     pub boots_max: u32,
+    /// A host that cannot be reached for this long is lost.
+    #[serde(with = "humantime_serde")]
+    pub host_away_max: Duration,
     /// TLS towards the host agents.
     pub tls: tls::Files,
     /// Calls of host agents.

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use ovenbird_contract::{
+    build::Reason,
     desk::LogPosition,
     desk::{
         Claim, ClaimRequest, FinishRequest, Finished, Outcome, Refusal, RefusalCode,
@@ -124,16 +125,23 @@ impl Desk {
         self.repeated::<_, Finished>("finish", &request, until).await.map(drop)
     }
 
-    /// Gives the build back to the queue.
+    /// Gives the build back to the queue: for another runner to go on with, or as `lost`.
     ///
     /// # Errors
     /// As every request; repeated until `until`.
-    pub async fn release(&self, held: Held, why: &str, until: Instant) -> Result<(), Error> {
+    pub async fn release(
+        &self,
+        held: Held,
+        why: &str,
+        lost: Option<&Reason>,
+        until: Instant,
+    ) -> Result<(), Error> {
         let request = ReleaseRequest {
             build_id: held.build_id,
             attempt: held.attempt,
             runner_id: self.runner_id,
             why: why.to_owned(),
+            lost: lost.cloned(),
         };
         self.repeated::<_, Released>("release", &request, until).await.map(drop)
     }

@@ -1,9 +1,9 @@
 //! The whole runner: a connection, the slots, and the way they end.
 //!
 //! SIGTERM: nothing is fetched any more. Builds that run go on for the configured `drain`; one that ends in
-//! this time ends as usual, every other is interrupted where it stands, its sandbox is destroyed and the
-//! build is given back to the queue. Whatever hangs then is left behind after `exit_within`: its lease
-//! ends, and the sweep takes care.
+//! this time ends as usual, every other is handed over: its command runs on in its sandbox, the build goes back to
+//! the queue, and the next runner follows the command where this one stopped. Whatever hangs then is left
+//! behind after `exit_within`: its lease ends, and the sweep takes care.
 
 use std::sync::Arc;
 
@@ -76,6 +76,7 @@ impl Service {
             desk,
             agents,
             boots_max: config.boots_max,
+            away_max: config.host_away_max,
             drain: CancellationToken::new(),
         };
         Ok(Self { config, shared, names })

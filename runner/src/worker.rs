@@ -19,8 +19,8 @@ const CLAIM_FOR: Duration = Duration::from_secs(20);
 const AWAY_AGAIN: Duration = Duration::from_secs(5);
 /// When the desk does not say when there may be room.
 const ROOM_AGAIN: Duration = Duration::from_secs(5);
-/// A job that comes again while its build runs here.
-const RUNNING_AGAIN: Duration = Duration::from_secs(30);
+/// A job that comes again while its build runs here: the next attempt's, when this one is just being given up.
+const RUNNING_AGAIN: Duration = Duration::from_secs(5);
 
 /// Works on jobs, any number at once. Cheap to clone.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 //! Fences: the highest attempt seen of each build. A runner that was given up on can change nothing any more, also
-//! after a restart of the agent, which its sandboxes outlive.
+//! after a restart of the agent, which its sandboxes outlive; a higher attempt may use the sandboxes and templates of
+//! the lower ones.
 //!
 //! The register is bounded; the build that was seen longest ago is forgotten first. What rises is written to a file
 //! before the call goes on; most calls change nothing, and write nothing.

@@ -290,7 +290,9 @@ impl HostAgentService for Service {
         &self,
         request: Request<host::DeleteSnapshotRequest>,
     ) -> Answer<host::DeleteSnapshotResponse> {
-        let name = template_name(&request.into_inner().name)?;
+        let request = request.into_inner();
+        self.pass(request.fence.as_ref())?;
+        let name = template_name(&request.name)?;
         let templates = self.manager.templates().clone();
         let deleted = tokio::task::spawn_blocking(move || templates.delete(&name)).await;
         deleted

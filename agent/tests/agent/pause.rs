@@ -168,7 +168,7 @@ async fn fork_is_paused_whole_at_first_and_cheaply_from_then_on() {
         assert!(state_bytes(&host, id) > 4 << 20, "a fork's memory is in its state");
     }
     assert_eq!(host.machines(), Vec::<String>::new());
-    let delete = host::DeleteSnapshotRequest { name: "snap".into() };
+    let delete = host::DeleteSnapshotRequest { name: "snap".into(), fence: None };
     host.client.clone().delete_snapshot(delete).await.unwrap();
 
     let mut random = Vec::new();

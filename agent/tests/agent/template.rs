@@ -49,7 +49,7 @@ async fn forks_of_a_snapshot_go_on_differ_and_have_the_right_clock() {
     let memory = std::fs::File::open(snapshot.join("memory")).unwrap();
     let links = || std::os::unix::fs::MetadataExt::nlink(&memory.metadata().unwrap());
     assert_eq!(links(), 3, "all forks have the template's own file");
-    let delete = host::DeleteSnapshotRequest { name: "snap".into() };
+    let delete = host::DeleteSnapshotRequest { name: "snap".into(), fence: None };
     host.client.clone().delete_snapshot(delete.clone()).await.unwrap();
     assert_eq!(host.shell("two", "cat /root/mark").await, "kept");
     let gone = host.client.clone().delete_snapshot(delete).await.unwrap_err();

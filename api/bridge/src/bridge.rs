@@ -153,6 +153,7 @@ impl Bridge {
             states: states.clone(),
             lease: config.lease,
             finish_wait: config.finish_wait,
+            attempts_max: config.attempts_max,
         };
         services.spawn(
             desk::Service::new(desk, self.client.clone(), self.names.clone(), config.desk_requests)

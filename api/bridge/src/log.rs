@@ -3,7 +3,7 @@
 //!
 //! Every write names the stream sequence that it expects to be the last on the subject, like a runner's. So
 //! the record that begins an attempt also fences off the log of the runner before, and a terminal record
-//! is the last one.
+//! is the last one. What the last message says of where the build stands is final then, too.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Batch, LineRecord, Record, Stream},
     nats::Names,
+    standing::Standing,
 };
 use ovenbird_db::store::finish::Ended;
 
@@ -64,6 +65,15 @@ pub struct Position {
     pub ended: bool,
 }
 
+/// Where a log stands, and the build with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The log.
+    pub at: Position,
+    /// What the last message says of the build.
+    pub standing: Option<Standing>,
+}
+
 impl From<LogPosition> for Position {
     fn from(at: LogPosition) -> Self {
         Self { last_seq: at.next_seq.saturating_sub(1), stream_seq: at.stream_seq, ended: false }
@@ -96,12 +106,21 @@ impl Log {
     /// # Errors
     /// [`Error::Look`], [`Error::TimedOut`].
     pub async fn position(&self, build: BuildId, floor: u64) -> Result<Position, Error> {
-        let look = self.look(build);
-        let at = tokio::time::timeout(TIMEOUT, look).await.map_err(|_| Error::TimedOut)??;
-        Ok(Position { last_seq: at.last_seq.max(floor), ..at })
+        Ok(self.seen(build, floor).await?.at)
     }
 
-    async fn look(&self, build: BuildId) -> Result<Position, Error> {
+    /// As [`Log::position`], with what the last message says of the build.
+    ///
+    /// # Errors
+    /// [`Error::Look`], [`Error::TimedOut`].
+    pub async fn seen(&self, build: BuildId, floor: u64) -> Result<Seen, Error> {
+        let look = self.look(build);
+        let mut seen = tokio::time::timeout(TIMEOUT, look).await.map_err(|_| Error::TimedOut)??;
+        seen.at.last_seq = seen.at.last_seq.max(floor);
+        Ok(seen)
+    }
+
+    async fn look(&self, build: BuildId) -> Result<Seen, Error> {
         let stream = self
             .js
             .get_stream_no_info(self.names.logs_stream().name)
@@ -111,24 +130,28 @@ impl Log {
         let message = match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => message,
             Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
-                return Ok(Position { last_seq: 0, stream_seq: 0, ended: false });
+                let at = Position { last_seq: 0, stream_seq: 0, ended: false };
+                return Ok(Seen { at, standing: None });
             }
             Err(error) => {
                 self.streams.wake();
                 return Err(Error::Look(error.into()));
             }
         };
-        let last =
-            serde_json::from_slice::<Batch>(&message.payload).map_err(Error::Json)?.records.pop();
-        Ok(Position {
-            last_seq: last.as_ref().map_or(0, Record::seq),
+        let Batch { records, standing, .. } =
+            serde_json::from_slice(&message.payload).map_err(Error::Json)?;
+        let last = records.last();
+        let at = Position {
+            last_seq: last.map_or(0, Record::seq),
             stream_seq: message.sequence,
-            ended: last.is_some_and(|record| record.is_end()),
-        })
+            ended: last.is_some_and(Record::is_end),
+        };
+        Ok(Seen { at, standing })
     }
 
-    /// Writes that `attempt` begins; answers where the runner goes on. Repeating it writes nothing more
-    /// within the stream's duplicate window.
+    /// Writes that `attempt` begins; answers where the runner goes on. `decide` makes the line, and says
+    /// where the build goes on, of what the last message before it says. Repeating it writes nothing more
+    /// within the stream's duplicate window, and answers the same while nobody else writes.
     ///
     /// # Errors
     /// [`Error`]; the record may be written or not.
@@ -137,11 +160,15 @@ impl Log {
         build: BuildId,
         attempt: u32,
         floor: u64,
-        text: &str,
-    ) -> Result<Position, Error> {
+        decide: impl Fn(Option<Standing>) -> (String, Option<Standing>),
+    ) -> Result<Seen, Error> {
         let message_id = format!("{build}.attempt.{attempt}");
-        let line = |seq| vec![system_line(seq, attempt, text)];
-        self.append(build, None, floor, &message_id, line).await
+        let compose = |seq, before| {
+            let (text, standing) = decide(before);
+            let records = vec![system_line(seq, attempt, &text)];
+            Batch { records, resume: None, standing }
+        };
+        self.append(build, None, floor, &message_id, compose).await
     }
 
     /// Writes the terminal record of a build that is over, unless it is there; answers its `seq`. `at` is
@@ -151,43 +178,49 @@ impl Log {
     /// [`Error`]; the record may be written or not.
     pub async fn end(&self, ended: &Ended, at: Option<LogPosition>) -> Result<u64, Error> {
         let message_id = format!("{}.end", ended.build);
-        let records = |seq| match &ended.lost {
-            Some(why) => {
-                vec![system_line(seq, ended.attempt, why), Record::end(seq + 1, ended.status)]
-            }
-            None => vec![Record::end(seq, ended.status)],
+        let compose = |seq, _| {
+            Batch::of(match &ended.lost {
+                Some(why) => {
+                    vec![system_line(seq, ended.attempt, why), Record::end(seq + 1, ended.status)]
+                }
+                None => vec![Record::end(seq, ended.status)],
+            })
         };
-        let at = at.map(Position::from);
-        let end = self.append(ended.build, at, ended.log_seq, &message_id, records).await?;
+        let at = at.map(|at| Seen { at: at.into(), standing: None });
+        let end = self.append(ended.build, at, ended.log_seq, &message_id, compose).await?.at;
         if end.ended { Ok(end.last_seq) } else { Err(Error::Swallowed) }
     }
 
     async fn append(
         &self,
         build: BuildId,
-        mut at: Option<Position>,
+        mut before: Option<Seen>,
         floor: u64,
         message_id: &str,
-        records: impl Fn(u64) -> Vec<Record>,
-    ) -> Result<Position, Error> {
+        compose: impl Fn(u64, Option<Standing>) -> Batch,
+    ) -> Result<Seen, Error> {
         for _ in 0..TRIES {
-            let before = match at.take() {
-                Some(at) => Position { last_seq: at.last_seq.max(floor), ..at },
-                None => self.position(build, floor).await?,
+            let Seen { at, standing } = match before.take() {
+                Some(seen) => seen,
+                None => self.seen(build, floor).await?,
             };
-            if before.ended {
-                return Ok(before);
+            if at.ended {
+                return Ok(Seen { at, standing: None });
             }
-            let batch = Batch { records: records(before.last_seq + 1), resume: None };
-            let last_seq = batch.records.last().map_or(before.last_seq, Record::seq);
+            let last_seq = at.last_seq.max(floor);
+            let batch = compose(last_seq + 1, standing);
+            let last_seq = batch.records.last().map_or(last_seq, Record::seq);
             let ended = batch.records.last().is_some_and(Record::is_end);
             let message = PublishMessage::build()
                 .message_id(message_id)
-                .expected_last_subject_sequence(before.stream_seq)
+                .expected_last_subject_sequence(at.stream_seq)
                 .payload(serde_json::to_vec(&batch).map_err(Error::Json)?.into());
             match self.publish(build, message).await {
-                Ok(ack) if ack.duplicate => return self.position(build, floor).await,
-                Ok(ack) => return Ok(Position { last_seq, stream_seq: ack.sequence, ended }),
+                Ok(ack) if ack.duplicate => return self.seen(build, floor).await,
+                Ok(ack) => {
+                    let at = Position { last_seq, stream_seq: ack.sequence, ended };
+                    return Ok(Seen { at, standing: batch.standing });
+                }
                 Err(error) => match error.kind() {
                     PublishErrorKind::WrongLastSequence => {}
                     PublishErrorKind::StreamNotFound => {

@@ -1,9 +1,11 @@
 //! Says on `EVENTS` that a build changed its state, after the change is in Postgres.
 //!
-//! For those who watch; nobody decides by it, so an event that cannot be published is only logged.
+//! For those who watch; nobody decides by it, so an event that cannot be published is only logged. It also knows
+//! up to where the events of a build go, for who waits until the ledger has written them.
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::jetstream::{Context, message::PublishMessage};
 use chrono::Utc;
 use ovenbird_contract::{
@@ -50,5 +52,22 @@ impl States {
                 tracing::info!(build.id = %build, %status, "state event is not published in time")
             }
         }
+    }
+
+    /// Stream sequence of the last event of `build`; nothing when there is none, or it cannot be asked.
+    pub async fn last(&self, build: BuildId) -> Option<u64> {
+        let look = async {
+            let name = self.names.events_stream().name;
+            let stream = self.js.get_stream_no_info(name).await.ok()?;
+            match stream.get_last_raw_message_by_subject(&self.names.events(&build)).await {
+                Ok(message) => Some(message.sequence),
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => None,
+                Err(error) => {
+                    tracing::info!(build.id = %build, %error, "cannot see the build's last event");
+                    None
+                }
+            }
+        };
+        tokio::time::timeout(TIMEOUT, look).await.ok().flatten()
     }
 }

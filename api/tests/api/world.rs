@@ -235,7 +235,7 @@ impl Writer {
         headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, self.stream_seq.to_string());
         headers.insert("Nats-Msg-Id", format!("{}.{}", self.build, self.next));
         self.next += records.len() as u64;
-        let batch = Batch { records, resume: None };
+        let batch = Batch::of(records);
         let payload = serde_json::to_vec(&batch).unwrap();
         let ack = self
             .jetstream

@@ -331,7 +331,8 @@ impl Agent {
     /// # Errors
     /// As every call, but never [`Error::NotFound`].
     pub async fn delete_snapshot(&self, name: &str) -> Result<(), Error> {
-        let message = v1::DeleteSnapshotRequest { name: name.to_owned() };
+        let message =
+            v1::DeleteSnapshotRequest { name: name.to_owned(), fence: self.fence.clone() };
         let deadline = self.config.deadlines.short;
         let deleted = self
             .repeated(deadline, message, |mut client, request| async move {

@@ -8,8 +8,8 @@
 //!    │  │                │ cancel
 //!    │  │                └────────► cancelling ────► cancelled
 //!    │  └──────────────────────────────────────────► cancelled
-//!    └── released, or lease expired with attempts left
-//!        lease expired, none left ─────────────────► failed (reason: lost)
+//!    └── released, or lost with attempts left
+//!        lost, none left ──────────────────────────► failed (reason: lost, or what the host did)
 //! ```
 //!
 //! Pure: who holds the lease, and which attempt, is compared in the statement that writes.
@@ -98,7 +98,7 @@ pub enum Event {
     StepFailed,
     /// The runner gave it back before its end.
     Released,
-    /// The runner was not heard of in time.
+    /// The attempt was lost: its runner was not heard of in time, or its host failed.
     LeaseExpired {
         /// Whether another attempt is allowed.
         attempts_left: bool,
@@ -177,10 +177,17 @@ pub enum ReasonCode {
     HostLost,
     /// The template could not be written.
     PublishFailed,
-    /// The runner was lost and no attempt is left.
+    /// Runners were lost, and no attempt is left.
     Lost,
     /// A fault of Ovenbird itself.
     Internal,
+}
+
+impl ReasonCode {
+    /// Whether the host is to blame, so that the build is tried again on another one by itself.
+    pub fn is_host(self) -> bool {
+        matches!(self, Self::HostLost | Self::GuestNotReady)
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     build::Reason,
     id::{BuildId, HostId, RunnerId, TemplateId},
+    standing::ResumeFrom,
 };
 
 /// The desk's answer.
@@ -93,11 +94,15 @@ pub struct Claim<P> {
     pub base: Base,
     /// Where it runs.
     pub host: Host,
-    /// The id, and the name on the host, of the template that this attempt writes.
+    /// The id, and the name on the host, of the template that this attempt writes. An attempt that goes on
+    /// keeps it: it may be written already.
     pub template_id: TemplateId,
     /// The sandbox of an attempt before, to be destroyed first.
     #[serde(default)]
     pub previous_sandbox_id: Option<String>,
+    /// Where the attempt before stood, on the same host: go on there. Absent: begin from the first step.
+    #[serde(default)]
+    pub resume: Option<ResumeFrom>,
     /// Where the log goes on.
     pub log: LogPosition,
 }
@@ -228,7 +233,8 @@ impl TemplateKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {}
 
-/// Gives a build back to the queue: `desk.release`.
+/// Gives a build back to the queue: `desk.release`. Its sandbox and what runs there are left as they are, for
+/// the next runner, unless `lost` is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseRequest {
     /// The build.
@@ -239,9 +245,14 @@ pub struct ReleaseRequest {
     pub runner_id: RunnerId,
     /// Why, for the log.
     pub why: String,
+    /// The attempt is lost through no fault of the recipe: it counts, and a host that is to blame
+    /// ([`ReasonCode::is_host`](crate::build::ReasonCode::is_host)) is avoided by the next attempt. The build
+    /// ends with this reason when no attempt is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Reason>,
 }
 
-/// The build is queued again.
+/// The build is queued again, or has ended because no attempt is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {}
 

@@ -14,4 +14,5 @@ pub mod limits;
 pub mod log;
 pub mod nats;
 pub mod redis;
+pub mod standing;
 pub mod step;

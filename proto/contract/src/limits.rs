@@ -12,5 +12,5 @@ pub const LOG_PARTIAL_LINE_MS: u64 = 1_000;
 /// How much of a step's stdout, and of its stderr, stands in the build row: this much of its head and
 /// this much of its tail, in bytes. The whole output is in the log.
 pub const STEP_OUTPUT_KEPT: usize = 4 * 1024;
-/// Attempts a build has before it ends as failed with reason `lost`.
+/// Attempts that may be lost without a step's progress before a build ends as failed.
 pub const ATTEMPTS_MAX: u32 = 3;

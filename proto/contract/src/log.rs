@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::build::Status;
+use crate::{build::Status, standing::Standing};
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -113,6 +113,18 @@ pub struct Resume {
     pub stdout: u64,
     /// Everything of stderr below this offset is in the log.
     pub stderr: u64,
+    /// The last line of stdout in the log is only the first part of one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stdout_open: bool,
+    /// The same of stderr.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stderr_open: bool,
+    /// The step that it belongs to.
+    #[serde(default)]
+    pub step: u32,
+    /// It runs beside the steps after it (START).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
 }
 
 /// One message on a log subject.
@@ -123,6 +135,16 @@ pub struct Batch {
     /// Set while a detached command's output is being logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
+    /// Where the build stands after this batch; absent while nothing is there to go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<Standing>,
+}
+
+impl Batch {
+    /// Records and nothing to go on from.
+    pub fn of(records: Vec<Record>) -> Self {
+        Self { records, resume: None, standing: None }
+    }
 }
 
 #[cfg(test)]
@@ -141,7 +163,7 @@ mod tests {
             cont: false,
             data: None,
         });
-        let batch = Batch { records: vec![line, Record::end(18, Status::Succeeded)], resume: None };
+        let batch = Batch::of(vec![line, Record::end(18, Status::Succeeded)]);
         insta::assert_json_snapshot!(batch);
         let text = serde_json::to_string(&batch).expect("serializes");
         assert_eq!(serde_json::from_str::<Batch>(&text).expect("parses"), batch);

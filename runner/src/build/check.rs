@@ -14,6 +14,7 @@ use super::{
     state::{Context, Event, shown},
     step::{Ran, in_context},
 };
+use crate::publish::Note;
 
 impl Driver {
     /// Every attempt and its output is in the log. A START process that has ended makes it fail at once.
@@ -31,6 +32,9 @@ impl Driver {
         entry.exit = exit;
         put_output(&mut entry, &kept);
         self.events.publish(What::StepFinished(entry)).await?;
+        if event == Event::Healthy {
+            self.log.note(Note::Healthy).await?;
+        }
         Ok(event)
     }
 
@@ -49,7 +53,7 @@ impl Driver {
             }
             let began = begun.elapsed();
             let (nth, limit) = health.begin(began);
-            let exec_id = format!("{}.health.{nth}", self.claim.build_id);
+            let exec_id = format!("{}.health.{}.{nth}", self.claim.build_id, self.claim.attempt);
             let ended = self.ended_tokens();
             let ran = tokio::select! {
                 ran = self.run_command(0, exec_id, command.clone(), limit) => ran?,

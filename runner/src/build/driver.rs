@@ -17,11 +17,12 @@ use tokio::{
 };
 
 use super::{
+    resume::{Before, reached},
     start::Started,
     state::{Event, Next, State},
 };
 use crate::{
-    publish::{Closed, Events, GaveUp, Log, Tail},
+    publish::{Closed, Events, GaveUp, Log, Note, Tail},
     stop::{Interrupt, Stop},
 };
 
@@ -48,6 +49,8 @@ pub struct Setup {
     pub stop: Stop,
     /// Most microVMs that are tried.
     pub boots_max: u32,
+    /// A host that cannot be reached for this long is lost.
+    pub away_max: Duration,
 }
 
 /// How an attempt ended.
@@ -57,9 +60,13 @@ pub enum Ending {
     Succeeded(Published),
     /// It failed, and nothing is left.
     Failed(Reason),
-    /// It was interrupted, and nothing is left.
+    /// Its host failed, not the recipe, and nothing is left: another host may do.
+    HostFailed(Reason),
+    /// It was interrupted. A cancelled one leaves nothing; any other leaves everything as it was, for the
+    /// runner that goes on.
     Interrupted(Interrupt),
-    /// The build's log or events cannot be written by this attempt any more, or its fence is stale.
+    /// The build's log or events cannot be written by this attempt any more, or its fence is stale. Another
+    /// runner goes on with what is there.
     Superseded,
 }
 
@@ -91,16 +98,25 @@ impl From<GaveUp> for Halt {
 
 /// Runs the attempt to its end. The events come back, for the position of the last one.
 pub async fn run(setup: Setup) -> (Ending, Events) {
-    let state = State::new(setup.claim.plan.clone(), &setup.claim.base, setup.boots_max);
+    let (plan, base, boots_max) = (setup.claim.plan.clone(), &setup.claim.base, setup.boots_max);
+    let state = match &setup.claim.resume {
+        Some(from) => State::resumed(plan, base, boots_max, reached(&from.standing)),
+        None => State::new(plan, base, boots_max),
+    };
+    // The runner before may have begun it.
+    let template_begun = matches!(state.next(), Next::Publish(_));
     let mut driver = Driver {
         claim: setup.claim,
         agent: setup.agent,
         log: setup.log,
         events: setup.events,
         stop: setup.stop,
+        away_max: setup.away_max,
         state,
+        goes_on: false,
+        before: Before::default(),
         sandbox: None,
-        template_begun: false,
+        template_begun,
         started: Vec::new(),
         background: JoinSet::new(),
     };
@@ -108,6 +124,7 @@ pub async fn run(setup: Setup) -> (Ending, Events) {
     driver.clean_up(&ended).await;
     let ending = match ended {
         Ok(Ok(published)) => Ending::Succeeded(published),
+        Ok(Err(reason)) if reason.code.is_host() => Ending::HostFailed(reason),
         Ok(Err(reason)) => Ending::Failed(reason),
         Err(Halt::Interrupted(interrupt)) => Ending::Interrupted(interrupt),
         Err(Halt::Superseded) => Ending::Superseded,
@@ -121,7 +138,12 @@ pub(super) struct Driver {
     pub(super) log: Log,
     pub(super) events: Events,
     pub(super) stop: Stop,
+    pub(super) away_max: Duration,
     pub(super) state: State,
+    /// What comes next was begun by the runner before.
+    pub(super) goes_on: bool,
+    /// What that one logged.
+    pub(super) before: Before,
     /// The one that may exist on the host.
     pub(super) sandbox: Option<String>,
     /// Something may bear the template's name on the host.
@@ -133,7 +155,9 @@ pub(super) struct Driver {
 
 impl Driver {
     async fn until_over(&mut self) -> Result<Result<Published, Reason>, Halt> {
-        if let Some(previous) = self.claim.previous_sandbox_id.clone() {
+        if let Some(from) = self.claim.resume.take() {
+            self.take_over(from).await?;
+        } else if let Some(previous) = self.claim.previous_sandbox_id.clone() {
             self.destroy_previous(&previous).await?;
         }
         loop {
@@ -185,17 +209,25 @@ impl Driver {
         let begun = Instant::now();
         let cmd = format!("boot {}", self.claim.base.name);
         self.announce(0, Phase::Boot, &cmd).await?;
+        self.destroy().await;
+        let sandbox_id = SandboxId::new().to_string();
+        self.sandbox = Some(sandbox_id.clone());
+        // The id is known to the world before the sandbox can exist, so that whoever comes after this runner
+        // can destroy it.
+        self.events.publish(What::Sandbox { sandbox_id: sandbox_id.clone() }).await?;
+        self.log.note(Note::Sandbox(self.claim.host.id, sandbox_id.clone())).await?;
         let (vcpus, memory_mb) = (self.claim.vcpus, self.claim.memory_mb);
         let line = format!(
             "attempt {}: starting a microVM from {} ({vcpus} vCPU, {memory_mb} MiB)",
             self.claim.attempt, self.claim.base.name
         );
         self.log.system(0, &line).await?;
-        self.destroy().await;
-        let created = self.create().await?;
+        self.log.flush().await?;
+        let created = self.create(sandbox_id).await?;
         let elapsed = begun.elapsed();
         let event = match created {
             Ok(()) => {
+                self.log.note(Note::Ready).await?;
                 self.log.system(0, &format!("microVM ready after {}", seconds(elapsed))).await?;
                 Event::Ready
             }
@@ -208,11 +240,14 @@ impl Driver {
                 Event::NotReady(console.text())
             }
             Err(AgentError::NotFound { message }) => Event::Failed {
-                code: ReasonCode::Internal,
+                code: ReasonCode::HostLost,
                 message: format!("the host does not hold the base template: {message}"),
                 tail: None,
             },
-            Err(error) => failed_call(&error, ReasonCode::Internal)?,
+            Err(error @ AgentError::InvalidArgument { .. }) => {
+                failed_call(&error, ReasonCode::Internal)?
+            }
+            Err(error) => failed_call(&error, ReasonCode::HostLost)?,
         };
         let mut entry = entry(0, Phase::Boot, cmd, event == Event::Ready, elapsed);
         if let Event::NotReady(console) = &event {
@@ -222,25 +257,7 @@ impl Driver {
         Ok(event)
     }
 
-    async fn create(&mut self) -> Result<Result<(), AgentError>, Halt> {
-        for _ in 1..ROOM_TRIES {
-            match self.create_once().await? {
-                Err(AgentError::NoRoom { message }) => {
-                    self.log.system(0, &format!("the host has no room yet: {message}")).await?;
-                }
-                answer => return Ok(answer),
-            }
-            self.stop.guard(tokio::time::sleep(ROOM_PAUSE)).await?;
-        }
-        self.create_once().await
-    }
-
-    /// The id is known to the world before the sandbox can exist, so that whoever comes after this runner
-    /// can destroy it.
-    async fn create_once(&mut self) -> Result<Result<(), AgentError>, Halt> {
-        let sandbox_id = SandboxId::new().to_string();
-        self.sandbox = Some(sandbox_id.clone());
-        self.events.publish(What::Sandbox { sandbox_id: sandbox_id.clone() }).await?;
+    async fn create(&mut self, sandbox_id: String) -> Result<Result<(), AgentError>, Halt> {
         let new = NewSandbox {
             sandbox_id,
             template: self.claim.base.host_name.clone(),
@@ -249,6 +266,15 @@ impl Driver {
             disk_mb: self.claim.disk_mb,
             idle_timeout_sec: None,
         };
+        for _ in 1..ROOM_TRIES {
+            match self.stop.guard(self.agent.create_sandbox(&new)).await? {
+                Err(AgentError::NoRoom { message }) => {
+                    self.log.system(0, &format!("the host has no room yet: {message}")).await?;
+                }
+                answer => return Ok(answer.map(drop)),
+            }
+            self.stop.guard(tokio::time::sleep(ROOM_PAUSE)).await?;
+        }
         Ok(self.stop.guard(self.agent.create_sandbox(&new)).await?.map(drop))
     }
 
@@ -262,14 +288,8 @@ impl Driver {
         let sandbox_id = self.sandbox.clone().unwrap_or_default();
         let name = self.claim.template_id.to_string();
         self.template_begun = true;
-        let written = match kind {
-            TemplateKind::Snapshot => {
-                self.stop.guard(self.agent.create_snapshot(&sandbox_id, &name)).await?
-            }
-            TemplateKind::Image => {
-                self.stop.guard(self.agent.flatten_rootfs(&sandbox_id, &name)).await?
-            }
-        };
+        let written = self.ensure_template(kind, &sandbox_id, &name);
+        let written = self.stop.guard(written).await?;
         let elapsed = begun.elapsed();
         let event = match written {
             Ok(size_bytes) => {
@@ -322,14 +342,26 @@ impl Driver {
     }
 
     async fn clean_up(&mut self, ended: &Result<Result<Published, Reason>, Halt>) {
-        let heard = ended.is_ok();
-        if let Err(halt) = self.stop_started(heard).await {
+        let left_to_another = match ended {
+            Ok(_) | Err(Halt::Interrupted(Interrupt::Cancelled)) => false,
+            Err(Halt::Interrupted(Interrupt::Drain | Interrupt::LeaseLost) | Halt::Superseded) => {
+                true
+            }
+        };
+        if left_to_another {
+            self.leave_started().await;
+            return self.background.shutdown().await;
+        }
+        if let Err(halt) = self.stop_started(ended.is_ok()).await {
             tracing::debug!(?halt, "output of background processes cut short");
         }
         self.background.shutdown().await;
         self.destroy().await;
         if !matches!(ended, Ok(Ok(_))) {
             self.remove_template().await;
+            if self.log.note(Note::Gone).await.is_err() {
+                tracing::debug!("the log takes nothing any more");
+            }
         }
     }
 

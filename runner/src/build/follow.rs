@@ -1,8 +1,8 @@
 //! Runs one detached command in the guest and carries its output into the log, to its end.
 //!
 //! A connection that breaks costs nothing: the command goes on by itself, and this attaches again where it
-//! was. What the log has durably, the guest is told to forget. The log that cannot take more holds the
-//! command back.
+//! was; so does another runner, where this one's log ends. What the log has durably, the guest is told to forget.
+//! The log that cannot take more holds the command back.
 
 use ovenbird_agent_client::{
     Agent, Command, Error as AgentError, ExecEnd, ExecEvent, ExecEvents, OutputStream,
@@ -12,10 +12,9 @@ use tokio::{
     time::{Duration, Instant, sleep, sleep_until},
 };
 
+use super::resume::Logged;
 use crate::publish::{Closed, Excerpt, Log, Output, OutputLine, Progress, Tail};
 
-/// A host that cannot be reached for this long is lost.
-const AWAY_MAX: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
 /// The guest ends a command that runs too long; one that does not even say so is given up after this long.
 const END_GRACE: Duration = Duration::from_secs(60);
@@ -33,6 +32,8 @@ pub(super) struct Exec {
     pub(super) step: u32,
     pub(super) command: Command,
     pub(super) timeout: Option<Duration>,
+    /// A host that cannot be reached for this long is lost.
+    pub(super) away_max: Duration,
 }
 
 impl Exec {
@@ -46,7 +47,7 @@ impl Exec {
                 .await;
             match started {
                 Ok(_) => return Ok(()),
-                Err(error) if may_pass(&error) && begun.elapsed() < AWAY_MAX => {
+                Err(error) if may_pass(&error) && begun.elapsed() < self.away_max => {
                     tracing::warn!(exec.id = self.exec_id, %error, "command not started, trying again");
                 }
                 Err(error) => return Err(error),
@@ -83,10 +84,12 @@ pub(super) struct Kept {
     pub(super) stdout: Excerpt,
     pub(super) stderr: Excerpt,
     pub(super) tail: Tail,
+    /// Bytes that another runner logged and that are not among these.
+    pub(super) missing: u64,
 }
 
 impl Kept {
-    fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
+    pub(super) fn push(&mut self, stream: OutputStream, bytes: &[u8]) {
         match stream {
             OutputStream::Stdout => self.stdout.push(bytes),
             OutputStream::Stderr => self.stderr.push(bytes),
@@ -163,10 +166,24 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    /// Starts the command, or finds it started.
-    pub(super) async fn start(exec: Exec, log: Log) -> Result<(Self, Acknowledger), Error> {
+    /// Starts the command, or finds it started; what was logged of it before is not logged again.
+    pub(super) async fn start(
+        exec: Exec,
+        log: Log,
+        logged: Logged,
+    ) -> Result<(Self, Acknowledger), Error> {
         exec.start().await?;
-        let progress = Progress::new(exec.exec_id.clone(), 0);
+        Ok(Self::again(exec, log, logged))
+    }
+
+    /// Follows a command that was started before.
+    pub(super) fn again(exec: Exec, log: Log, logged: Logged) -> (Self, Acknowledger) {
+        let Logged { marks, kept } = logged;
+        let mut progress = Progress::new(exec.exec_id.clone(), marks.low());
+        // What has no time limit is not waited for.
+        if exec.timeout.is_none() {
+            progress = progress.in_background();
+        }
         let (last, receiver) = watch::channel(None);
         let acknowledger = Acknowledger {
             agent: exec.agent.clone(),
@@ -178,13 +195,13 @@ impl Follow {
         let follow = Self {
             exec,
             log,
-            output: Output::default(),
+            output: Output::resume(marks),
             progress,
             last,
-            logged: 0,
-            kept: Kept::default(),
+            logged: marks.low(),
+            kept,
         };
-        Ok((follow, acknowledger))
+        (follow, acknowledger)
     }
 
     /// Follows to the end. May be dropped at any time; the command goes on then.
@@ -210,13 +227,13 @@ impl Follow {
             match broke {
                 Some(Error::Agent(error)) if may_pass(&error) => {
                     tracing::warn!(exec.id = self.exec.exec_id, %error, "lost the command's output, attaching again");
-                    if since.elapsed() >= AWAY_MAX {
+                    if since.elapsed() >= self.exec.away_max {
                         return Err(Error::Agent(error));
                     }
                 }
                 Some(error) => return Err(error),
                 // The agent closed the stream without an end: it stops, or its guest link broke.
-                None if since.elapsed() >= AWAY_MAX => return Err(Error::Agent(gone())),
+                None if since.elapsed() >= self.exec.away_max => return Err(Error::Agent(gone())),
                 None => {}
             }
             sleep(AGAIN).await;

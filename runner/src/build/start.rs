@@ -108,6 +108,18 @@ impl Driver {
         Ok(())
     }
 
+    /// Lets all of them be, for another runner to follow. Unfinished lines are left to it, too.
+    pub(super) async fn leave_started(&mut self) {
+        for started in std::mem::take(&mut self.started) {
+            started.task.abort();
+            if let Err(error) = started.task.await
+                && !error.is_cancelled()
+            {
+                tracing::error!(%error, "following a START process broke");
+            }
+        }
+    }
+
     async fn stop_one(
         &mut self,
         mut started: Started,
@@ -143,6 +155,7 @@ pub(super) fn put_output(entry: &mut StepLog, kept: &Kept) {
     entry.stdout = kept.stdout.text();
     entry.stderr = kept.stderr.text();
     let (out, err) = (kept.stdout.truncated(), kept.stderr.truncated());
-    let both = Truncated { bytes: out.bytes + err.bytes, lines: out.lines + err.lines };
+    let bytes = out.bytes + err.bytes + kept.missing;
+    let both = Truncated { bytes, lines: out.lines + err.lines };
     entry.truncated = Some(both).filter(|both| both.bytes > 0);
 }

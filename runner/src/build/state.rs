@@ -9,7 +9,9 @@
 //! ```
 //!
 //! A failure without anything left leads to `over` from everywhere. What is outside of a build (cancel,
-//! lease, the runner's end) is not here: it interrupts the doing, and nothing comes next.
+//! lease, the runner's end) is not here: it interrupts the doing, and nothing comes next. Another runner begins
+//! where it was interrupted ([`State::resumed`]): what the steps before left behind (environment, directory, user)
+//! follows from the plan alone.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -168,10 +170,22 @@ enum At {
     Over(Result<Published, Reason>),
 }
 
+/// How far another runner came after the sandbox was ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// All steps up to this number are done.
+    pub steps_done: u32,
+    /// Which try of the next one it is, from 1.
+    pub step_try: u32,
+    /// The healthcheck has passed.
+    pub healthy: bool,
+}
+
 /// A build between two events.
 #[derive(Debug, Clone)]
 pub struct State {
     plan: Plan,
+    base: Base,
     boots_max: u32,
     context: Context,
     at: At,
@@ -185,7 +199,49 @@ impl State {
             workdir: None,
             user: base.default_user.clone(),
         };
-        Self { plan, boots_max: boots_max.max(1), context, at: At::Boot { nth: 1 } }
+        let at = At::Boot { nth: 1 };
+        Self { plan, base: base.clone(), boots_max: boots_max.max(1), context, at }
+    }
+
+    /// Where a build stands whose sandbox is ready, as another runner left it. More steps than there are, or a
+    /// healthcheck where there is none, mean that only the template is missing.
+    pub fn resumed(plan: Plan, base: &Base, boots_max: u32, reached: Reached) -> Self {
+        let mut state = Self::new(plan, base, boots_max);
+        let done = usize::try_from(reached.steps_done).unwrap_or(usize::MAX);
+        let done = done.min(state.plan.steps.len());
+        for index in 0..done {
+            state.passed(index, 1);
+        }
+        state.at = match state.before_step(done) {
+            At::Step { index, .. } => At::Step { index, nth: reached.step_try.max(1) },
+            At::Health if reached.healthy => At::Publish,
+            at => at,
+        };
+        state
+    }
+
+    /// START steps that are done: their number, and what was started.
+    pub fn started(&self) -> Vec<Work> {
+        let index = match &self.at {
+            At::Boot { .. } => 0,
+            At::Step { index, .. } => *index,
+            At::Health | At::Publish | At::Over(_) => self.plan.steps.len(),
+        };
+        let mut before = Self::resumed(
+            self.plan.clone(),
+            &self.base,
+            self.boots_max,
+            Reached { steps_done: 0, step_try: 1, healthy: false },
+        );
+        let mut started = Vec::new();
+        for at in 0..index {
+            let work = before.work(at, 1);
+            if matches!(work.task, Task::Start { .. }) {
+                started.push(work);
+            }
+            before.passed(at, 1);
+        }
+        started
     }
 
     /// Number of steps.

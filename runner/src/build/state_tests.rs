@@ -128,6 +128,49 @@ proptest! {
         prop_assert!(false, "the build did not end");
     }
 
+    /// From any point of any build, another runner does what the first one would have done.
+    #[test]
+    fn resumed_build_goes_on_as_if_nothing_had_happened(
+        plan in plan(),
+        luck in proptest::collection::vec(any::<bool>(), 60),
+    ) {
+        let mut first = state(plan.clone());
+        let mut luck = luck.into_iter().chain(std::iter::repeat(true));
+        let mut reached = Reached { steps_done: 0, step_try: 1, healthy: false };
+        let (mut started, mut ready) = (Vec::new(), false);
+        for _ in 0..200 {
+            let next = first.next();
+            if matches!(next, Next::Over(_)) {
+                return Ok(());
+            }
+            if let (true, Next::Step(work)) = (ready, &next) {
+                reached.step_try = work.nth;
+            }
+            if ready {
+                let second = State::resumed(plan.clone(), &first.base, 3, reached);
+                prop_assert_eq!(second.next(), next.clone());
+                prop_assert_eq!(&second.context, &first.context);
+                let numbers: Vec<u32> = second.started().iter().map(|work| work.number).collect();
+                prop_assert_eq!(numbers, started.clone());
+            }
+            let event = answer(&next, luck.next().unwrap_or(true));
+            match (&event, &next) {
+                (Event::Ready, _) => ready = true,
+                (Event::StepPassed, Next::Step(work)) => {
+                    reached.steps_done = work.number;
+                    reached.step_try = 1;
+                    if matches!(work.task, Task::Start { .. }) {
+                        started.push(work.number);
+                    }
+                }
+                (Event::Healthy, _) => reached.healthy = true,
+                _ => {}
+            }
+            first.apply(event).unwrap();
+        }
+        prop_assert!(false, "the build did not end");
+    }
+
     #[test]
     fn event_that_is_no_answer_changes_nothing(plan in plan(), steps in 0usize..6) {
         let mut state = state(plan);

@@ -13,6 +13,7 @@ use super::{
     start::{Started, put_output},
     state::{Context, Event, Task, Work},
 };
+use crate::publish::Note;
 
 /// `WORKDIR` and `USER` do little; more than this is a broken guest.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
@@ -27,28 +28,35 @@ pub(super) enum Ran {
 
 impl Driver {
     pub(super) async fn step(&mut self, work: Work) -> Result<Event, Halt> {
-        if !work.pause.is_zero() {
+        // What another runner began was announced by it, and what that cost is in the guest.
+        let goes_on = std::mem::take(&mut self.goes_on);
+        if work.nth > 1 && !goes_on {
+            self.log.note(Note::Try(work.nth)).await?;
             let line = format!("trying again in {} s (try {})", work.pause.as_secs(), work.nth);
             self.log.system(work.number, &line).await?;
             self.stop.guard(tokio::time::sleep(work.pause)).await?;
         }
         self.announce(work.number, Phase::Step, &work.cmd).await?;
-        let line = format!("step {}/{}: {}", work.number, self.state.steps(), work.cmd);
-        self.log.system(work.number, &line).await?;
+        if !goes_on {
+            let line = format!("step {}/{}: {}", work.number, self.state.steps(), work.cmd);
+            self.log.system(work.number, &line).await?;
+        }
         let begun = Instant::now();
         let mut exit = None;
         let mut kept = None;
+        let mut took = Duration::ZERO;
         let event = match self.task(&work).await? {
             Done::Nothing => Event::StepPassed,
             Done::Failed(event) => event,
             Done::Ended(end, output) => {
                 exit = Some(end.exit_code);
+                took = end.elapsed;
                 let event = judge(&work, &end, &output);
                 kept = Some(output);
                 event
             }
         };
-        let elapsed = begun.elapsed();
+        let elapsed = begun.elapsed().max(took);
         let mut entry =
             entry(work.number, Phase::Step, work.cmd, event == Event::StepPassed, elapsed);
         entry.exit = exit;
@@ -56,6 +64,9 @@ impl Driver {
             put_output(&mut entry, kept);
         }
         self.events.publish(What::StepFinished(entry)).await?;
+        if event == Event::StepPassed {
+            self.log.note(Note::StepDone(work.number)).await?;
+        }
         Ok(event)
     }
 
@@ -85,7 +96,7 @@ impl Driver {
 
     /// The same command has the same id whoever runs it, so that another runner finds it; another try is
     /// another command.
-    fn exec_id(&self, work: &Work) -> String {
+    pub(super) fn exec_id(&self, work: &Work) -> String {
         let digest: String = self.claim.plan_digest.chars().take(12).collect();
         let id = format!("{}.{}.{digest}", self.claim.build_id, work.number);
         if work.nth > 1 { format!("{id}.{}", work.nth) } else { id }
@@ -128,6 +139,7 @@ impl Driver {
         command: Command,
         timeout: Option<Duration>,
     ) -> Result<Result<Follow, Event>, Halt> {
+        let logged = self.before.take(&exec_id);
         let exec = Exec {
             agent: self.agent.clone(),
             sandbox_id: self.sandbox.clone().unwrap_or_default(),
@@ -135,8 +147,9 @@ impl Driver {
             step,
             command,
             timeout,
+            away_max: self.away_max,
         };
-        match self.stop.guard(Follow::start(exec, self.log.clone())).await? {
+        match self.stop.guard(Follow::start(exec, self.log.clone(), logged)).await? {
             Ok((follow, acknowledger)) => {
                 while self.background.try_join_next().is_some() {}
                 self.background.spawn(acknowledger.run());

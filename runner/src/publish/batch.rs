@@ -7,9 +7,10 @@ use chrono::{DateTime, Utc};
 use ovenbird_contract::{
     limits::LOG_BATCH_BYTES,
     log::{Batch, LineRecord, Record, Resume, Stream},
+    standing::Standing,
 };
 
-use super::{log::Progress, output::Marks};
+use super::{output::Marks, progress::Progress};
 
 /// Most records of a batch; a record's own fields are some 130 bytes of JSON.
 pub(super) const BATCH_RECORDS: usize = 1_000;
@@ -32,7 +33,7 @@ pub(super) struct Entry {
 pub(super) struct Open {
     pub(super) entries: Vec<Entry>,
     bytes: usize,
-    source: Option<(Progress, Marks)>,
+    source: Option<(u32, Progress, Marks)>,
 }
 
 impl Open {
@@ -41,27 +42,32 @@ impl Open {
         let full = self.entries.len() >= BATCH_RECORDS
             || self.bytes + entry.text.len() > LOG_BATCH_BYTES && !self.entries.is_empty();
         let foreign = match (&self.source, &entry.source) {
-            (Some((ours, _)), Some((theirs, _))) => ours.exec_id() != theirs.exec_id(),
+            (Some((_, ours, _)), Some((theirs, _))) => ours.exec_id() != theirs.exec_id(),
             _ => false,
         };
         if full || foreign {
             return Some(entry);
         }
         self.bytes += entry.text.len();
-        if entry.source.is_some() {
-            self.source.clone_from(&entry.source);
+        if let Some((progress, marks)) = &entry.source {
+            self.source = Some((entry.step, progress.clone(), *marks));
         }
         self.entries.push(entry);
         None
     }
 
-    /// The command whose output it holds, and the marks after it.
-    pub(super) fn source(&self) -> Option<&(Progress, Marks)> {
+    /// The command whose output it holds, its step, and the marks after it.
+    pub(super) fn source(&self) -> Option<&(u32, Progress, Marks)> {
         self.source.as_ref()
     }
 
     /// The message, its first record numbered `first_seq`.
-    pub(super) fn numbered(&self, first_seq: u64, attempt: u32) -> Batch {
+    pub(super) fn numbered(
+        &self,
+        first_seq: u64,
+        attempt: u32,
+        standing: Option<Standing>,
+    ) -> Batch {
         let record = |(seq, entry): (u64, &Entry)| {
             Record::Line(LineRecord {
                 seq,
@@ -74,11 +80,15 @@ impl Open {
                 data: entry.data.clone(),
             })
         };
-        let resume = self.source.as_ref().map(|(progress, marks)| Resume {
+        let resume = self.source.as_ref().map(|(step, progress, marks)| Resume {
             exec_id: progress.exec_id().to_owned(),
             stdout: marks.stdout,
             stderr: marks.stderr,
+            stdout_open: marks.stdout_open,
+            stderr_open: marks.stderr_open,
+            step: *step,
+            background: progress.is_background(),
         });
-        Batch { records: (first_seq..).zip(&self.entries).map(record).collect(), resume }
+        Batch { records: (first_seq..).zip(&self.entries).map(record).collect(), resume, standing }
     }
 }

@@ -15,6 +15,9 @@
 //!                                         └─ is of a higher attempt, or the end          ─► FenceLost: stop
 //! ```
 //!
+//! Every message also says where the build stands, for the runner that comes after this one. Notes of it wait in
+//! the same queue as the lines; a note leaves with the next line.
+//!
 //! Not done here: the terminal record, which is the desk's.
 
 use std::sync::Arc;
@@ -36,9 +39,10 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Batch, Record, Stream, decode},
     nats::Names,
+    standing::Standing,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
     time::{Duration, Instant},
 };
@@ -46,7 +50,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Entry, Open},
-    output::{Marks, OutputLine},
+    output::OutputLine,
+    progress::Progress,
+    standing::{Keeper, Note},
 };
 
 /// Text that may wait for the writer, in bytes; beyond it callers wait.
@@ -97,40 +103,24 @@ pub struct WriterConfig {
     pub attempt: u32,
     /// As the claim says.
     pub position: LogPosition,
-}
-
-/// How much of one detached command's output is durable.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    shared: Arc<(String, watch::Sender<u64>)>,
-}
-
-impl Progress {
-    /// Nothing below `from` has to be acknowledged any more.
-    pub fn new(exec_id: impl Into<String>, from: u64) -> Self {
-        Self { shared: Arc::new((exec_id.into(), watch::Sender::new(from))) }
-    }
-
-    /// The command.
-    pub fn exec_id(&self) -> &str {
-        &self.shared.0
-    }
-
-    /// The offset below which everything is in the log.
-    pub fn durable(&self) -> watch::Receiver<u64> {
-        self.shared.1.subscribe()
-    }
-
-    fn advance(&self, marks: Marks) {
-        self.shared.1.send_replace(marks.low());
-    }
+    /// Where the build stands, when this attempt goes on with it.
+    pub standing: Option<Standing>,
 }
 
 /// Where lines go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Log {
-    entries: mpsc::Sender<(Entry, OwnedSemaphorePermit)>,
+    entries: mpsc::Sender<Item>,
     room: Arc<Semaphore>,
+}
+
+/// What waits for the writer.
+#[derive(Debug)]
+enum Item {
+    Line(Entry, OwnedSemaphorePermit),
+    Note(Note),
+    /// Told when everything before it is in the log.
+    Flush(oneshot::Sender<()>),
 }
 
 impl Log {
@@ -173,11 +163,29 @@ impl Log {
         self.send(Entry { ts: Utc::now(), step, stream, text, data, cont: line.cont, source }).await
     }
 
+    /// Notes where the build stands from the next line on.
+    ///
+    /// # Errors
+    /// [`Closed`] when the writer has stopped.
+    pub async fn note(&self, note: Note) -> Result<(), Closed> {
+        self.entries.send(Item::Note(note)).await.map_err(|_| Closed)
+    }
+
+    /// Waits until every line so far is in the log.
+    ///
+    /// # Errors
+    /// [`Closed`] when the writer has stopped before.
+    pub async fn flush(&self) -> Result<(), Closed> {
+        let (done, flushed) = oneshot::channel();
+        self.entries.send(Item::Flush(done)).await.map_err(|_| Closed)?;
+        flushed.await.map_err(|_| Closed)
+    }
+
     async fn send(&self, entry: Entry) -> Result<(), Closed> {
         let cost = entry.text.len().clamp(LINE_COST_MIN, WAITING_BYTES_MAX);
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.map_err(|_| Closed)?;
-        self.entries.send((entry, room)).await.map_err(|_| Closed)
+        self.entries.send(Item::Line(entry, room)).await.map_err(|_| Closed)
     }
 }
 
@@ -204,6 +212,7 @@ impl Writer {
             build_id: config.build_id,
             attempt: config.attempt,
             position: config.position,
+            keeper: Keeper::new(config.standing),
             jetstream,
             give_up,
         };
@@ -223,13 +232,13 @@ impl Writer {
 
 async fn run(
     mut task: Task,
-    mut entries: mpsc::Receiver<(Entry, OwnedSemaphorePermit)>,
+    mut entries: mpsc::Receiver<Item>,
     room: Arc<Semaphore>,
     closing: CancellationToken,
 ) -> Result<LogPosition, WriteError> {
     let mut next = None;
     let written = loop {
-        let (entry, mut held) = match next.take() {
+        let first = match next.take() {
             Some(first) => first,
             None => tokio::select! {
                 first = entries.recv() => match first {
@@ -242,20 +251,41 @@ async fn run(
                 }
             },
         };
-        let mut open = Open::default();
-        let none = open.add(entry);
-        debug_assert!(none.is_none(), "an empty batch takes any line");
-        while let Ok((entry, permit)) = entries.try_recv() {
-            if let Some(entry) = open.add(entry) {
-                next = Some((entry, permit));
-                break;
+        let (entry, mut held) = match first {
+            Item::Line(entry, permit) => (entry, permit),
+            Item::Note(note) => {
+                task.keeper.note(note);
+                continue;
             }
-            held.merge(permit);
+            Item::Flush(done) => {
+                // Who does not wait any more does not have to be told.
+                let _ = done.send(());
+                continue;
+            }
+        };
+        let mut open = Open::default();
+        let none = task.add(&mut open, entry);
+        debug_assert!(none.is_none(), "an empty batch takes any line");
+        while let Ok(item) = entries.try_recv() {
+            match item {
+                Item::Line(entry, permit) => match task.add(&mut open, entry) {
+                    None => held.merge(permit),
+                    Some(entry) => {
+                        next = Some(Item::Line(entry, permit));
+                        break;
+                    }
+                },
+                Item::Note(note) => task.keeper.note(note),
+                flush @ Item::Flush(_) => {
+                    next = Some(flush);
+                    break;
+                }
+            }
         }
         if let Err(error) = task.publish(&open).await {
             break Err(error);
         }
-        if let Some((progress, marks)) = open.source() {
+        if let Some((_, progress, marks)) = open.source() {
             progress.advance(*marks);
         }
     };
@@ -271,6 +301,7 @@ struct Task {
     build_id: BuildId,
     attempt: u32,
     position: LogPosition,
+    keeper: Keeper,
     give_up: CancellationToken,
 }
 
@@ -283,11 +314,25 @@ enum Resolved {
 }
 
 impl Task {
+    /// Adds a line to the batch, or gives it back when it belongs into the next one.
+    fn add(&mut self, open: &mut Open, entry: Entry) -> Option<Entry> {
+        let (step, source) = (entry.step, entry.source.clone());
+        let back = open.add(entry);
+        if let (None, Some((progress, marks))) = (&back, source) {
+            self.keeper.logged(step, &progress, marks);
+        }
+        back
+    }
+
     async fn publish(&mut self, open: &Open) -> Result<(), WriteError> {
         let mut delay = RETRY_FIRST;
         let end = Instant::now() + RETRIES_FOR;
         loop {
-            let payload = encode(&open.numbered(self.position.next_seq, self.attempt));
+            let payload = encode(&open.numbered(
+                self.position.next_seq,
+                self.attempt,
+                self.keeper.standing().cloned(),
+            ));
             // The attempt is part of the id: two attempts may begin at the same record, and the server must
             // not take the second one's message for a repetition of the first one's.
             let id = format!("{}.{}.{}", self.build_id, self.attempt, self.position.next_seq);

@@ -14,10 +14,14 @@ mod event;
 mod excerpt;
 mod log;
 mod output;
+mod progress;
 mod split;
+mod standing;
 
 pub use event::{Events, GaveUp};
 pub use excerpt::{Excerpt, Tail};
-pub use log::{Closed, Log, Progress, WriteError, Writer, WriterConfig};
+pub use log::{Closed, Log, WriteError, Writer, WriterConfig};
 pub use output::{Marks, Output, OutputLine};
+pub use progress::Progress;
 pub use split::{Part, Splitter};
+pub use standing::Note;

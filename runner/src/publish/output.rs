@@ -20,6 +20,10 @@ pub struct Marks {
     pub stdout: u64,
     /// Everything of stderr below this offset is in the log.
     pub stderr: u64,
+    /// The last line of stdout in the log is only the first part of one.
+    pub stdout_open: bool,
+    /// The same of stderr.
+    pub stderr_open: bool,
 }
 
 impl Marks {
@@ -56,6 +60,8 @@ struct Side {
     splitter: Splitter,
     /// What lies below was logged before this runner began.
     logged: u64,
+    /// The last part that went out has more to follow.
+    open: bool,
 }
 
 impl Side {
@@ -67,8 +73,12 @@ impl Side {
 impl Output {
     /// Goes on from the marks of a runner before; [`Marks::default`] begins.
     pub fn resume(marks: Marks) -> Self {
-        let side = |logged| Side { splitter: Splitter::default(), logged };
-        Self { stdout: side(marks.stdout), stderr: side(marks.stderr), seen: marks.low() }
+        let side = |logged, open| Side { splitter: Splitter::resumed(logged, open), logged, open };
+        Self {
+            stdout: side(marks.stdout, marks.stdout_open),
+            stderr: side(marks.stderr, marks.stderr_open),
+            seen: marks.low(),
+        }
     }
 
     /// Where to attach: everything below was taken.
@@ -144,26 +154,30 @@ impl Output {
     /// `seen` is up to where the other stream is known; at least to the end of each part, because a piece
     /// of output is of one stream only.
     fn collect(
-        &self,
+        &mut self,
         stream: OutputStream,
         parts: impl IntoIterator<Item = Part>,
         seen: u64,
         lines: &mut Vec<OutputLine>,
     ) {
-        lines.extend(parts.into_iter().map(|part| {
+        for part in parts {
             let seen = seen.max(part.next);
-            let marks = match stream {
-                OutputStream::Stdout => Marks { stdout: part.next, stderr: self.stderr.mark(seen) },
-                OutputStream::Stderr => Marks { stdout: self.stdout.mark(seen), stderr: part.next },
+            self.side(stream).open = part.cont;
+            let (stdout_open, stderr_open) = (self.stdout.open, self.stderr.open);
+            let (stdout, stderr) = match stream {
+                OutputStream::Stdout => (part.next, self.stderr.mark(seen)),
+                OutputStream::Stderr => (self.stdout.mark(seen), part.next),
             };
-            OutputLine { stream, bytes: part.bytes, cont: part.cont, marks }
-        }));
+            let marks = Marks { stdout, stderr, stdout_open, stderr_open };
+            lines.push(OutputLine { stream, bytes: part.bytes, cont: part.cont, marks });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::time::Duration;
 
     use super::*;
 
@@ -183,13 +197,27 @@ mod tests {
 
     /// What an agent sends to an attach from `from`.
     fn attach(output: &mut Output, pieces: &[Piece], from: u64, lines: &mut Vec<OutputLine>) {
+        attach_slowly(output, pieces, &[false], from, lines);
+    }
+
+    /// As `attach`; where a pause is true, unfinished lines wait too long after the piece.
+    fn attach_slowly(
+        output: &mut Output,
+        pieces: &[Piece],
+        pauses: &[bool],
+        from: u64,
+        lines: &mut Vec<OutputLine>,
+    ) {
         let mut offset = 0;
-        for piece in pieces {
+        for (piece, pause) in pieces.iter().zip(pauses.iter().cycle()) {
             let end = offset + piece.data.len() as u64;
             if end > from {
                 let begin = from.max(offset);
                 let data = &piece.data[usize::try_from(begin - offset).unwrap()..];
                 assert_eq!(output.push(begin, piece.stream, data, Instant::now(), lines), 0);
+                if *pause {
+                    output.flush(Instant::now() + Duration::from_secs(60), lines);
+                }
             }
             offset = end;
         }
@@ -210,11 +238,12 @@ mod tests {
         #[test]
         fn another_runner_goes_on_after_any_line_and_nothing_is_lost_or_doubled(
             pieces in pieces(),
+            pauses in proptest::collection::vec(any::<bool>(), 1..8),
             cut in any::<prop::sample::Index>(),
         ) {
             let mut whole = Vec::new();
             let mut output = Output::default();
-            attach(&mut output, &pieces, 0, &mut whole);
+            attach_slowly(&mut output, &pieces, &pauses, 0, &mut whole);
             output.finish(&mut whole);
 
             let kept = if whole.is_empty() { 0 } else { cut.index(whole.len()) + 1 };

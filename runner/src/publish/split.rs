@@ -34,6 +34,11 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// Goes on from `next`; `open` when a part went out before whose line has not ended.
+    pub fn resumed(next: u64, open: bool) -> Self {
+        Self { open, next, ..Self::default() }
+    }
+
     /// Takes `data`, whose first byte is at `offset`, and appends the parts that are complete to `parts`.
     pub fn push(&mut self, offset: u64, data: &[u8], now: Instant, parts: &mut Vec<Part>) {
         let mut rest = data;

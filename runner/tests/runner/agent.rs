@@ -2,7 +2,9 @@
 //! that never end. It has no sandbox in it; a command's script says what it is to do:
 //!
 //! `print N` writes N lines; `exit N` ends with N; `hang` never ends; `break` loses the connection once in
-//! the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt.
+//! the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt; `gate` writes and ends
+//! when the test says so; `twice` fails at the first try and is a gate at the second. A fence that was passed by a higher attempt refuses the lower one, and a command that is
+//! known is not started again.
 
 use std::{
     collections::HashSet,
@@ -30,6 +32,18 @@ use tonic::{
 pub(crate) struct Agent {
     pub(crate) seen: Arc<Mutex<Seen>>,
     alive: Arc<watch::Sender<usize>>,
+    gate: Arc<watch::Sender<Gate>>,
+    /// Templates are not written while it is true.
+    pub(crate) writes_wait: Arc<watch::Sender<bool>>,
+}
+
+/// What `gate` has written, and how it ended.
+#[derive(Debug, Clone, Default)]
+struct Gate {
+    output: Vec<u8>,
+    exit_code: Option<i32>,
+    /// Whoever listens hears no more, and nothing of an end.
+    broken: bool,
 }
 
 #[derive(Debug, Default)]
@@ -42,12 +56,34 @@ pub(crate) struct Seen {
     pub(crate) attached: Vec<(String, u64)>,
     pub(crate) acked: Vec<(String, u64)>,
     pub(crate) written: Vec<(String, &'static str)>,
+    /// Templates whose writing was begun.
+    pub(crate) writing: HashSet<String>,
     pub(crate) deleted: Vec<String>,
     pub(crate) fences: HashSet<(String, u32)>,
+    pub(crate) refused: Vec<&'static str>,
+    /// The sandbox and all that it knew went away.
+    pub(crate) gone: bool,
+    away: bool,
     broken: HashSet<String>,
 }
 
 impl Agent {
+    /// `gate` writes a line.
+    pub(crate) fn gate_writes(&self, line: &str) {
+        self.gate.send_modify(|gate| gate.output.extend(format!("{line}\n").into_bytes()));
+    }
+
+    /// The host answers nobody any more.
+    pub(crate) fn goes_away(&self) {
+        self.seen.lock().unwrap().away = true;
+        self.gate.send_modify(|gate| gate.broken = true);
+    }
+
+    /// `gate` ends.
+    pub(crate) fn gate_ends(&self, exit_code: i32) {
+        self.gate.send_modify(|gate| gate.exit_code = Some(exit_code));
+    }
+
     /// Serves with mutual TLS; answers its address and a client's files.
     pub(crate) async fn start(&self, folder: &Folder) -> (String, Files, JoinHandle<()>) {
         let authority = Authority::new().unwrap();
@@ -83,9 +119,89 @@ impl Agent {
         waited.expect("commands are started").unwrap();
     }
 
-    fn fence(&self, fence: Option<Fence>) {
+    fn fence(&self, fence: Option<Fence>, call: &'static str) -> Result<(), Status> {
         let fence = fence.expect("every call is fenced");
-        self.seen.lock().unwrap().fences.insert((fence.build_id, fence.attempt));
+        let mut seen = self.seen.lock().unwrap();
+        let higher = |(build, attempt): &&(String, u32)| {
+            *build == fence.build_id && *attempt > fence.attempt
+        };
+        if seen.fences.iter().find(higher).is_some() {
+            seen.refused.push(call);
+            return Err(Status::failed_precondition("attempt 2 has called since"));
+        }
+        seen.fences.insert((fence.build_id, fence.attempt));
+        Ok(())
+    }
+
+    /// Writes a template to the end, also when nobody waits for it, and once.
+    async fn write(
+        &self,
+        fence: Option<Fence>,
+        name: &str,
+        sandbox_id: String,
+        kind: &'static str,
+    ) -> Result<(), Status> {
+        self.fence(fence, kind)?;
+        self.here()?;
+        {
+            let mut seen = self.seen.lock().unwrap();
+            if seen.written.iter().any(|written| written.0 == name)
+                || !seen.writing.insert(name.to_owned())
+            {
+                return Err(Status::already_exists("a template of this name exists already"));
+            }
+        }
+        let (agent, name) = (self.clone(), name.to_owned());
+        let writing = tokio::spawn(async move {
+            let _ = agent.writes_wait.subscribe().wait_for(|wait| !wait).await;
+            let mut seen = agent.seen.lock().unwrap();
+            seen.written.push((name, kind));
+            seen.destroyed.push(sandbox_id);
+        });
+        writing.await.map_err(|_| Status::internal("broken"))
+    }
+
+    fn here(&self) -> Result<(), Status> {
+        let seen = self.seen.lock().unwrap();
+        if seen.away {
+            return Err(Status::unavailable("the host is away"));
+        }
+        match seen.gone {
+            true => Err(Status::not_found("there is no such sandbox on this host")),
+            false => Ok(()),
+        }
+    }
+
+    /// What the gate writes from `offset` on, to its end.
+    fn through_gate(&self, offset: u64) -> Streamed<AttachExecResponse> {
+        let state = (self.gate.subscribe(), offset, false);
+        let events = stream::unfold(state, |(mut gate, offset, over)| async move {
+            if over {
+                return None;
+            }
+            let from = usize::try_from(offset).unwrap();
+            let news =
+                |gate: &Gate| gate.output.len() > from || gate.exit_code.is_some() || gate.broken;
+            let now = gate.wait_for(news).await.ok()?.clone();
+            if now.broken {
+                return None;
+            }
+            let end_offset = now.output.len() as u64;
+            let (event, over) = match now.exit_code {
+                Some(exit_code) if now.output.len() <= from => {
+                    let end = ExecEnd { exit_code, end_offset, ..ExecEnd::default() };
+                    (Event::End(end), true)
+                }
+                _ => {
+                    let (stream, data) =
+                        (ExecOutputStream::Stdout.into(), now.output[from..].to_vec());
+                    (Event::Output(ExecOutput { offset, stream, data }), false)
+                }
+            };
+            let answer = Ok(AttachExecResponse { event: Some(event) });
+            Some((answer, (gate, end_offset, over)))
+        });
+        events.boxed()
     }
 
     fn script(&self, exec_id: &str) -> String {
@@ -108,6 +224,7 @@ fn exit_code(script: &str, exec_id: &str) -> i32 {
     let nth = exec_id.rsplit('.').next().and_then(|nth| nth.parse::<i32>().ok()).unwrap_or(1);
     match script.split_once(' ') {
         Some(("exit", code)) => code.parse().unwrap(),
+        None if script == "twice" => 1,
         Some(("pass", at)) => i32::from(nth < at.parse().unwrap()),
         _ => 0,
     }
@@ -142,7 +259,7 @@ impl HostAgentService for Agent {
         request: Request<CreateSandboxRequest>,
     ) -> Reply<CreateSandboxResponse> {
         let request = request.into_inner();
-        self.fence(request.fence);
+        self.fence(request.fence, "create")?;
         let mut seen = self.seen.lock().unwrap();
         if seen.not_ready > 0 {
             seen.not_ready -= 1;
@@ -161,21 +278,25 @@ impl HostAgentService for Agent {
         request: Request<DestroySandboxRequest>,
     ) -> Reply<DestroySandboxResponse> {
         let request = request.into_inner();
-        self.fence(request.fence);
+        self.fence(request.fence, "destroy")?;
         self.seen.lock().unwrap().destroyed.push(request.sandbox_id);
         Ok(Response::new(DestroySandboxResponse {}))
     }
 
     async fn start_exec(&self, request: Request<StartExecRequest>) -> Reply<StartExecResponse> {
         let request = request.into_inner();
-        self.fence(request.fence.clone());
-        let started = {
+        self.fence(request.fence.clone(), "start")?;
+        self.here()?;
+        let (started, already_started) = {
             let mut seen = self.seen.lock().unwrap();
-            seen.started.push(request);
-            seen.started.len()
+            let known = seen.started.iter().any(|known| known.exec_id == request.exec_id);
+            if !known {
+                seen.started.push(request);
+            }
+            (seen.started.len(), known)
         };
         self.alive.send_replace(started);
-        Ok(Response::new(StartExecResponse { pid: 7, already_started: false }))
+        Ok(Response::new(StartExecResponse { pid: 7, already_started }))
     }
 
     async fn attach_exec(
@@ -183,8 +304,13 @@ impl HostAgentService for Agent {
         request: Request<AttachExecRequest>,
     ) -> Reply<Self::AttachExecStream> {
         let request = request.into_inner();
-        self.fence(request.fence.clone());
+        self.fence(request.fence.clone(), "attach")?;
+        self.here()?;
         let script = self.script(&request.exec_id);
+        if script == "gate" || script == "twice" && request.exec_id.ends_with(".2") {
+            self.seen.lock().unwrap().attached.push((request.exec_id, request.from_offset));
+            return Ok(Response::new(self.through_gate(request.from_offset)));
+        }
         let whole = output(&script);
         let breaks = {
             let mut seen = self.seen.lock().unwrap();
@@ -231,10 +357,7 @@ impl HostAgentService for Agent {
         request: Request<CreateSnapshotRequest>,
     ) -> Reply<CreateSnapshotResponse> {
         let request = request.into_inner();
-        self.fence(request.fence);
-        let mut seen = self.seen.lock().unwrap();
-        seen.written.push((request.name.clone(), "snapshot"));
-        seen.destroyed.push(request.sandbox_id);
+        self.write(request.fence, &request.name, request.sandbox_id, "snapshot").await?;
         Ok(Response::new(CreateSnapshotResponse { name: request.name, size_bytes: 4096 }))
     }
 
@@ -243,10 +366,7 @@ impl HostAgentService for Agent {
         request: Request<FlattenRootfsRequest>,
     ) -> Reply<FlattenRootfsResponse> {
         let request = request.into_inner();
-        self.fence(request.fence);
-        let mut seen = self.seen.lock().unwrap();
-        seen.written.push((request.name, "image"));
-        seen.destroyed.push(request.sandbox_id);
+        self.write(request.fence, &request.name, request.sandbox_id, "image").await?;
         Ok(Response::new(FlattenRootfsResponse { size_bytes: 4096 }))
     }
 
@@ -254,8 +374,21 @@ impl HostAgentService for Agent {
         &self,
         request: Request<DeleteSnapshotRequest>,
     ) -> Reply<DeleteSnapshotResponse> {
-        self.seen.lock().unwrap().deleted.push(request.into_inner().name);
+        let request = request.into_inner();
+        self.fence(request.fence, "delete")?;
+        self.seen.lock().unwrap().deleted.push(request.name);
         Ok(Response::new(DeleteSnapshotResponse {}))
+    }
+
+    async fn get_host(&self, _: Request<GetHostRequest>) -> Reply<GetHostResponse> {
+        let seen = self.seen.lock().unwrap();
+        let templates = seen.written.iter().map(|(name, kind)| HostTemplate {
+            name: name.clone(),
+            r#type: (*kind).to_owned(),
+            size_bytes: 4096,
+        });
+        let templates = templates.collect();
+        Ok(Response::new(GetHostResponse { templates, ..GetHostResponse::default() }))
     }
 
     not_scripted! {
@@ -275,6 +408,5 @@ impl HostAgentService for Agent {
         signal_exec(SignalExecRequest) -> SignalExecResponse;
         checkpoint(CheckpointRequest) -> CheckpointResponse;
         restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse;
-        get_host(GetHostRequest) -> GetHostResponse;
     }
 }

@@ -26,6 +26,7 @@ use crate::{
 pub(crate) struct Running {
     pub(crate) server: Server,
     pub(crate) desk: Desk,
+    config: Config,
     service: JoinHandle<()>,
     shutdown: CancellationToken,
     others: [JoinHandle<()>; 2],
@@ -44,26 +45,44 @@ impl Running {
             drain: Duration::from_millis(300),
             exit_within: Duration::from_secs(10),
             boots_max: 3,
+            host_away_max: Duration::from_secs(2),
             tls,
             agent: ovenbird_agent_client::Config::default(),
         };
-        let service = Service::connect(config).await.unwrap();
         let shutdown = CancellationToken::new();
+        let service = Service::connect(config.clone()).await.unwrap();
         let service = tokio::spawn(service.run(shutdown.clone()));
-        Self { server, desk, service, shutdown, others: [host, answering] }
+        Self { server, desk, config, service, shutdown, others: [host, answering] }
+    }
+
+    /// Ends the runner as SIGTERM does, and starts another one.
+    pub(crate) async fn replace(&mut self) {
+        self.end().await;
+        (self.shutdown, self.service) = self.another().await;
+    }
+
+    /// Starts another runner beside it.
+    pub(crate) async fn another(&self) -> (CancellationToken, JoinHandle<()>) {
+        let shutdown = CancellationToken::new();
+        let service = Service::connect(self.config.clone()).await.unwrap();
+        (shutdown.clone(), tokio::spawn(service.run(shutdown)))
+    }
+
+    async fn end(&mut self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(15), &mut self.service).await;
+        ended.expect("the runner ends in time").unwrap();
     }
 
     /// As SIGTERM does.
     pub(crate) async fn stop(mut self) {
-        self.shutdown.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(15), &mut self.service).await;
-        ended.expect("the runner ends in time").unwrap();
+        self.end().await;
         for other in self.others {
             other.abort();
         }
     }
 
-    async fn finished_steps(&self, build: &BuildId) -> Vec<(Phase, u32, bool)> {
+    pub(crate) async fn finished_steps(&self, build: &BuildId) -> Vec<(Phase, u32, bool)> {
         let events = self.server.events(build).await;
         let finished = events.into_iter().filter_map(|event| match event.what {
             What::StepFinished(log) => Some((log.phase, log.step, log.ok)),
@@ -137,14 +156,14 @@ async fn guest_that_is_not_ready_twice_is_made_a_third_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn guest_that_is_never_ready_fails_the_build_with_its_console() {
+async fn guest_that_is_never_ready_is_the_fault_of_its_host_and_shows_its_console() {
     let agent = Agent::default();
     agent.seen.lock().unwrap().not_ready = 9;
     let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
     push_job(&running.server).await;
-    let (code, step, _, tail) = failure(&running.desk.finished().await.outcome);
-    assert_eq!((code, step), (ReasonCode::GuestNotReady, None));
-    assert!(tail.unwrap().ends_with("panic"));
+    let reason = running.desk.lost().await;
+    assert_eq!((reason.code, reason.step), (ReasonCode::GuestNotReady, None));
+    assert!(reason.tail.unwrap().ends_with("panic"));
     assert_eq!(agent.seen.lock().unwrap().not_ready, 6);
     running.stop().await;
 }
@@ -255,24 +274,24 @@ async fn cancel_destroys_the_sandbox_before_the_desk_hears_of_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn attempt_that_lost_its_lease_destroys_its_sandbox_and_says_nothing() {
+async fn attempt_that_lost_its_lease_leaves_its_sandbox_and_says_nothing() {
     let agent = Agent::default();
     let running = Running::start(&agent, plan("RUN hang", None), 1).await;
     push_job(&running.server).await;
     agent.until_started(1).await;
     running.desk.take_lease_away();
-    wait_until("no sandbox", Duration::from_secs(10), || async { agent.left().is_empty() }).await;
     wait_until("an empty queue", Duration::from_secs(10), || async {
         running.server.jobs().await == (0, 0)
     })
     .await;
     let heard = running.desk.heard();
     assert!(heard.finishes.is_empty() && heard.releases.is_empty(), "{heard:?}");
+    assert_eq!(agent.left().len(), 1);
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runner_that_ends_gives_its_build_back_without_a_sandbox() {
+async fn runner_that_ends_gives_its_build_back_with_its_sandbox() {
     let agent = Agent::default();
     let running = Running::start(&agent, plan("RUN hang", None), 1).await;
     let build = push_job(&running.server).await;
@@ -282,8 +301,8 @@ async fn runner_that_ends_gives_its_build_back_without_a_sandbox() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let heard = desk.heard();
     assert!(heard.finishes.is_empty());
-    assert_eq!(heard.releases[0].build_id, build);
-    assert!(agent.left().is_empty());
+    assert_eq!((heard.releases[0].build_id, &heard.releases[0].lost), (build, &None));
+    assert_eq!(agent.left().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,15 +5,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use async_nats::jetstream::message::PublishMessage;
 use futures::StreamExt as _;
 use ovenbird_contract::{
-    build::ReasonCode,
+    build::{Reason, ReasonCode},
     desk::{
         Base, Claim, ClaimRequest, FinishRequest, Finished, Host, LogPosition, Outcome, Refusal,
         RefusalCode, ReleaseRequest, Released, Renewed, Reply,
     },
     id::{BuildId, HostId, TemplateId},
     job::{self, Job},
+    log::{Batch, LineRecord, Record, Resume, Stream},
+    standing::{ResumeFrom, Standing},
 };
 use ovenbird_recipe::{Available, Plan, Source, parse};
 use tokio::{sync::watch, task::JoinHandle};
@@ -45,6 +48,9 @@ struct Script {
     cancel: bool,
     lose: bool,
     previous_sandbox_id: Option<String>,
+    resume: Option<ResumeFrom>,
+    log: LogPosition,
+    template_id: TemplateId,
 }
 
 pub(crate) fn plan(recipe: &str, healthcheck: Option<&str>) -> Plan {
@@ -64,6 +70,9 @@ impl Desk {
             cancel: false,
             lose: false,
             previous_sandbox_id: None,
+            resume: None,
+            log: LogPosition { next_seq: 1, stream_seq: 0 },
+            template_id: TemplateId::new(),
         };
         let desk = Self {
             shared: Arc::new(Mutex::new(script)),
@@ -106,6 +115,49 @@ impl Desk {
         self.shared.lock().unwrap().previous_sandbox_id = Some(id.into());
     }
 
+    /// The next claim goes on where the log says, as the desk's does. The runner before has its lease no more.
+    pub(crate) async fn hand_over(&self, server: &Server, build: &BuildId) -> Standing {
+        let messages = server.log(build).await;
+        let (stream_seq, last) = messages.last().unwrap().clone();
+        let standing = last.standing.expect("there is something to go on with");
+        let is_followed = |line: &LineRecord| {
+            let of = |output: &Resume| output.step == line.step;
+            line.stream != Stream::System && standing.outputs.iter().any(of)
+        };
+        let records = messages.into_iter().flat_map(|(_, batch)| batch.records);
+        let lines = records.filter_map(|record| match record {
+            Record::Line(line) if is_followed(&line) => Some(line),
+            _ => None,
+        });
+        let lines = lines.collect();
+        let next_seq = last.records.last().unwrap().seq() + 1;
+        let line = Record::Line(LineRecord {
+            seq: next_seq,
+            ts: chrono::Utc::now(),
+            attempt: 2,
+            step: 0,
+            stream: Stream::System,
+            text: "Attempt 2 goes on.".into(),
+            cont: false,
+            data: None,
+        });
+        let batch = Batch { records: vec![line], resume: None, standing: Some(standing.clone()) };
+        let message = PublishMessage::build()
+            .payload(serde_json::to_vec(&batch).unwrap().into())
+            .expected_last_subject_sequence(stream_seq);
+        let ack = server.jetstream.send_publish(server.names.logs(build), message).await.unwrap();
+        let stream_seq = ack.await.unwrap().sequence;
+        let mut script = self.shared.lock().unwrap();
+        script.lose = false;
+        script.log = LogPosition { next_seq: next_seq + 1, stream_seq };
+        script.resume = Some(ResumeFrom { standing: standing.clone(), lines });
+        standing
+    }
+
+    pub(crate) fn forget_releases(&self) {
+        self.heard.send_modify(|heard| heard.releases.clear());
+    }
+
     pub(crate) fn heard(&self) -> Heard {
         self.heard.borrow().clone()
     }
@@ -118,6 +170,17 @@ impl Desk {
             heard.wait_for(|heard| !heard.finishes.is_empty()),
         );
         waited.await.expect("a build ends").unwrap().finishes[0].clone()
+    }
+
+    /// Waits for an attempt that is given up.
+    pub(crate) async fn lost(&self) -> Reason {
+        let mut heard = self.heard.subscribe();
+        let waited = tokio::time::timeout(
+            std::time::Duration::from_secs(30),
+            heard.wait_for(|heard| !heard.releases.is_empty()),
+        );
+        let heard = waited.await.expect("an attempt is given up").unwrap().clone();
+        heard.releases[0].lost.clone().expect("not lost, but handed over")
     }
 
     fn answer(&self, verb: &str, payload: &[u8]) -> Option<Vec<u8>> {
@@ -187,15 +250,21 @@ fn claim(script: &Script, request: &ClaimRequest) -> Claim<Plan> {
             address: script.agent.clone(),
             server_name: "agent.test".into(),
         },
-        template_id: TemplateId::new(),
+        template_id: script.template_id,
         previous_sandbox_id: script.previous_sandbox_id.clone(),
-        log: LogPosition { next_seq: 1, stream_seq: 0 },
+        resume: script.resume.clone(),
+        log: script.log,
     }
 }
 
-/// Puts a job on the default lane.
+/// Puts a job of a new build on the default lane.
 pub(crate) async fn push_job(server: &Server) -> BuildId {
-    let job = Job { v: job::VERSION, build_id: BuildId::new(), attempt: 1, trace: String::new() };
+    push_attempt(server, BuildId::new(), 1).await
+}
+
+/// Puts a job on the default lane.
+pub(crate) async fn push_attempt(server: &Server, build_id: BuildId, attempt: u32) -> BuildId {
+    let job = Job { v: job::VERSION, build_id, attempt, trace: String::new() };
     let payload = serde_json::to_vec(&job).unwrap();
     let ack = server.jetstream.publish(server.names.builds("default"), payload.into()).await;
     ack.unwrap().await.unwrap();

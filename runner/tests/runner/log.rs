@@ -27,12 +27,13 @@ fn writer(
     attempt: u32,
     position: LogPosition,
 ) -> (Writer, Log) {
-    let config = WriterConfig { names: server.names.clone(), build_id, attempt, position };
+    let config =
+        WriterConfig { names: server.names.clone(), build_id, attempt, position, standing: None };
     Writer::start(server.jetstream.clone(), config, CancellationToken::new())
 }
 
 fn line(n: u64, text: &str) -> OutputLine {
-    let marks = Marks { stdout: n, stderr: n };
+    let marks = Marks { stdout: n, stderr: n, ..Marks::default() };
     OutputLine { stream: OutputStream::Stdout, bytes: text.as_bytes().to_vec(), cont: false, marks }
 }
 
@@ -144,7 +145,7 @@ async fn nothing_is_written_after_the_terminal_record() {
     let server = Server::start().await;
     let build = BuildId::new();
     let (writer, log) = writer(&server, build, 1, BEGIN);
-    let end = Batch { records: vec![Record::end(1, Status::Failed)], resume: None };
+    let end = Batch::of(vec![Record::end(1, Status::Failed)]);
     publish(&server, &build, "end", &end).await;
     log.system(0, "too late").await.unwrap();
     assert!(matches!(writer.close().await, Err(WriteError::FenceLost)));
@@ -189,13 +190,17 @@ async fn batches_carry_where_another_runner_goes_on_and_one_command_each() {
         seen = (seen.0 + ran, seen.1 + started);
         let expected = match (ran, started) {
             (0, 0) => None,
-            (_, 0) => Some(("run", seen.0 * 10)),
-            _ => Some(("start", seen.1 * 7)),
+            (_, 0) => Some(("run", seen.0 * 10, 2)),
+            _ => Some(("start", seen.1 * 7, 1)),
         };
-        let expected = expected.map(|(exec_id, at)| Resume {
+        let expected = expected.map(|(exec_id, at, step)| Resume {
             exec_id: exec_id.into(),
             stdout: at,
             stderr: at,
+            stdout_open: false,
+            stderr_open: false,
+            step,
+            background: false,
         });
         assert_eq!(batch.resume, expected);
     }
@@ -240,6 +245,7 @@ async fn writer_gives_up_when_the_lease_is_over() {
         build_id: BuildId::new(),
         attempt: 1,
         position: BEGIN,
+        standing: None,
     };
     let (writer, log) = Writer::start(server.jetstream.clone(), config, lost.clone());
     server.nats.kill9();

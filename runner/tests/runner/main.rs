@@ -9,6 +9,7 @@
 mod agent;
 mod attempt;
 mod desk;
+mod handover;
 mod log;
 mod nats;
 mod queue;

@@ -1,8 +1,8 @@
-//! `desk.claim`: begins an attempt, and says where its log goes on.
+//! `desk.claim`: begins an attempt, and says where it and its log go on.
 
 use async_nats::service;
 use ovenbird_contract::{
-    build::{Reason, Status},
+    build::Status,
     desk::{Base, Claim, ClaimRequest, Host, RefusalCode, Reply},
     id::{BuildId, HostId, SandboxId, TemplateId},
 };
@@ -12,8 +12,11 @@ use ovenbird_db::store::{
 };
 use serde_json::Value as Json;
 
-use super::{Desk, NO_CAPACITY_AFTER, millis, read, refused, refused_for, send, unavailable};
-use crate::log::{self, Position};
+use super::{
+    Desk, NO_CAPACITY_AFTER, millis, read, refused, refused_for,
+    resume::{self, Opened},
+    send, unavailable,
+};
 
 impl Desk {
     pub(super) async fn answer_claim(&self, request: &service::Request) {
@@ -28,6 +31,7 @@ impl Desk {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Reply<Claim<Json>> {
+        self.catch_up(&request).await;
         let claimed = self
             .store
             .build_claim(&Request {
@@ -44,15 +48,18 @@ impl Desk {
         };
         // From here on the attempt is the runner's. When the log cannot be asked it repeats its request,
         // and gets the same claim.
-        let at = match self.log_opens(&request, &claimed).await {
-            Ok(at) => at,
+        let opened = match self.open(&request, claimed).await {
+            Ok(opened) => opened,
+            Err(resume::Error::Over) => {
+                return refused(RefusalCode::StaleAttempt, "the attempt is over already");
+            }
             Err(error) => return unavailable(&error),
         };
-        match self.claim_compose(&request, claimed, at) {
+        match self.claim_compose(&request, opened) {
             Ok(claim) => {
                 tracing::info!(
                     build.id = %claim.build_id, attempt = claim.attempt, host.id = %claim.host.id,
-                    runner.id = %request.runner_id, "build claimed"
+                    runner.id = %request.runner_id, goes_on = claim.resume.is_some(), "build claimed"
                 );
                 Reply::Ok(claim)
             }
@@ -60,34 +67,14 @@ impl Desk {
         }
     }
 
-    /// A further attempt begins with a record of its own: it says what happened, and it makes the stream
-    /// refuse the runner before.
-    async fn log_opens(
-        &self,
-        request: &ClaimRequest,
-        claimed: &Claimed,
-    ) -> Result<Position, log::Error> {
-        let floor = u64::try_from(claimed.build.log_seq).unwrap_or(0);
-        if request.attempt <= 1 {
-            return self.log.position(request.build_id, floor).await;
-        }
-        let why = claimed
-            .build
-            .reason
-            .clone()
-            .and_then(|reason| serde_json::from_value::<Reason>(reason).ok())
-            .map_or_else(String::new, |reason| format!(" {}", reason.message));
-        let text = format!("Attempt {} begins from the first step.{why}", request.attempt);
-        self.log.begin_again(request.build_id, request.attempt, floor, &text).await
-    }
-
     fn claim_compose(
         &self,
         request: &ClaimRequest,
-        claimed: Claimed,
-        at: Position,
+        opened: Opened,
     ) -> Result<Claim<Json>, store::Error> {
+        let Opened { claimed, seen, resume } = opened;
         let Claimed { build, base, host, previous_sandbox } = claimed;
+        let previous_sandbox = previous_sandbox.filter(|_| resume.is_none());
         let unsigned = |value: i32| u32::try_from(value).unwrap_or(0);
         let default_env = store::template::default_env(&base)?;
         Ok(Claim {
@@ -114,7 +101,8 @@ impl Desk {
             },
             template_id: TemplateId::from_uuid(build.planned_template_id.unwrap_or_default()),
             previous_sandbox_id: previous_sandbox.map(|id| SandboxId::from_uuid(id).to_string()),
-            log: at.into(),
+            resume,
+            log: seen.at.into(),
         })
     }
 }

@@ -37,7 +37,7 @@ impl Desk {
         let FinishRequest { build_id, attempt, runner_id, outcome, log, event_stream_seq } =
             message;
         let holder = Holder { build: build_id, attempt, runner: runner_id };
-        self.applied(&holder, event_stream_seq).await;
+        self.applied(&holder, event_stream_seq, self.finish_wait).await;
         let request = Request { holder, outcome, log };
         let ended = match self.store.build_finish(&request).await {
             Ok(Ok(ended)) => ended,
@@ -51,8 +51,8 @@ impl Desk {
 
     /// Waits until the row holds the steps that the runner told of, within bounds: a build must end
     /// also while the ledger is behind, and its last steps come later then.
-    async fn applied(&self, holder: &Holder, stream_seq: u64) {
-        let until = Instant::now() + self.finish_wait;
+    pub(super) async fn applied(&self, holder: &Holder, stream_seq: u64, wait: Duration) {
+        let until = Instant::now() + wait;
         let mut pause = APPLIED_FIRST;
         while Instant::now() < until {
             match self.store.build_events_applied(holder, stream_seq).await {
@@ -65,7 +65,7 @@ impl Desk {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(APPLIED_LONGEST);
         }
-        tracing::warn!(build.id = %holder.build, stream_seq, "the ledger is behind; ending the build without it");
+        tracing::warn!(build.id = %holder.build, stream_seq, "the ledger is behind; going on without it");
     }
 
     async fn log_ends(&self, ended: &Ended, at: LogPosition) {

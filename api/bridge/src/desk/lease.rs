@@ -1,11 +1,11 @@
-//! `desk.renew` and `desk.release`.
+//! `desk.renew` and `desk.release`: a build that is handed over, or an attempt that is lost.
 
 use async_nats::service;
 use ovenbird_contract::{
     build::Status,
     desk::{ReleaseRequest, Released, RenewRequest, Renewed, Reply},
 };
-use ovenbird_db::store::lease::Holder;
+use ovenbird_db::store::lease::{Expired, Holder};
 use ovenbird_kit::telemetry::chain;
 
 use super::{Desk, lease_refused, millis, read, send, unavailable};
@@ -33,26 +33,35 @@ impl Desk {
             Ok(message) => message,
             Err(refusal) => return send(request, &Reply::<Released>::Refused(refusal)).await,
         };
-        let (build, attempt) = (message.build_id, message.attempt);
-        let reply = self.release(message).await;
-        send(request, &reply).await;
-        if let Reply::Ok(Released {}) = reply {
-            self.states.tell(build, attempt, Status::Queued).await;
+        match self.release(message).await {
+            Ok(Expired { build, attempt, status }) => {
+                send(request, &Reply::Ok(Released {})).await;
+                self.states.tell(build, attempt, status).await;
+            }
+            Err(refused) => send(request, &refused).await,
         }
     }
 
-    async fn release(&self, request: ReleaseRequest) -> Reply<Released> {
-        let ReleaseRequest { build_id: build, attempt, runner_id: runner, why } = request;
-        match self.store.build_release(&Holder { build, attempt, runner }).await {
-            Ok(Ok(())) => {
-                tracing::info!(build.id = %build, attempt, why, "build released");
-                if let Err(error) = self.queue.push(&[build]).await {
-                    tracing::info!(build.id = %build, error = chain(&error), "left to the sweep");
-                }
-                Reply::Ok(Released {})
-            }
-            Ok(Err(why)) => lease_refused(why),
-            Err(error) => unavailable(&error),
+    async fn release(&self, request: ReleaseRequest) -> Result<Expired, Reply<Released>> {
+        let ReleaseRequest { build_id: build, attempt, runner_id: runner, why, lost } = request;
+        let holder = Holder { build, attempt, runner };
+        let released = match &lost {
+            Some(reason) => self.store.build_lose(&holder, reason, self.attempts_max).await,
+            None => self.store.build_release(&holder).await.map(|released| {
+                released.map(|()| Expired { build, attempt, status: Status::Queued })
+            }),
+        };
+        let released = match released {
+            Ok(Ok(released)) => released,
+            Ok(Err(why)) => return Err(lease_refused(why)),
+            Err(error) => return Err(unavailable(&error)),
+        };
+        tracing::info!(build.id = %build, attempt, why, status = %released.status, "build released");
+        if released.status == Status::Queued
+            && let Err(error) = self.queue.push(&[build]).await
+        {
+            tracing::info!(build.id = %build, error = chain(&error), "left to the sweep");
         }
+        Ok(released)
     }
 }

@@ -7,6 +7,7 @@
 mod claim;
 mod finish;
 mod lease;
+mod resume;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,6 +50,8 @@ pub struct Desk {
     pub lease: Duration,
     /// How long a finish waits for the ledger.
     pub finish_wait: Duration,
+    /// How often a build may be lost without progress.
+    pub attempts_max: u32,
 }
 
 /// The service.

@@ -102,7 +102,13 @@ async fn released_build_is_queued_again_at_once() {
     rig.start_relay("b1");
     let (build, runner_id) = (rig.build("web").await, RunnerId::new());
     ok(rig.claim(build, 1, runner_id).await);
-    let release = ReleaseRequest { build_id: build, attempt: 1, runner_id, why: "draining".into() };
+    let release = ReleaseRequest {
+        build_id: build,
+        attempt: 1,
+        runner_id,
+        why: "draining".into(),
+        lost: None,
+    };
     for _ in 0..2 {
         ok(rig.ask::<_, Released>("release", &release).await);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod desk;
+mod handover;
 mod ledger;
 mod relay;
 mod rig;

@@ -203,6 +203,7 @@ impl Rig {
             states: States::new(self.js.clone(), self.names.clone()),
             lease: LEASE,
             finish_wait: Duration::from_secs(3),
+            attempts_max: 3,
         };
         let desk = desk::Service::new(desk, self.client.clone(), self.names.clone(), 16);
         self.spawn(desk.run(self.stop_token()));
@@ -338,11 +339,20 @@ impl Rig {
         lines: u64,
     ) -> Result<LogPosition, ()> {
         let records = (at.next_seq..at.next_seq + lines).map(line).collect();
-        let batch = Batch { records, resume: None };
+        self.log_batch(build, at, &Batch::of(records)).await
+    }
+
+    pub(crate) async fn log_batch(
+        &self,
+        build: BuildId,
+        at: LogPosition,
+        batch: &Batch,
+    ) -> Result<LogPosition, ()> {
+        let lines = batch.records.len() as u64;
         let message = PublishMessage::build()
             .message_id(format!("{build}.{}", at.next_seq))
             .expected_last_subject_sequence(at.stream_seq)
-            .payload(serde_json::to_vec(&batch).unwrap().into());
+            .payload(serde_json::to_vec(batch).unwrap().into());
         let ack = self.js.send_publish(self.names.logs(&build), message).await.unwrap();
         let ack = ack.await.map_err(drop)?;
         Ok(LogPosition { next_seq: at.next_seq + lines, stream_seq: ack.sequence })

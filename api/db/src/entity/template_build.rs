@@ -51,8 +51,14 @@ pub struct Model {
     pub status: String,
     /// The present or last attempt; 0 before the first.
     pub attempt: i32,
-    /// Attempts that ended by an expired lease.
+    /// Attempts that were lost since the build last made progress.
     pub lost_attempts: i32,
+    /// The attempt that last began from the first step.
+    pub fresh_attempt: i32,
+    /// Highest step that an attempt had reached when it was lost.
+    pub furthest_step: i32,
+    /// The host that failed the attempt before.
+    pub avoid_host_id: Option<Uuid>,
     /// The runner of the attempt; kept at the end.
     pub lease_owner: Option<Uuid>,
     /// When the lease ends.

@@ -3,6 +3,10 @@
 //! Two claims that see the same free room would overbook the host. So the chosen host's row is locked,
 //! and the statement that begins the attempt counts the room again. One host is locked per
 //! transaction, so that no two claims can wait for each other.
+//!
+//! What the attempt before made (its sandbox, its template's id, the steps in the row) stays in the row here.
+//! Whether the new attempt goes on with it, the log says, which the desk reads after this;
+//! [`Store::build_begin_afresh`] takes it away when it does not.
 
 use std::time::Duration;
 
@@ -10,13 +14,16 @@ use ovenbird_contract::{
     build::{Event, Status},
     id::{BuildId, RunnerId, TemplateId},
 };
-use sea_orm::{DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait,
+};
 use uuid::Uuid;
 
 use super::{
     Error, Store,
     build::{attempt, lock, status},
     host::millis,
+    lease::Holder,
     sql, template,
 };
 use crate::entity;
@@ -70,10 +77,14 @@ pub enum Refused {
 /// How often the choice is made again when somebody else took the room in between.
 const CHOICES: usize = 3;
 
-/// Room that running builds and sandboxes take on host `h`. A paused sandbox has no process.
+/// Room that others take on host `h`: running builds, queued ones whose sandbox waits there for the next runner,
+/// and sandboxes. A paused sandbox has no process. `$1` is the build that asks.
 const USED: &str = "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
-   SELECT b.vcpus AS v, b.memory_mb AS m FROM template_builds b
-   WHERE b.host_id = h.id AND b.status IN ('running', 'cancelling')
+   SELECT o.vcpus AS v, o.memory_mb AS m FROM template_builds o
+   WHERE o.host_id = h.id AND o.status IN ('running', 'cancelling')
+   UNION ALL
+   SELECT o.vcpus, o.memory_mb FROM template_builds o
+   WHERE o.host_id = h.id AND o.status = 'queued' AND o.sandbox_id IS NOT NULL AND o.id <> $1
    UNION ALL
    SELECT s.vcpus, s.memory_mb FROM sandboxes s
    WHERE s.host_id = h.id AND s.status IN ('creating', 'running', 'pausing', 'resuming', 'destroying')
@@ -109,6 +120,40 @@ impl Store {
             last = Refused::NoRoom;
         }
         Ok(Err(last))
+    }
+
+    /// Takes away what the attempt before made: `holder`'s attempt begins from the first step, in a sandbox and
+    /// with a template of its own, and `why` stands behind what the row says of the attempt before. Repeating
+    /// it changes nothing; nothing comes back when the attempt is not the holder's any more.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; it may have been done or not, so ask again.
+    pub async fn build_begin_afresh(
+        &self,
+        holder: &Holder,
+        why: &str,
+    ) -> Result<Option<entity::template_build::Model>, Error> {
+        let changed = self
+            .db
+            .execute_raw(sql(
+                "UPDATE template_builds SET fresh_attempt = attempt, planned_template_id = $4,
+                   sandbox_id = NULL, logs = '[]', current_step = 0,
+                   reason = jsonb_set(reason, '{message}', to_jsonb((reason->>'message') || $5))
+                 WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status IN ('running', 'cancelling')
+                   AND fresh_attempt < attempt",
+                [
+                    holder.build.uuid().into(),
+                    holder.attempt().into(),
+                    holder.runner.uuid().into(),
+                    TemplateId::new().uuid().into(),
+                    why.into(),
+                ],
+            ))
+            .await?;
+        let row = self.build_row(holder.build).await?.filter(|row| holder.holds(row));
+        let afresh = |row: &entity::template_build::Model| row.fresh_attempt == row.attempt;
+        debug_assert!(changed.rows_affected() == 0 || row.as_ref().is_none_or(afresh));
+        Ok(row.filter(afresh))
     }
 }
 
@@ -162,12 +207,13 @@ async fn claim_once(
     };
     let begun = begin(tx, request, next, base.id, host.id).await?;
     Ok(match begun {
-        Some(row) => Ok(claimed(row, base, host, build.host_id)),
+        Some(row) => Ok(claimed(row, base, host)),
         None => Err(Outcome::RoomTaken),
     })
 }
 
-/// Hosts that hold `base`, the one of the attempt before first, then the emptiest. Not locked: a hint.
+/// Hosts that hold `base`: the one that failed the build last, if it is the only one; else one that has room,
+/// the one of the attempt before first, then the emptiest. Not locked: a hint.
 async fn candidates(
     tx: &DatabaseTransaction,
     build: &entity::template_build::Model,
@@ -175,19 +221,26 @@ async fn candidates(
 ) -> Result<Vec<Candidate>, Error> {
     let text = format!(
         "SELECT h.id,
-           (h.capacity->>'vcpus')::bigint - used.vcpus >= $2
-           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $3 AS fits
+           (h.capacity->>'vcpus')::bigint - used.vcpus >= $3
+           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $4 AS fits
          FROM hosts h
-         JOIN template_placements p ON p.host_id = h.id AND p.template_id = $1 AND p.state = 'present'
+         JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
          CROSS JOIN LATERAL {USED} used
          WHERE h.status = 'online'
-         ORDER BY fits DESC, h.id IS NOT DISTINCT FROM $4 DESC,
+         ORDER BY h.id IS NOT DISTINCT FROM $6, fits DESC, h.id IS NOT DISTINCT FROM $5 DESC,
            (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
          LIMIT 1"
     );
     Ok(Candidate::find_by_statement(sql(
         &text,
-        [base.into(), build.vcpus.into(), build.memory_mb.into(), build.host_id.into()],
+        [
+            build.id.into(),
+            base.into(),
+            build.vcpus.into(),
+            build.memory_mb.into(),
+            build.host_id.into(),
+            build.avoid_host_id.into(),
+        ],
     ))
     .all(tx)
     .await?)
@@ -205,9 +258,11 @@ async fn begin(
         "UPDATE template_builds b SET
            status = $3, attempt = $4, lease_owner = $5,
            lease_until = now() + $6 * interval '1 millisecond',
-           host_id = h.id, base_template_id = $7, planned_template_id = $8,
-           previous_sandbox_id = b.sandbox_id, sandbox_id = NULL,
-           logs = '[]', current_step = 0, event_stream_seq = 0,
+           host_id = h.id, base_template_id = $7,
+           planned_template_id = COALESCE(b.planned_template_id, $8),
+           previous_sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
+           sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
+           event_stream_seq = 0, avoid_host_id = NULL,
            job_published_at = NULL, job_stream_seq = NULL,
            started_at = COALESCE(b.started_at, now())
          FROM hosts h CROSS JOIN LATERAL {USED} used
@@ -265,16 +320,14 @@ async fn repeat(
     let (Some(base), Some(host)) = (base, host) else {
         return Ok(Err(Outcome::Refused(Refused::NoBase)));
     };
-    let on = row.host_id;
-    Ok(Ok(claimed(row, base, host, on)))
+    Ok(Ok(claimed(row, base, host)))
 }
 
 fn claimed(
     build: entity::template_build::Model,
     base: entity::template::Model,
     host: entity::host::Model,
-    host_before: Option<Uuid>,
 ) -> Claimed {
-    let previous_sandbox = build.previous_sandbox_id.filter(|_| host_before == Some(host.id));
+    let previous_sandbox = build.previous_sandbox_id;
     Claimed { build, base, host, previous_sandbox }
 }

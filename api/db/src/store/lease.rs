@@ -1,4 +1,9 @@
-//! What keeps and ends a lease before the build's end: renew, release, expiry.
+//! What keeps and ends a lease before the build's end: renew, release, loss, expiry.
+//!
+//! A release is no loss: the next runner goes on where this one stands. Losses are counted, and the build ends
+//! when there are too many of them. What counts is progress: a loss in a higher step than any one before begins
+//! the count anew, so a build whose runners or hosts die now and then still comes to its end, and one that
+//! kills them in the same step does not go on for ever. A build of n steps is lost n + 1 times the bound at most.
 
 use std::time::Duration;
 
@@ -6,11 +11,12 @@ use ovenbird_contract::{
     build::{Event, Reason, ReasonCode, Status},
     id::{BuildId, RunnerId},
 };
-use sea_orm::{ConnectionTrait, EntityTrait, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, TransactionTrait};
+use uuid::Uuid;
 
 use super::{
     Error, Store,
-    build::{attempt, status},
+    build::{attempt, lock, status},
     corrupt,
     host::millis,
     json, sql,
@@ -53,7 +59,7 @@ pub enum Refused {
     },
 }
 
-/// A lease that ended by itself, and where the build stands now.
+/// An attempt that was lost, and where the build stands now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expired {
     /// The build.
@@ -95,7 +101,7 @@ impl Store {
         }
     }
 
-    /// Gives the build back to the queue; not a lost attempt. Repeating it is fine.
+    /// Gives the build back to the queue, with its sandbox; not a lost attempt. Repeating it is fine.
     ///
     /// # Errors
     /// [`Error::Database`]; it may be queued or not.
@@ -141,35 +147,39 @@ impl Store {
             .await?;
         let mut expired = Vec::with_capacity(rows.len());
         for row in rows {
-            let lost = u32::try_from(row.lost_attempts).unwrap_or(0).saturating_add(1);
-            let attempts_left = lost < attempts_max;
-            let next = status(&row)?
-                .apply(Event::LeaseExpired { attempts_left })
-                .map_err(corrupt("template_builds", "status"))?;
-            let reason = lost_reason(attempt(&row), lost, attempts_max);
-            tx.execute_raw(sql(
-                "UPDATE template_builds SET status = $2, lease_until = NULL, lost_attempts = $3, reason = $4,
-                   queued_at = CASE WHEN $2 = 'queued' THEN now() ELSE queued_at END,
-                   completed_at = CASE WHEN $2 = 'queued' THEN NULL ELSE now() END,
-                   job_published_at = NULL, job_stream_seq = NULL
-                 WHERE id = $1 AND status = 'running' AND attempt = $5",
-                [
-                    row.id.into(),
-                    next.as_str().into(),
-                    i32::try_from(lost).unwrap_or(i32::MAX).into(),
-                    json(&reason)?.into(),
-                    row.attempt.into(),
-                ],
-            ))
-            .await?;
-            expired.push(Expired {
-                build: BuildId::from_uuid(row.id),
-                attempt: attempt(&row),
-                status: next,
-            });
+            expired.push(lose(&tx, &row, None, attempts_max).await?);
         }
         tx.commit().await?;
         Ok(expired)
+    }
+
+    /// Ends an attempt that its runner gives up through no fault of the recipe: back to the queue, or failed with
+    /// `reason` when `attempts_max` attempts were lost. A host that is to blame is avoided by the next attempt.
+    /// Repeating it is fine.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; it may have been written or not, so ask again.
+    pub async fn build_lose(
+        &self,
+        holder: &Holder,
+        reason: &Reason,
+        attempts_max: u32,
+    ) -> Result<Result<Expired, Refused>, Error> {
+        let tx = self.db.begin().await?;
+        let Some(row) = lock(&tx, holder.build).await? else {
+            return Ok(Err(Refused::NotFound));
+        };
+        let now = status(&row)?;
+        if holder.holds(&row) && matches!(now, Status::Queued | Status::Failed) {
+            let (build, attempt) = (holder.build, holder.attempt);
+            return Ok(Ok(Expired { build, attempt, status: now }));
+        }
+        if !holder.holds(&row) || now != Status::Running {
+            return Ok(Err(refusal(holder, &row)?));
+        }
+        let lost = lose(&tx, &row, Some(reason), attempts_max).await?;
+        tx.commit().await?;
+        Ok(Ok(lost))
     }
 
     async fn lease_refusal(&self, holder: &Holder) -> Result<Refused, Error> {
@@ -180,6 +190,46 @@ impl Store {
     }
 }
 
+/// Counts a lost attempt of a running build, whose row is locked. Without a reason its runner was not heard of.
+async fn lose(
+    tx: &DatabaseTransaction,
+    row: &template_build::Model,
+    reason: Option<&Reason>,
+    attempts_max: u32,
+) -> Result<Expired, Error> {
+    let before = match row.current_step > row.furthest_step {
+        true => 0,
+        false => u32::try_from(row.lost_attempts).unwrap_or(0),
+    };
+    let lost = before.saturating_add(1);
+    let next = status(row)?
+        .apply(Event::LeaseExpired { attempts_left: lost < attempts_max })
+        .map_err(corrupt("template_builds", "status"))?;
+    let avoid: Option<Uuid> = row.host_id.filter(|_| reason.is_some_and(|why| why.code.is_host()));
+    let reason = match reason {
+        Some(reason) => given_up_reason(attempt(row), reason, lost, attempts_max),
+        None => lost_reason(attempt(row), lost, attempts_max),
+    };
+    tx.execute_raw(sql(
+        "UPDATE template_builds SET status = $2, lease_until = NULL, lost_attempts = $3, reason = $4,
+           furthest_step = GREATEST(furthest_step, current_step), avoid_host_id = $6,
+           queued_at = CASE WHEN $2 = 'queued' THEN now() ELSE queued_at END,
+           completed_at = CASE WHEN $2 = 'queued' THEN NULL ELSE now() END,
+           job_published_at = NULL, job_stream_seq = NULL
+         WHERE id = $1 AND status = 'running' AND attempt = $5",
+        [
+            row.id.into(),
+            next.as_str().into(),
+            i32::try_from(lost).unwrap_or(i32::MAX).into(),
+            json(&reason)?.into(),
+            row.attempt.into(),
+            avoid.into(),
+        ],
+    ))
+    .await?;
+    Ok(Expired { build: BuildId::from_uuid(row.id), attempt: attempt(row), status: next })
+}
+
 /// Why `holder` cannot write to `row`.
 pub(super) fn refusal(holder: &Holder, row: &template_build::Model) -> Result<Refused, Error> {
     let now = status(row)?;
@@ -187,6 +237,22 @@ pub(super) fn refusal(holder: &Holder, row: &template_build::Model) -> Result<Re
         return Ok(Refused::WrongStatus(now));
     }
     Ok(Refused::Stale { attempt: attempt(row) })
+}
+
+/// `reason` with what follows from it.
+fn given_up_reason(attempt: u32, reason: &Reason, lost: u32, attempts_max: u32) -> Reason {
+    let message = &reason.message;
+    let message = if lost < attempts_max {
+        format!(
+            "Attempt {attempt} was given up: {message}. The build is queued again ({lost} of \
+             {attempts_max} attempts lost)."
+        )
+    } else {
+        format!(
+            "{message}. All {attempts_max} attempts are used up; retry the build once hosts are well."
+        )
+    };
+    Reason { message, ..reason.clone() }
 }
 
 fn lost_reason(attempt: u32, lost: u32, attempts_max: u32) -> Reason {

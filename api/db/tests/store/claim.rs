@@ -1,8 +1,11 @@
 //! Who gets a build, and where it runs.
 
 use futures::future::join_all;
-use ovenbird_contract::{build::Status, id::RunnerId};
-use ovenbird_db::store::claim::Refused;
+use ovenbird_contract::{
+    build::{Reason, ReasonCode, Status},
+    id::RunnerId,
+};
+use ovenbird_db::store::{claim::Refused, lease::Holder};
 
 use crate::world::{World, report};
 
@@ -80,8 +83,67 @@ async fn next_attempt_knows_the_sandbox_before_and_begins_from_zero() {
         ))
         .await;
     world.store.build_release(&holder).await.unwrap().unwrap();
-    let again = world.claim(holder.build, 2, RunnerId::new()).await.unwrap();
+    let runner = RunnerId::new();
+    let again = world.claim(holder.build, 2, runner).await.unwrap();
     assert_eq!(again.previous_sandbox, Some(sandbox));
-    assert_eq!((again.build.current_step, again.build.logs), (0, serde_json::json!([])));
-    assert_ne!(again.build.planned_template_id, None);
+    // What there was is kept until it is known that it is of no use.
+    assert_eq!((again.build.sandbox_id, again.build.current_step), (Some(sandbox), 1));
+    let begin = async |attempt, runner| {
+        let holder = Holder { build: holder.build, attempt, runner };
+        world.store.build_begin_afresh(&holder, " No.").await.unwrap()
+    };
+    let fresh = begin(2, runner).await.unwrap();
+    assert_eq!((fresh.current_step, &fresh.logs), (0, &serde_json::json!([])));
+    assert_eq!((fresh.sandbox_id, fresh.previous_sandbox_id), (None, Some(sandbox)));
+    assert_ne!(fresh.planned_template_id, again.build.planned_template_id);
+    assert_eq!(begin(2, runner).await.unwrap(), fresh, "repeating it changes nothing");
+    assert_eq!(begin(2, RunnerId::new()).await, None);
+    assert_eq!(begin(1, holder.runner).await, None);
+}
+
+#[tokio::test]
+async fn host_that_failed_a_build_is_avoided_while_there_is_another() {
+    let world = World::with_host(4).await;
+    let holder = world.running("web").await;
+    let first = world.row(holder.build).await.host_id.unwrap();
+    let reason = Reason {
+        code: ReasonCode::HostLost,
+        message: "the host agent cannot be reached".into(),
+        step: None,
+        tail: None,
+    };
+    for _ in 0..2 {
+        let lost = world.store.build_lose(&holder, &reason, 3).await.unwrap().unwrap();
+        assert_eq!(lost.status, Status::Queued);
+    }
+    assert_eq!(world.row(holder.build).await.lost_attempts, 1, "counted once");
+    // Alone it is better than none.
+    let runner = RunnerId::new();
+    let again = world.claim(holder.build, 2, runner).await.unwrap();
+    assert_eq!(again.host.id, first);
+    let holder = Holder { build: holder.build, attempt: 2, runner };
+    world.store.build_lose(&holder, &reason, 3).await.unwrap().unwrap();
+    world.store.host_report(&report("10.0.0.2:1", 1), std::time::Duration::ZERO).await.unwrap();
+    let runner = RunnerId::new();
+    let elsewhere = world.claim(holder.build, 3, runner).await.unwrap();
+    assert_ne!(elsewhere.host.id, first);
+    assert_eq!(elsewhere.previous_sandbox, None);
+    let holder = Holder { build: holder.build, attempt: 3, runner };
+    let lost = world.store.build_lose(&holder, &reason, 3).await.unwrap().unwrap();
+    assert_eq!(lost.status, Status::Failed);
+    let row = world.row(holder.build).await;
+    let reason = row.reason.unwrap();
+    assert_eq!(reason["code"], "host_lost");
+    assert!(reason["message"].as_str().unwrap().contains("used up"), "{reason}");
+}
+
+#[tokio::test]
+async fn sandbox_that_waits_for_the_next_runner_keeps_its_room() {
+    let world = World::with_host(1).await;
+    let holder = world.running("one").await;
+    world.sql(&format!("UPDATE template_builds SET sandbox_id = '{}'", uuid::Uuid::now_v7())).await;
+    world.store.build_release(&holder).await.unwrap().unwrap();
+    let two = world.build("two").await;
+    assert_eq!(world.claim(two, 1, RunnerId::new()).await.unwrap_err(), Refused::NoRoom);
+    world.claim(holder.build, 2, RunnerId::new()).await.unwrap();
 }

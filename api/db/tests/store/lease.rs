@@ -76,3 +76,24 @@ async fn expired_lease_requeues_then_fails_as_lost() {
     assert_eq!(row.reason.unwrap()["code"], "lost");
     assert!(row.completed_at.is_some());
 }
+
+#[tokio::test]
+async fn losses_count_until_the_build_comes_further() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    let mut attempt = 0;
+    for (step, status) in [
+        (1, Status::Queued),
+        (1, Status::Queued),
+        (2, Status::Queued),
+        (2, Status::Queued),
+        (1, Status::Failed),
+    ] {
+        attempt += 1;
+        world.claim(build, attempt, RunnerId::new()).await.unwrap();
+        world.sql(&format!("UPDATE template_builds SET current_step = {step}")).await;
+        world.lease_runs_out(build).await;
+        let expired = world.store.build_expire(3, 10).await.unwrap();
+        assert_eq!((expired[0].attempt, expired[0].status), (attempt, status), "step {step}");
+    }
+}

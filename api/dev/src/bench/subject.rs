@@ -112,7 +112,7 @@ impl Subject {
 
     /// Removes a template, where that is served.
     pub(super) async fn delete_snapshot(&self, name: &str) -> anyhow::Result<Option<()>> {
-        let request = host::DeleteSnapshotRequest { name: name.to_owned() };
+        let request = host::DeleteSnapshotRequest { name: name.to_owned(), fence: None };
         Ok(served(self.client().delete_snapshot(request).await)?.map(drop))
     }
 

@@ -18,14 +18,16 @@ use self::{
 };
 use crate::{
     cache::Artifacts,
-    platform::{self, Leases, Platform, part::Part},
+    platform::{self, Platform, part::Part},
     progress::Ui,
     setup::{self, Again},
     tree,
 };
 
 /// Short, so that a schedule of minutes sees many of them end.
-const LEASES: Leases = Leases { length: Duration::from_secs(3), attempts_max: 30 };
+const LEASE: Duration = Duration::from_secs(3);
+/// A build meets more faults than one in service ever should.
+const ATTEMPTS_MAX: u32 = 30;
 
 /// How much.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,7 +89,8 @@ pub async fn one(
         runners: 2,
         slots: 1,
         durable: true,
-        leases: Some(LEASES),
+        lease: Some(LEASE),
+        attempts_max: Some(ATTEMPTS_MAX),
         ..platform::Options::default()
     };
     let mut platform = Platform::start(ui, artifacts, options).await?;

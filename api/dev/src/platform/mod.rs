@@ -72,8 +72,12 @@ pub struct Options {
     pub agents: usize,
     /// Flush everything to disk; else a crash of the machine may cost data.
     pub durable: bool,
-    /// The lease of a build, and how often one may be lost; absent: as the bridge has it.
-    pub leases: Option<Leases>,
+    /// The bridge's `lease`; absent means its default.
+    pub lease: Option<Duration>,
+    /// The bridge's `attempts_max`; absent means its default.
+    pub attempts_max: Option<u32>,
+    /// The runners' `host_away_max`; absent means its default.
+    pub host_away: Option<Duration>,
     /// What sandboxes are made of.
     pub hypervisor: Hypervisor,
     /// Run the release build of the programs.
@@ -89,7 +93,9 @@ impl Default for Options {
             slots: 2,
             agents: 1,
             durable: false,
-            leases: None,
+            lease: None,
+            attempts_max: None,
+            host_away: None,
             hypervisor: Hypervisor::Qemu,
             release: false,
         }
@@ -103,15 +109,6 @@ pub enum Hypervisor {
     Qemu,
     /// Nothing: for benches of what is around them.
     Memory,
-}
-
-/// How patient the bridge is with runners.
-#[derive(Debug, Clone, Copy)]
-pub struct Leases {
-    /// A runner that is silent for this long has lost its build.
-    pub length: Duration,
-    /// A build may be lost this often.
-    pub attempts_max: u32,
 }
 
 /// A running platform. Dropped, it ends as well, only with less patience.
@@ -325,26 +322,32 @@ impl Platform {
             .iter()
             .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
             .collect();
-        let mut content = json!({
+        let mut config = json!({
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
         });
-        if let Some(leases) = options.leases {
-            content["lease"] = format!("{}ms", leases.length.as_millis()).into();
-            content["attempts_max"] = leases.attempts_max.into();
+        if let Some(lease) = options.lease {
+            config["lease"] = format!("{}ms", lease.as_millis()).into();
         }
-        Ok(content)
+        if let Some(attempts_max) = options.attempts_max {
+            config["attempts_max"] = attempts_max.into();
+        }
+        Ok(config)
     }
 
     fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
-        Ok(json!({
+        let mut config = json!({
             "nats_url": self.nats.url(),
             "slots": options.slots,
             "tls": config::tls(&self.client_of(authority, "runner")?),
-        }))
+        });
+        if let Some(away) = options.host_away {
+            config["host_away_max"] = format!("{}ms", away.as_millis()).into();
+        }
+        Ok(config)
     }
 
     /// Makes the agent's folder with the base image in it, and its configuration.
@@ -410,6 +413,11 @@ impl Platform {
     fn client_of(&self, authority: &Authority, name: &str) -> anyhow::Result<Files> {
         let leaf = authority.client(&format!("{name}.ovenbird"))?;
         Ok(authority.write(&leaf, &self.place.path().join("tls"), name)?)
+    }
+
+    /// One of its processes of ours, by its name: `runner-2`.
+    pub fn member(&mut self, name: &str) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.name() == name)
     }
 
     /// Base URL of the REST API.

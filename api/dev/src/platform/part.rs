@@ -57,7 +57,7 @@ impl Platform {
             Part::Postgres => self.postgres.kill9(),
             Part::Redis => self.redis.kill9(),
             Part::Nats => self.nats.kill9(),
-            Part::Member(..) => self.member(part)?.process().kill(),
+            Part::Member(..) => self.member_at(part)?.process().kill(),
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Platform {
             Part::Postgres => self.postgres.restart().await,
             Part::Redis => self.redis.restart().await,
             Part::Nats => self.nats.restart().await,
-            Part::Member(..) => self.member(part)?.start_again(),
+            Part::Member(..) => self.member_at(part)?.start_again(),
         }
         .with_context(|| format!("start {part} again"))
     }
@@ -129,11 +129,11 @@ impl Platform {
             Part::Postgres => self.postgres.process(),
             Part::Redis => self.redis.process(),
             Part::Nats => self.nats.process(),
-            Part::Member(..) => self.member(part)?.process(),
+            Part::Member(..) => self.member_at(part)?.process(),
         })
     }
 
-    fn member(&mut self, part: Part) -> anyhow::Result<&mut Member> {
+    fn member_at(&mut self, part: Part) -> anyhow::Result<&mut Member> {
         let Part::Member(kind, at) = part else { anyhow::bail!("{part} is a service") };
         self.members
             .iter_mut()

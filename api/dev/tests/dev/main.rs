@@ -4,6 +4,7 @@
 
 mod failures;
 mod faults;
+mod handover;
 mod logs;
 mod platform;
 mod rules;

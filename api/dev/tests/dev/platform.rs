@@ -13,7 +13,7 @@ use ovenbird_dev::{
 /// A platform with a client of its API and of its only agent.
 pub(crate) struct Stage {
     ui: Ui,
-    platform: Platform,
+    pub(crate) platform: Platform,
     pub(crate) api: Api,
     pub(crate) host: Host,
     pub(crate) nats: String,
@@ -21,9 +21,15 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
+        Self::set_with(Options::default()).await
+    }
+
+    /// With what else than numbers stands in `options`: two runners of one slot, and an agent unless it says more.
+    pub(crate) async fn set_with(options: Options) -> Self {
         let ui = Ui::new();
         let artifacts = Artifacts::locate(&Cache::open().unwrap()).unwrap();
-        let options = Options { kind: "test", runners: 2, slots: 1, ..Options::default() };
+        let agents = options.agents.max(1);
+        let options = Options { kind: "test", runners: 2, slots: 1, agents, ..options };
         let mut platform = Platform::start(&ui, &artifacts, options).await.unwrap();
         let record = platform.record();
         let (api, host) =
