@@ -21,7 +21,13 @@ impl MigratorTrait for Migrator {
                 }) as Box<dyn MigrationTrait>),+]
             };
         }
-        sql!["m0001_hosts_and_templates", "m0002_builds", "m0003_sandboxes", "m0004_keys_and_audit",]
+        sql![
+            "m0001_hosts_and_templates",
+            "m0002_builds",
+            "m0003_sandboxes",
+            "m0004_keys_and_audit",
+            "m0005_cancels_without_proof",
+        ]
     }
 }
 
