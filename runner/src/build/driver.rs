@@ -89,8 +89,19 @@ impl From<GaveUp> for Halt {
     }
 }
 
-/// Runs the attempt to its end. The events come back, for the position of the last one.
-pub async fn run(setup: Setup) -> (Ending, Events) {
+/// What is left when an attempt is over.
+#[derive(Debug)]
+pub struct Done {
+    /// How it ended.
+    pub ending: Ending,
+    /// The events, for the position of the last one.
+    pub events: Events,
+    /// The host has said of every sandbox of this attempt that it is gone.
+    pub sandbox_gone: bool,
+}
+
+/// Runs the attempt to its end.
+pub async fn run(setup: Setup) -> Done {
     let state = State::new(setup.claim.plan.clone(), &setup.claim.base, setup.boots_max);
     let mut driver = Driver {
         claim: setup.claim,
@@ -100,6 +111,7 @@ pub async fn run(setup: Setup) -> (Ending, Events) {
         stop: setup.stop,
         state,
         sandbox: None,
+        sandbox_left: false,
         template_begun: false,
         started: Vec::new(),
         background: JoinSet::new(),
@@ -112,7 +124,7 @@ pub async fn run(setup: Setup) -> (Ending, Events) {
         Err(Halt::Interrupted(interrupt)) => Ending::Interrupted(interrupt),
         Err(Halt::Superseded) => Ending::Superseded,
     };
-    (ending, driver.events)
+    Done { ending, events: driver.events, sandbox_gone: !driver.sandbox_left }
 }
 
 pub(super) struct Driver {
@@ -124,6 +136,8 @@ pub(super) struct Driver {
     pub(super) state: State,
     /// The one that may exist on the host.
     pub(super) sandbox: Option<String>,
+    /// One may be on the host of which it has not said that it is gone.
+    pub(super) sandbox_left: bool,
     /// Something may bear the template's name on the host.
     template_begun: bool,
     pub(super) started: Vec<Started>,
@@ -175,6 +189,7 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),
             Err(error) => {
+                self.sandbox_left = true;
                 tracing::warn!(sandbox.id = previous, %error, "sandbox of the attempt before not destroyed");
                 Ok(())
             }
@@ -306,7 +321,9 @@ impl Driver {
     /// Destroys the sandbox that may exist. What cannot be destroyed now, the sweep destroys.
     async fn destroy(&mut self) {
         let Some(sandbox_id) = self.sandbox.take() else { return };
-        match timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await {
+        let destroyed = timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await;
+        self.sandbox_left |= !matches!(destroyed, Ok(Ok(())));
+        match destroyed {
             Ok(Ok(())) => {}
             Ok(Err(AgentError::StaleFence { .. })) => {
                 tracing::info!(
@@ -323,6 +340,10 @@ impl Driver {
 
     async fn clean_up(&mut self, ended: &Result<Result<Published, Reason>, Halt>) {
         let heard = ended.is_ok();
+        if matches!(ended, Err(Halt::Interrupted(Interrupt::Cancelled))) {
+            // First of all: what runs must end now, and nobody waits for what it still says.
+            self.destroy_cancelled().await;
+        }
         if let Err(halt) = self.stop_started(heard).await {
             tracing::debug!(?halt, "output of background processes cut short");
         }
