@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failures;
+mod faults_of_others;
 mod logs;
 mod platform;
 mod rules;
