@@ -41,7 +41,7 @@ impl Service {
     {
         let Some(agents) = &self.agents else { return Ok(0) };
         let hosts = self.store.host_list().await?;
-        let hosts = hosts.into_iter().filter(|host| answers(host)).map(|host| {
+        let hosts = hosts.into_iter().filter(answers).map(|host| {
             let target = Target { address: host.address, server_name: host.server_name };
             Ok((agents.at(&target)?, HostId::from_uuid(host.id)))
         });
