@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, logs, queue},
+    app::{App, control::Control, logs, queue},
     config::Config,
     http,
     listener::Bounded,
@@ -113,8 +113,10 @@ pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc
     let names = Names::new(&config.prefix);
     let url = config.nats_url.expose();
     let logs =
-        logs::Reader::connect(url, names, store.clone(), config.logs.clone(), stopping).await?;
-    Ok(Arc::new(App::new(store, queue, logs, config.bounds)))
+        logs::Reader::connect(url, names.clone(), store.clone(), config.logs.clone(), stopping)
+            .await?;
+    let control = Control::new(logs.client().clone(), names);
+    Ok(Arc::new(App::new(store, queue, logs, control, config.bounds)))
 }
 
 /// The configured Postgres.

@@ -26,6 +26,7 @@ impl MigratorTrait for Migrator {
             "m0002_builds",
             "m0003_sandboxes",
             "m0004_keys_and_audit",
+            "m0005_cancels_without_proof",
             "m0006_hand_over",
         ]
     }

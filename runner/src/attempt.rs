@@ -10,7 +10,8 @@
 //! The sandbox is gone before the desk hears of an end. A build that is given back because the runner ends, or whose
 //! lease is lost, keeps its sandbox and what runs there: another runner goes on with it. What the desk refuses is
 //! removed from the host, unless another attempt has it by now: it can never be published. An end that the desk did
-//! not hear is the sweep's. Events of the build's state are the desk's, which makes the changes.
+//! not hear is the sweep's, and so is a cancelled build of whose sandbox the host does not say that it is gone. Events
+//! of the build's state are the desk's, which makes the changes.
 
 use ovenbird_agent_client::{Agent, Agents, Target};
 use ovenbird_contract::{
@@ -23,7 +24,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    build::{self, Ending, Setup},
+    build::{self, Done, Ending, Setup},
     desk::{Desk, Held},
     lease::Lease,
     publish::{Events, Log, Writer, WriterConfig},
@@ -84,6 +85,7 @@ struct Worked {
     ending: Ending,
     log: LogPosition,
     event_stream_seq: u64,
+    sandbox_gone: bool,
 }
 
 async fn work(
@@ -104,13 +106,15 @@ async fn work(
     let (writer, log) = Writer::start(shared.jetstream.clone(), config, lease.lost());
     let events =
         Events::new(shared.jetstream.clone(), &shared.names, build_id, attempt, lease.lost());
-    let (ending, event_stream_seq) =
+    let Done { ending, events, sandbox_gone } =
         Box::pin(drive(shared, lease, claim, agent, &log, events)).await;
+    let event_stream_seq = events.last_stream_seq();
     // Whoever reads along must not be left with a line that says nothing of why it goes no further.
     let last_word = match &ending {
         Ending::Interrupted(Interrupt::Drain) => "handed over to another runner: this one ends",
         Ending::HostFailed(_) => "given back to the queue: the host failed",
-        Ending::Interrupted(Interrupt::Cancelled) => "cancelled: the sandbox is destroyed",
+        Ending::Interrupted(Interrupt::Cancelled) if sandbox_gone => "the sandbox is destroyed",
+        Ending::Interrupted(Interrupt::Cancelled) => "the sandbox cannot be destroyed yet",
         _ => "",
     };
     if log.system(0, last_word).await.is_err() {
@@ -118,10 +122,10 @@ async fn work(
     }
     drop(log);
     match writer.close().await {
-        Ok(position) => Worked { ending, log: position, event_stream_seq },
+        Ok(position) => Worked { ending, log: position, event_stream_seq, sandbox_gone },
         Err(error) => {
             tracing::error!(build.id = %build_id, error = ovenbird_kit::telemetry::chain(&error), "build's log cut off");
-            Worked { ending: Ending::Superseded, log: begun, event_stream_seq }
+            Worked { ending: Ending::Superseded, log: begun, event_stream_seq, sandbox_gone }
         }
     }
 }
@@ -133,19 +137,19 @@ async fn drive(
     agent: Option<Agent>,
     log: &Log,
     events: Events,
-) -> (Ending, u64) {
+) -> Done {
     let reason = |code, message: String| Reason { code, message, step: None, tail: None };
     let Some(agent) = agent else {
         let message = "the host's address cannot be called".to_owned();
-        let reason = reason(ReasonCode::HostLost, message);
-        return (Ending::HostFailed(reason), events.last_stream_seq());
+        let ending = Ending::HostFailed(reason(ReasonCode::HostLost, message));
+        return Done { ending, events, sandbox_gone: true };
     };
     let plan = match serde_json::from_value::<Plan>(claim.plan.clone()) {
         Ok(plan) => plan,
         Err(error) => {
             let message = format!("the build's plan cannot be read by this runner: {error}");
-            let reason = reason(ReasonCode::Internal, message);
-            return (Ending::Failed(reason), events.last_stream_seq());
+            let ending = Ending::Failed(reason(ReasonCode::Internal, message));
+            return Done { ending, events, sandbox_gone: true };
         }
     };
     let stop =
@@ -159,8 +163,7 @@ async fn drive(
         boots_max: shared.boots_max,
         away_max: shared.away_max,
     };
-    let (ending, events) = Box::pin(build::run(setup)).await;
-    (ending, events.last_stream_seq())
+    Box::pin(build::run(setup)).await
 }
 
 fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
@@ -198,7 +201,11 @@ impl End<'_> {
         let outcome = match &worked.ending {
             Ending::Succeeded(published) => Outcome::Succeeded(published.clone()),
             Ending::Failed(reason) => Outcome::Failed { reason: reason.clone() },
-            Ending::Interrupted(Interrupt::Cancelled) => Outcome::Cancelled,
+            Ending::Interrupted(Interrupt::Cancelled) if worked.sandbox_gone => Outcome::Cancelled,
+            Ending::Interrupted(Interrupt::Cancelled) => {
+                tracing::warn!(build.id = %build, "the cancel is left to the sweep");
+                return;
+            }
             Ending::Interrupted(Interrupt::Drain) => {
                 return self.release("the runner ends", None).await;
             }
@@ -229,7 +236,10 @@ impl End<'_> {
         if matches!(outcome, Outcome::Succeeded(_)) && refused != RefusalCode::StaleAttempt {
             self.remove_template().await;
         }
-        if cancelled && self.finish(Outcome::Cancelled, &worked).await.is_ok() {
+        if cancelled
+            && worked.sandbox_gone
+            && self.finish(Outcome::Cancelled, &worked).await.is_ok()
+        {
             tracing::info!(build.id = %build, attempt = self.held.attempt, "build cancelled at its end");
         }
     }

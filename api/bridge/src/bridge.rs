@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use ovenbird_agent_client::{Agents, Config as AgentConfig};
+use ovenbird_agent_client::{Agents, Config as AgentConfig, Deadlines};
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
 use ovenbird_kit::tls;
@@ -27,6 +27,9 @@ use crate::{
 const NATS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to reach NATS at most.
 const NATS_RECONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// A host has this long to destroy a sandbox before it is asked again.
+const DESTROY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The settings cannot be worked with.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +75,7 @@ impl Bridge {
     pub async fn new(config: Config) -> Result<Self, Error> {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let agents = match &config.tls {
-            // A question that failed is asked again soon; the client need not repeat it.
-            Some(files) => {
-                Some(Agents::new(files, AgentConfig { attempts: 1, ..AgentConfig::default() })?)
-            }
+            Some(files) => Some(Agents::new(files, agent_config())?),
             None if config.hosts.is_empty() => None,
             None => return Err(Error::TlsMissing),
         };
@@ -205,18 +205,30 @@ impl Bridge {
             queue: self.queue.clone(),
             log,
             states,
+            agents: self.agents.clone(),
+            client: self.client.clone(),
             js: self.js.clone(),
             names: self.names.clone(),
             attempts_max: self.config.attempts_max,
             times: sweep::Times {
                 interval: self.config.sweep_interval,
                 leases_interval: leases_interval(self.config.lease),
+                orphans_interval: self.config.orphans_interval,
+                orphan_grace: self.config.orphan_grace,
+                cancel_patience: self.config.cancel_patience,
                 push_after: self.config.push_after,
                 job_settled: self.config.job_settled,
                 job_fallback: self.config.job_fallback,
             },
         }
     }
+}
+
+/// A question that failed is asked again soon; the client need not repeat it. Nor does anybody wait long for a
+/// sandbox that cannot be destroyed yet: the agent goes on with it, and other builds wait for this one.
+fn agent_config() -> AgentConfig {
+    let deadlines = Deadlines { destroy: DESTROY_DEADLINE, ..Deadlines::default() };
+    AgentConfig { attempts: 1, deadlines, ..AgentConfig::default() }
 }
 
 /// A build whose runner died waits for a tenth of the lease more at most, within reason.

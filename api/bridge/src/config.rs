@@ -45,6 +45,15 @@ pub struct Config {
     /// When a queued build gets another job in any case.
     #[serde(with = "humantime_serde")]
     pub job_fallback: Duration,
+    /// How often hosts are searched for what belongs to nobody.
+    #[serde(with = "humantime_serde")]
+    pub orphans_interval: Duration,
+    /// What is younger is left alone.
+    #[serde(with = "humantime_serde")]
+    pub orphan_grace: Duration,
+    /// How long a cancelled build waits for its host.
+    #[serde(with = "humantime_serde")]
+    pub cancel_patience: Duration,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,

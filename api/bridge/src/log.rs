@@ -178,8 +178,9 @@ impl Log {
     /// [`Error`]; the record may be written or not.
     pub async fn end(&self, ended: &Ended, at: Option<LogPosition>) -> Result<u64, Error> {
         let message_id = format!("{}.end", ended.build);
+        let why = ended.lost.as_ref().or(ended.cancelled.as_ref());
         let compose = |seq, _| {
-            Batch::of(match &ended.lost {
+            Batch::of(match why {
                 Some(why) => {
                     vec![system_line(seq, ended.attempt, why), Record::end(seq + 1, ended.status)]
                 }

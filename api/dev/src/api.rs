@@ -67,6 +67,32 @@ impl Api {
         self.json(self.client.get(format!("{}/v1/admin/builds/{id}", self.url))).await
     }
 
+    /// Cancels a build.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn build_cancel(&self, id: &str, why: &str) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}/v1/admin/builds/{id}/cancel", self.url));
+        self.json(request.json(&serde_json::json!({ "why": why }))).await
+    }
+
+    /// Submits a build that failed or was cancelled again.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn build_retry(&self, id: &str) -> anyhow::Result<Value> {
+        self.json(self.client.post(format!("{}/v1/admin/builds/{id}/retry", self.url))).await
+    }
+
+    /// The builds, newest first; the first page of them.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn builds(&self) -> anyhow::Result<Vec<Value>> {
+        let page = self.json(self.client.get(format!("{}/v1/admin/builds", self.url))).await?;
+        Ok(page["items"].as_array().cloned().unwrap_or_default())
+    }
+
     /// The templates, newest first; the first page of them.
     ///
     /// # Errors

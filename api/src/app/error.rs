@@ -1,5 +1,6 @@
 //! Why a use case did not do what was asked. Transport-neutral: HTTP has its own words for it.
 
+use ovenbird_contract::build::Status;
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 use super::Problem;
@@ -21,6 +22,12 @@ pub enum Error {
     /// The idempotency key belongs to another submission.
     #[error("idempotency key used before with another body")]
     IdempotencyConflict,
+    /// The build ended otherwise than by a cancel, so that there is nothing to cancel.
+    #[error("the build has {0} already")]
+    BuildOver(Status),
+    /// The build did neither fail nor was it cancelled, so that there is nothing to retry.
+    #[error("the build is {0}")]
+    BuildNotEnded(Status),
     /// No more logs can be followed at once.
     #[error("as many logs are followed as may be")]
     TooManyStreams,

@@ -2,6 +2,7 @@
 //! Postgres, Redis and NATS, but no request.
 
 pub mod builds;
+pub mod control;
 mod error;
 pub mod health;
 pub mod keys;
@@ -26,13 +27,20 @@ pub struct App {
     store: Store,
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
+    control: control::Control,
     bounds: Bounds,
 }
 
 impl App {
     /// The use cases over these services. `bounds` hold while no host is known.
-    pub fn new(store: Store, queue: queue::Queue, logs: logs::Reader, bounds: Bounds) -> Self {
-        Self { store, queue, logs: Arc::new(logs), bounds }
+    pub fn new(
+        store: Store,
+        queue: queue::Queue,
+        logs: logs::Reader,
+        control: control::Control,
+        bounds: Bounds,
+    ) -> Self {
+        Self { store, queue, logs: Arc::new(logs), control, bounds }
     }
 
     /// Log reading.

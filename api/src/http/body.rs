@@ -6,7 +6,7 @@
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use poem::{Body, Request, RequestBody};
+use poem::{Body, Request, RequestBody, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     payload::{Json, Payload},
@@ -79,6 +79,38 @@ impl<'a, T: Type> ApiExtractor<'a> for Submitted<T> {
         T::register(&mut registry);
         let problems = schema::check(&registry, &T::schema_ref(), &value);
         Ok(Self { value, problems, kind: PhantomData })
+    }
+}
+
+/// A body that should be a `T` and may be left out; it is an empty object then.
+#[derive(Debug)]
+pub struct Optional<T>(pub Submitted<T>);
+
+impl<'a, T: Type> ApiExtractor<'a> for Optional<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        Submitted::<T>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        Submitted::<T>::request_meta().map(|meta| MetaRequest { required: false, ..meta })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        options: ExtractParamOptions<Self::ParamType>,
+    ) -> poem::Result<Self> {
+        let length = request.header(header::CONTENT_LENGTH);
+        let is_chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+        if !is_chunked && length.is_none_or(|length| length == "0") {
+            let value = Value::Object(serde_json::Map::new());
+            return Ok(Self(Submitted { value, problems: Vec::new(), kind: PhantomData }));
+        }
+        Submitted::from_request(request, body, options).await.map(Self)
     }
 }
 

@@ -52,6 +52,10 @@ codes! {
         "The body did not arrive in time.";
     IdempotencyConflict = "idempotency_conflict", CONFLICT,
         "The Idempotency-Key was used before with another body.";
+    BuildOver = "build_over", CONFLICT,
+        "The build has ended; there is nothing to cancel.";
+    BuildNotEnded = "build_not_ended", CONFLICT,
+        "Only a build that failed or was cancelled can be retried.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body is over the limit.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,

@@ -139,7 +139,10 @@ const DESCRIBED: &[(u16, &str)] = &[
     (403, "The API key lacks the scope."),
     (404, "There is no such thing, or the API key may not see it."),
     (408, "The body did not arrive in time."),
-    (409, "The Idempotency-Key was used before with another body."),
+    (
+        409,
+        "The Idempotency-Key was used before with another body, or the build's state does not allow it.",
+    ),
     (413, "The body is over the limit."),
     (415, "The body is not JSON."),
     (422, "Something in the body is not accepted; all of it is listed."),
@@ -182,6 +185,15 @@ impl From<app::Error> for Failure {
                 Self::with_message(Code::NotFound, format!("{what} does not exist"))
             }
             app::Error::IdempotencyConflict => Self::new(Code::IdempotencyConflict),
+            app::Error::BuildOver(status) => {
+                Self::with_message(Code::BuildOver, format!("the build has {status} already"))
+            }
+            app::Error::BuildNotEnded(status) => Self::with_message(
+                Code::BuildNotEnded,
+                format!(
+                    "the build is {status}; only one that failed or was cancelled can be retried"
+                ),
+            ),
             app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
             app::Error::Unavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a service did not answer");

@@ -100,14 +100,17 @@ fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
     };
     let has_parameters = operation.contains_key("parameters");
     let repeats = takes("Idempotency-Key");
+    let cancels = path.ends_with("/cancel");
+    // It has no body of its own, but submits one.
+    let retries = path.ends_with("/retry");
     // A validation tells what is wrong in its answer.
     let validates = path.ends_with("/validate");
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
         return;
     };
     responses.retain(|status, _| match status.as_str() {
-        "409" => repeats,
-        "422" => has_body && !validates,
+        "409" => repeats || cancels,
+        "422" => (has_body || retries) && !validates,
         status if BODY_ONLY.contains(&status) => has_body,
         "400" => has_body || has_parameters,
         "404" => path.contains('{'),

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// What a key of each scope gets from each operation that needs one: its own answer, or 403.
-const OPERATIONS: [(&str, &[Scope]); 7] = [
+const OPERATIONS: [(&str, &[Scope]); 9] = [
     ("build_create", &[Scope::Admin, Scope::Build]),
     ("build_validate", &Scope::ALL),
     ("build_list", &Scope::ALL),
     ("build_get", &Scope::ALL),
+    ("build_cancel", &[Scope::Admin, Scope::Build]),
+    ("build_retry", &[Scope::Admin, Scope::Build]),
     ("build_logs", &Scope::ALL),
     ("build_logs_stream", &Scope::ALL),
     ("template_list", &Scope::ALL),
@@ -114,6 +116,10 @@ async fn key_of_scope_build_sees_its_own_builds_only() {
     for path in ["", "/logs", "/logs/stream"] {
         let path = format!("/v1/admin/builds/{}{path}", theirs["id"].as_str().unwrap());
         assert_eq!(own(Method::GET, &path).send().await.unwrap().status(), 404, "{path}");
+    }
+    for path in ["cancel", "retry"] {
+        let path = format!("/v1/admin/builds/{}/{path}", theirs["id"].as_str().unwrap());
+        assert_eq!(own(Method::POST, &path).send().await.unwrap().status(), 404, "{path}");
     }
 
     let reader = world.key(Scope::Read, None).await;

@@ -5,6 +5,7 @@
 
 mod access;
 mod builds;
+mod cancel;
 mod documents;
 mod logs;
 mod refusals;

@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) nats: Nats,
     pub(crate) redis: Redis,
     pub(crate) postgres: Postgres,
+    config: Config,
     stopping: CancellationToken,
     server: Option<JoinHandle<Result<(), Error>>>,
     _folder: Folder,
@@ -83,7 +84,7 @@ impl World {
         logs_stream(&jetstream, &names).await;
 
         let stopping = CancellationToken::new();
-        let service = Service::bind(config, stopping.clone()).await.unwrap();
+        let service = Service::bind(config.clone(), stopping.clone()).await.unwrap();
         let url = format!("http://{}", service.address().unwrap());
         let server = Some(tokio::spawn(service.run()));
         let admin = admin.expose().clone();
@@ -98,6 +99,7 @@ impl World {
             nats,
             redis,
             postgres,
+            config,
             stopping,
             server,
             _folder: folder,
@@ -180,6 +182,14 @@ impl World {
         tokio::time::timeout(SOON, server).await.unwrap().unwrap().unwrap();
     }
 
+    /// Another server over the same services.
+    pub(crate) async fn replica(&self) -> Replica {
+        let stopping = CancellationToken::new();
+        let service = Service::bind(self.config.clone(), stopping.clone()).await.unwrap();
+        let url = format!("http://{}", service.address().unwrap());
+        Replica { url, stopping, server: tokio::spawn(service.run()) }
+    }
+
     pub(crate) fn writer(&self, build: BuildId) -> Writer {
         Writer {
             jetstream: self.jetstream.clone(),
@@ -188,6 +198,20 @@ impl World {
             next: 1,
             stream_seq: 0,
         }
+    }
+}
+
+/// One more server of a world.
+pub(crate) struct Replica {
+    pub(crate) url: String,
+    stopping: CancellationToken,
+    server: JoinHandle<Result<(), Error>>,
+}
+
+impl Replica {
+    pub(crate) async fn stop(self) {
+        self.stopping.cancel();
+        tokio::time::timeout(SOON, self.server).await.unwrap().unwrap().unwrap();
     }
 }
 

@@ -36,6 +36,12 @@ pub struct Agents {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for Agents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agents").finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     config: Arc<Config>,
     authority: Certificate,

@@ -9,6 +9,8 @@ use crate::id::BuildId;
 pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 /// Queue group of the desk.
 pub const DESK_QUEUE: &str = "desk";
+/// Queue group of the bridges on the control subjects.
+pub const CONTROL_QUEUE: &str = "bridge";
 /// The durable consumer that all runners of a lane share (KEDA reads its lag by this name).
 pub const RUNNERS_DURABLE: &str = "runners";
 /// The bridges' durable consumer on `LOGS` and on `EVENTS`.
@@ -107,6 +109,11 @@ impl Names {
     /// What the runner of a build must hear at once.
     pub fn control(&self, build: &BuildId) -> String {
         format!("{}.control.build.{build}", self.prefix)
+    }
+
+    /// The control subjects of all builds.
+    pub fn control_all(&self) -> String {
+        format!("{}.control.build.*", self.prefix)
     }
 
     /// The work queue.

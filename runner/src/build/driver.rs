@@ -96,8 +96,19 @@ impl From<GaveUp> for Halt {
     }
 }
 
-/// Runs the attempt to its end. The events come back, for the position of the last one.
-pub async fn run(setup: Setup) -> (Ending, Events) {
+/// What is left when an attempt is over.
+#[derive(Debug)]
+pub struct Done {
+    /// How it ended.
+    pub ending: Ending,
+    /// The events, for the position of the last one.
+    pub events: Events,
+    /// The host has said of every sandbox of this attempt that it is gone.
+    pub sandbox_gone: bool,
+}
+
+/// Runs the attempt to its end.
+pub async fn run(setup: Setup) -> Done {
     let (plan, base, boots_max) = (setup.claim.plan.clone(), &setup.claim.base, setup.boots_max);
     let state = match &setup.claim.resume {
         Some(from) => State::resumed(plan, base, boots_max, reached(&from.standing)),
@@ -116,6 +127,7 @@ pub async fn run(setup: Setup) -> (Ending, Events) {
         goes_on: false,
         before: Before::default(),
         sandbox: None,
+        sandbox_left: false,
         template_begun,
         started: Vec::new(),
         background: JoinSet::new(),
@@ -129,7 +141,7 @@ pub async fn run(setup: Setup) -> (Ending, Events) {
         Err(Halt::Interrupted(interrupt)) => Ending::Interrupted(interrupt),
         Err(Halt::Superseded) => Ending::Superseded,
     };
-    (ending, driver.events)
+    Done { ending, events: driver.events, sandbox_gone: !driver.sandbox_left }
 }
 
 pub(super) struct Driver {
@@ -146,6 +158,8 @@ pub(super) struct Driver {
     pub(super) before: Before,
     /// The one that may exist on the host.
     pub(super) sandbox: Option<String>,
+    /// One may be on the host of which it has not said that it is gone.
+    pub(super) sandbox_left: bool,
     /// Something may bear the template's name on the host.
     template_begun: bool,
     pub(super) started: Vec<Started>,
@@ -199,6 +213,7 @@ impl Driver {
             Ok(()) => Ok(()),
             Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),
             Err(error) => {
+                self.sandbox_left = true;
                 tracing::warn!(sandbox.id = previous, %error, "sandbox of the attempt before not destroyed");
                 Ok(())
             }
@@ -326,7 +341,9 @@ impl Driver {
     /// Destroys the sandbox that may exist. What cannot be destroyed now, the sweep destroys.
     async fn destroy(&mut self) {
         let Some(sandbox_id) = self.sandbox.take() else { return };
-        match timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await {
+        let destroyed = timeout(DESTROY_MAX, self.agent.destroy_sandbox(&sandbox_id)).await;
+        self.sandbox_left |= !matches!(destroyed, Ok(Ok(())));
+        match destroyed {
             Ok(Ok(())) => {}
             Ok(Err(AgentError::StaleFence { .. })) => {
                 tracing::info!(
@@ -351,6 +368,10 @@ impl Driver {
         if left_to_another {
             self.leave_started().await;
             return self.background.shutdown().await;
+        }
+        if matches!(ended, Err(Halt::Interrupted(Interrupt::Cancelled))) {
+            // First of all: what runs must end now, and nobody waits for what it still says.
+            self.destroy_cancelled().await;
         }
         if let Err(halt) = self.stop_started(ended.is_ok()).await {
             tracing::debug!(?halt, "output of background processes cut short");

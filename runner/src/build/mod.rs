@@ -6,6 +6,7 @@
 //!
 //! Not here: lease, claim and finish (see [`crate::attempt`]), and the terminal log record (the desk's).
 
+mod cancel;
 mod check;
 mod driver;
 mod follow;
@@ -17,4 +18,4 @@ pub mod state;
 mod step;
 mod template;
 
-pub use driver::{Ending, Setup, run};
+pub use driver::{Done, Ending, Setup, run};

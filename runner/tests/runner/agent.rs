@@ -20,7 +20,12 @@ use ovenbird_hostagent::v1::{
 };
 use ovenbird_kit::tls::Files;
 use ovenbird_testkit::{Authority, Folder};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status, Streaming,
@@ -50,6 +55,12 @@ struct Gate {
 pub(crate) struct Seen {
     /// Creations that are still to fail.
     pub(crate) not_ready: u32,
+    /// Destructions that are still to be refused, as while a sandbox is being saved.
+    pub(crate) undestroyed: u32,
+    /// Templates are never written to the end.
+    pub(crate) hang_saves: bool,
+    /// Saves that were begun.
+    pub(crate) saves: u32,
     pub(crate) created: Vec<String>,
     pub(crate) destroyed: Vec<String>,
     pub(crate) started: Vec<StartExecRequest>,
@@ -98,8 +109,21 @@ impl Agent {
         let address = listener.local_addr().unwrap().to_string();
         let service = HostAgentServiceServer::new(self.clone());
         let task = tokio::spawn(async move {
-            let serving = Server::builder().tls_config(tls).unwrap().add_service(service);
-            serving.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+            let mut tasks = JoinSet::new();
+            let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = inner.local_addr().unwrap();
+            tasks.spawn(async move {
+                let serving = Server::builder().tls_config(tls).unwrap().add_service(service);
+                serving.serve_with_incoming(TcpListenerStream::new(inner)).await.unwrap();
+            });
+            // Its connections would outlive the server: these break with this task.
+            loop {
+                let (mut outside, _) = listener.accept().await.unwrap();
+                tasks.spawn(async move {
+                    let mut inside = TcpStream::connect(address).await.unwrap();
+                    let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                });
+            }
         });
         (address, files, task)
     }
@@ -143,6 +167,14 @@ impl Agent {
     ) -> Result<(), Status> {
         self.fence(fence, kind)?;
         self.here()?;
+        let hangs = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.saves += 1;
+            seen.hang_saves
+        };
+        if hangs {
+            return std::future::pending().await;
+        }
         {
             let mut seen = self.seen.lock().unwrap();
             if seen.written.iter().any(|written| written.0 == name)
@@ -279,7 +311,12 @@ impl HostAgentService for Agent {
     ) -> Reply<DestroySandboxResponse> {
         let request = request.into_inner();
         self.fence(request.fence, "destroy")?;
-        self.seen.lock().unwrap().destroyed.push(request.sandbox_id);
+        let mut seen = self.seen.lock().unwrap();
+        if seen.undestroyed > 0 {
+            seen.undestroyed -= 1;
+            return Err(Status::failed_precondition("the sandbox is saving"));
+        }
+        seen.destroyed.push(request.sandbox_id);
         Ok(Response::new(DestroySandboxResponse {}))
     }
 

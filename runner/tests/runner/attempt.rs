@@ -82,6 +82,17 @@ impl Running {
         }
     }
 
+    /// As the api does.
+    async fn cancel(&self, build: &BuildId) {
+        self.desk.cancel();
+        self.server.client.publish(self.server.names.control(build), "".into()).await.unwrap();
+    }
+
+    /// Its connections break, and it answers no more.
+    fn host_goes(&self) {
+        self.others[0].abort();
+    }
+
     pub(crate) async fn finished_steps(&self, build: &BuildId) -> Vec<(Phase, u32, bool)> {
         let events = self.server.events(build).await;
         let finished = events.into_iter().filter_map(|event| match event.what {
@@ -230,6 +241,27 @@ async fn healthcheck_that_passes_makes_a_snapshot_and_shows_its_attempts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn healthcheck_that_never_passes_ends_after_its_retries_with_everything_in_the_log() {
+    let agent = Agent::default();
+    let plan = plan("START hang", Some("--interval=100ms --timeout=1s --retries=3 exit 7"));
+    let running = Running::start(&agent, plan, 1).await;
+    let build = push_job(&running.server).await;
+    let (code, step, message, tail) = failure(&running.desk.finished().await.outcome);
+    assert_eq!((code, step), (ReasonCode::HealthFailed, None));
+    assert!(message.contains("3 attempts") && message.contains("exit code 7"), "{message}");
+    assert_eq!(tail.as_deref(), Some("exit 7: line 1"));
+    let texts = running.server.texts(&build).await;
+    let count = |what: &str| texts.iter().filter(|text| text.starts_with(what)).count();
+    assert_eq!(
+        (count("healthcheck attempt"), count("exit 7: line 1"), count("hang: line 1")),
+        (3, 3, 1)
+    );
+    assert!(agent.left().is_empty());
+    assert!(agent.seen.lock().unwrap().written.is_empty(), "nothing is published");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn start_process_that_dies_fails_the_build_with_its_output() {
     let agent = Agent::default();
     let plan = plan("START exit 9", Some("--interval=100ms --timeout=1s --retries=100 pass 100"));
@@ -264,12 +296,63 @@ async fn cancel_destroys_the_sandbox_before_the_desk_hears_of_the_end() {
     let running = Running::start(&agent, plan("RUN hang", None), 1).await;
     let build = push_job(&running.server).await;
     agent.until_started(1).await;
-    running.desk.cancel();
-    running.server.client.publish(running.server.names.control(&build), "".into()).await.unwrap();
+    running.cancel(&build).await;
     let finish = running.desk.finished().await;
     assert_eq!(finish.outcome, Outcome::Cancelled);
     assert!(agent.left().is_empty());
     assert!(agent.seen.lock().unwrap().written.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_waits_for_a_sandbox_that_is_not_destroyed_yet_and_keeps_later_calls_out() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().undestroyed = 2;
+    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.cancel(&build).await;
+    assert_eq!(running.desk.finished().await.outcome, Outcome::Cancelled);
+    assert!(agent.left().is_empty());
+    let fences = agent.seen.lock().unwrap().fences.clone();
+    assert!(fences.contains(&(build.to_string(), 2)), "{fences:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_whose_host_does_not_answer_is_left_to_the_sweep_and_claims_nothing() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.host_goes();
+    running.cancel(&build).await;
+    wait_until("an empty queue", Duration::from_secs(60), || async {
+        running.server.jobs().await == (0, 0)
+    })
+    .await;
+    let heard = running.desk.heard();
+    assert!(heard.finishes.is_empty() && heard.releases.is_empty(), "{heard:?}");
+    let texts = running.server.texts(&build).await;
+    assert_eq!(texts.last().map(String::as_str), Some("the sandbox cannot be destroyed yet"));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancel_while_the_template_is_written_publishes_nothing() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_saves = true;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    let build = push_job(&running.server).await;
+    wait_until("the save to begin", Duration::from_secs(60), || async {
+        agent.seen.lock().unwrap().saves > 0
+    })
+    .await;
+    running.cancel(&build).await;
+    assert_eq!(running.desk.finished().await.outcome, Outcome::Cancelled);
+    assert!(agent.left().is_empty());
+    let deleted = agent.seen.lock().unwrap().deleted.clone();
+    assert!(deleted[0].starts_with("tpl_"), "{deleted:?}");
     running.stop().await;
 }
 

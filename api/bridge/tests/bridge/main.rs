@@ -2,10 +2,14 @@
 // Clippy knows test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod agent;
+mod cancel;
 mod desk;
 mod handover;
 mod ledger;
+mod orphans;
 mod relay;
 mod rig;
+mod streams;
 mod sweep;
 mod whole;

@@ -226,12 +226,17 @@ impl Rig {
             queue: self.queue.clone(),
             log: self.log.clone(),
             states: States::new(self.js.clone(), self.names.clone()),
+            agents: None,
+            client: self.client.clone(),
             js: self.js.clone(),
             names: self.names.clone(),
             attempts_max: 3,
             times: sweep::Times {
                 interval: Duration::from_millis(50),
                 leases_interval: Duration::from_millis(50),
+                orphans_interval: Duration::from_millis(50),
+                orphan_grace: Duration::ZERO,
+                cancel_patience: Duration::from_secs(600),
                 push_after: Duration::ZERO,
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),
@@ -260,6 +265,7 @@ impl Rig {
             trace: String::new(),
             requested_by: "test".into(),
             idempotency_key: None,
+            retry_of: None,
         };
         self.store.build_insert(&new).await.unwrap();
         new.id

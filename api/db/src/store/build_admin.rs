@@ -1,5 +1,5 @@
-//! Builds as the api sees them: submitted, listed, read. Nothing here moves a build that exists; that is
-//! the desk's.
+//! Builds as the api sees them: submitted, listed, read. Nothing here moves a build that exists: cancels stand
+//! in [`super::cancel`], the rest is the desk's.
 
 use chrono::{DateTime, Utc};
 use ovenbird_contract::{
@@ -61,6 +61,8 @@ pub struct NewBuild {
     pub requested_by: String,
     /// The request's `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// The build that this one repeats.
+    pub retry_of: Option<BuildId>,
 }
 
 /// What [`Store::build_insert`] found.
@@ -127,6 +129,7 @@ impl Store {
             trace: Set(new.trace.clone()),
             requested_by: Set(new.requested_by.clone()),
             idempotency_key: new.idempotency_key.clone().map_or(NotSet, |key| Set(Some(key))),
+            retry_of: Set(new.retry_of.map(|id| id.uuid())),
             ..Default::default()
         };
         let conflict = OnConflict::columns([

@@ -42,6 +42,8 @@ pub struct Ended {
     pub status: Status,
     /// Why no runner ended it, for the log; absent when one did.
     pub lost: Option<String>,
+    /// Who cancelled it and why, for the log.
+    pub cancelled: Option<String>,
     /// Highest record known to be in the log.
     pub log_seq: u64,
     /// Whether that is the terminal one.
@@ -150,12 +152,13 @@ fn ends_as(outcome: &Outcome) -> Status {
     }
 }
 
-fn ended(row: &template_build::Model, status: Status) -> Ended {
+pub(super) fn ended(row: &template_build::Model, status: Status) -> Ended {
     Ended {
         build: BuildId::from_uuid(row.id),
         attempt: attempt(row),
         status,
         lost: row.reason.clone().and_then(lost),
+        cancelled: (status == Status::Cancelled).then(|| cancelled(row)),
         log_seq: u64::try_from(row.log_seq).unwrap_or(0),
         log_end_written: row.log_end_written,
     }
@@ -165,6 +168,18 @@ fn ended(row: &template_build::Model, status: Status) -> Ended {
 fn lost(reason: serde_json::Value) -> Option<String> {
     let reason: Reason = serde_json::from_value(reason).ok()?;
     (reason.code == ReasonCode::Lost).then_some(reason.message)
+}
+
+/// One line: who, why and, as long as nobody has the host's word that the sandbox is gone, why not.
+fn cancelled(row: &template_build::Model) -> String {
+    let by = row.cancel_requested_by.as_deref().unwrap_or("nobody known");
+    let why = row.cancel_requested_why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+    let unproven = row
+        .reason
+        .clone()
+        .and_then(|reason| serde_json::from_value::<Reason>(reason).ok())
+        .map_or_else(String::new, |reason| format!(" ({})", reason.message));
+    format!("cancelled by {by}{why}{unproven}")
 }
 
 /// Template, tag and placement. The tag is moved under a lock of its own: two builds of the same name

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod build_admin;
+pub mod cancel;
 pub mod claim;
 pub mod finish;
 pub mod host;
@@ -12,6 +13,7 @@ pub mod job;
 pub mod key;
 pub mod lease;
 pub mod ledger;
+pub mod orphan;
 pub mod template;
 pub mod template_admin;
 

@@ -2,10 +2,12 @@
 // Clippy knows test functions, but not their helpers.
 #![allow(clippy::unwrap_used)]
 
+mod cancel;
 mod claim;
 mod finish;
 mod host;
 mod job;
 mod lease;
 mod ledger;
+mod orphan;
 mod world;

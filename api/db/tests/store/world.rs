@@ -80,6 +80,7 @@ impl World {
             trace: String::new(),
             requested_by: "test".into(),
             idempotency_key: None,
+            retry_of: None,
         };
         let inserted = self.store.build_insert(&new).await.unwrap();
         assert!(matches!(inserted, Inserted::New(_)));

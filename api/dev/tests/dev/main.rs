@@ -4,6 +4,7 @@
 
 mod failures;
 mod faults;
+mod faults_of_others;
 mod handover;
 mod logs;
 mod platform;

@@ -37,6 +37,11 @@ impl Stage {
         Self { ui, platform, api, host, nats: record.nats }
     }
 
+    /// The processes of a kind.
+    pub(crate) fn pids(&mut self, kind: &str) -> Vec<u32> {
+        self.platform.record().pids[kind].clone()
+    }
+
     /// Ends everything; nothing may be left, of the build's microVMs in particular.
     pub(crate) async fn strike(self) {
         let left = self.host.sandboxes().await.unwrap();

@@ -1,7 +1,9 @@
-//! Builds: submitted, listed, read. What happens to a build after it is stored is the business of the
-//! bridge and the runners.
+//! Builds: submitted, listed, read, cancelled, retried. What happens to a build after it is stored is the
+//! business of the bridge and the runners.
 
+mod cancel;
 mod check;
+mod retry;
 
 use ovenbird_contract::{
     build::Status,
@@ -75,6 +77,16 @@ impl App {
         problems: Vec<Problem>,
         origin: Origin,
     ) -> Result<BuildDetail, Error> {
+        self.build_store(draft, problems, origin, None).await
+    }
+
+    async fn build_store(
+        &self,
+        draft: Draft,
+        problems: Vec<Problem>,
+        origin: Origin,
+        retry_of: Option<BuildId>,
+    ) -> Result<BuildDetail, Error> {
         let checked = self.build_check(&draft, problems).await?.map_err(Error::Invalid)?;
         let json = |error| Error::internal("writing a plan", error);
         let new = NewBuild {
@@ -96,6 +108,7 @@ impl App {
             trace: origin.trace,
             requested_by: origin.caller.name(),
             idempotency_key: origin.idempotency_key,
+            retry_of,
         };
         match self.store.build_insert(&new).await? {
             Inserted::New(build) => {
@@ -178,6 +191,7 @@ fn same(row: &template_build::Model, new: &NewBuild) -> bool {
         && row.memory_mb == signed(new.memory_mb)
         && row.disk_mb == new.disk_mb.map(signed)
         && row.skip_hooks == new.skip_hooks
+        && row.retry_of == new.retry_of.map(|id| id.uuid())
 }
 
 /// The steps of a row, as they were submitted.

@@ -129,6 +129,11 @@ impl Reader {
         Ok(Self { store, client, jetstream, names, limits, connections, followers, stopping })
     }
 
+    /// The process's connection to NATS.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether NATS answers, and with it JetStream.
     pub(super) async fn ping(&self) -> Result<(), async_nats::jetstream::context::AccountError> {
         self.jetstream.query_account().await.map(drop)

@@ -12,13 +12,13 @@ use poem_openapi::{
     payload::Json,
 };
 
-pub use submission::{BuildCreate, RecipeEntry, RecipeStep};
+pub use submission::{BuildCancel, BuildCreate, RecipeEntry, RecipeStep};
 pub use types::{Build, BuildStatus};
 
 use super::{
     Tag,
     auth::{Allowed, Builds, Reads},
-    body::Submitted,
+    body::{Optional, Submitted},
     error::{Failure, Problem},
     parameters, request,
 };
@@ -176,6 +176,55 @@ impl BuildRoutes {
     ) -> Result<Json<Build>, Failure> {
         let found = self.app.build_get(&caller, parameters::id(&id.0)?).await?;
         Ok(Json(Build::whole(found)?))
+    }
+
+    /// Cancel a build
+    ///
+    /// A queued build is `cancelled` at once. A running one is `cancelling` until its command is killed and its
+    /// sandbox destroyed; then it is `cancelled`, with `sandbox_destroyed_at`. Nothing is published after this
+    /// answer, and the build never ends otherwise. While the host does not answer the build stays
+    /// `cancelling`, and `reason` says so. Repeating it changes nothing: who cancelled first, and why, stays.
+    #[oai(path = "/:id/cancel", method = "post", operation_id = "build_cancel")]
+    async fn cancel(
+        &self,
+        caller: Allowed<Builds>,
+        /// The build.
+        #[oai(validator(pattern = "^bld_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
+        id: Path<String>,
+        body: Optional<BuildCancel>,
+    ) -> Result<Json<Build>, Failure> {
+        let (why, problems) = submission::why(body.0);
+        let id = parameters::id(&id.0)?;
+        Ok(Json(Build::whole(self.app.build_cancel(&caller, id, why, problems).await?)?))
+    }
+
+    /// Retry a build
+    ///
+    /// Submits the recipe of a build that failed or was cancelled again, with everything that came with it, as a
+    /// new build whose `retry_of` names the old one. It is checked like any submission, and starts from what
+    /// the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
+    /// making a second build.
+    #[oai(path = "/:id/retry", method = "post", operation_id = "build_retry")]
+    async fn retry(
+        &self,
+        request: &Request,
+        caller: Allowed<Builds>,
+        /// The build to repeat.
+        #[oai(validator(pattern = "^bld_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
+        id: Path<String>,
+        /// Any text of your own, at most 255 printable characters; a UUID is usual.
+        #[oai(name = "Idempotency-Key", validator(pattern = "^[\\x21-\\x7e]{1,255}$"))]
+        idempotency_key: Header<Option<String>>,
+    ) -> Result<Created, Failure> {
+        let origin = Origin {
+            caller: caller.into_caller(),
+            idempotency_key: idempotency_key.0,
+            trace: request::trace(request),
+        };
+        let id = parameters::id(&id.0)?;
+        let build = Build::whole(self.app.build_retry(id, origin).await?)?;
+        let location = build.links.itself.clone();
+        Ok(Created::Build(Json(build), location))
     }
 }
 

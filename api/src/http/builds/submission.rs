@@ -1,4 +1,4 @@
-//! The body of a new build: its published schema, and how a checked value becomes a draft.
+//! The bodies of a new build and of a cancel. Of the first: its published schema, and how a checked value becomes a draft.
 //!
 //! The value is read field by field and not by the derived parser, which stops at the first mistake.
 
@@ -9,7 +9,10 @@ use poem_openapi::{
 };
 use serde_json::Value;
 
-use crate::app::{self, builds};
+use crate::{
+    app::{self, builds},
+    http::body::Submitted,
+};
 
 /// A build to be: a recipe and what it becomes. Unknown fields are refused.
 #[derive(Debug, Object)]
@@ -53,6 +56,20 @@ pub struct BuildCreate {
     /// Leave out the hooks that the base template runs before and after the steps.
     #[oai(default)]
     pub skip_hooks: bool,
+}
+
+/// Why a build is cancelled.
+#[derive(Debug, Object)]
+pub struct BuildCancel {
+    /// One line for people, in the build and in its log.
+    #[oai(validator(max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f]*$"))]
+    pub why: Option<String>,
+}
+
+/// What a cancel says, and what is wrong with it. An empty text says nothing.
+pub(super) fn why(body: Submitted<BuildCancel>) -> (Option<String>, Vec<app::Problem>) {
+    let why = body.value.get("why").and_then(Value::as_str).map(str::trim);
+    (why.filter(|why| !why.is_empty()).map(str::to_owned), body.problems)
 }
 
 fn default_tag() -> String {

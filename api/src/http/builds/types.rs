@@ -30,7 +30,7 @@ pub enum BuildStatus {
     Succeeded,
     /// It ended without a template; `reason` says why.
     Failed,
-    /// Somebody cancelled it, and its sandbox is gone.
+    /// Somebody cancelled it; `sandbox_destroyed_at` says when its sandbox was gone.
     Cancelled,
 }
 
@@ -100,7 +100,7 @@ pub struct Build {
     pub total_steps: u32,
     /// What each step did, with the head and tail of its output. Absent in lists.
     pub logs: Option<Vec<StepEntry>>,
-    /// Why it failed, or why it is queued again.
+    /// Why it failed, why it is queued again, or why its sandbox is not destroyed yet.
     pub reason: Option<BuildReason>,
     /// The host it runs or ran on.
     pub host_id: Option<String>,
@@ -112,7 +112,7 @@ pub struct Build {
     pub requested_by: String,
     /// Who cancelled it.
     pub cancel: Option<Cancel>,
-    /// When the sandbox of the cancelled build was gone.
+    /// When the sandbox of the cancelled build was gone, by its host's own word; absent when it had none.
     pub sandbox_destroyed_at: Option<DateTime<Utc>>,
     /// User for whoever starts a sandbox from its template; there once the build succeeded.
     pub default_user: Option<String>,
@@ -134,6 +134,7 @@ pub struct Build {
 
 /// Paths of a build.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct BuildLinks {
     /// The build.
     #[oai(rename = "self")]
@@ -142,6 +143,12 @@ pub struct BuildLinks {
     pub logs: String,
     /// Its log, live.
     pub stream: String,
+    /// Cancels it; there as long as it can be.
+    pub cancel: Option<String>,
+    /// Retries it; there once it can be.
+    pub retry: Option<String>,
+    /// The build that this one repeats.
+    pub retry_of: Option<String>,
 }
 
 /// A cancel.
@@ -150,7 +157,7 @@ pub struct BuildLinks {
 pub struct Cancel {
     /// When it was asked for.
     pub at: DateTime<Utc>,
-    /// Who asked.
+    /// Who asked: the id of an API key.
     pub by: String,
     /// Why.
     pub why: Option<String>,
@@ -317,13 +324,22 @@ impl Build {
             started_at: row.started_at,
             completed_at: row.completed_at,
             retry_of: row.retry_of.map(|id| BuildId::from_uuid(id).to_string()),
-            links: BuildLinks {
-                itself: format!("/v1/admin/builds/{id}"),
-                logs: format!("/v1/admin/builds/{id}/logs"),
-                stream: format!("/v1/admin/builds/{id}/logs/stream"),
-            },
+            links: links(id, status, row.retry_of.map(BuildId::from_uuid)),
             id: id.to_string(),
         })
+    }
+}
+
+fn links(id: BuildId, status: Status, retry_of: Option<BuildId>) -> BuildLinks {
+    let itself = format!("/v1/admin/builds/{id}");
+    let below = |what: &str| format!("{itself}/{what}");
+    BuildLinks {
+        logs: below("logs"),
+        stream: below("logs/stream"),
+        cancel: matches!(status, Status::Queued | Status::Running).then(|| below("cancel")),
+        retry: matches!(status, Status::Failed | Status::Cancelled).then(|| below("retry")),
+        retry_of: retry_of.map(|id| format!("/v1/admin/builds/{id}")),
+        itself,
     }
 }
 

@@ -1,20 +1,30 @@
-//! What must become true whatever died: idempotent rules without an input of their own, woken by timers.
-//! Every rule reads what is, and is safe with several bridges at once.
+//! What must become true whatever died: idempotent rules without an input of their own, woken by timers and, for
+//! cancels, by a message. Every rule reads what is, and is safe with several bridges at once.
 //!
 //! | rule | finds | does |
 //! |---|---|---|
 //! | leases | running builds whose lease is over | queued again, or failed as lost |
-//! | ends | builds that are over without a terminal record in their log | writes it |
+//! | cancels | builds that are being cancelled whose lease is over | destroys their sandboxes, removes what they wrote, ends them |
+//! | proofs | cancelled builds of whose sandbox the host has not said that it is gone | destroys it, notes when |
+//! | ends | builds that are over without a terminal record in their log | writes it, and who cancelled them |
 //! | relaying | lists of bridges that do not live | back to the queue |
 //! | jobs | queued builds whose job is gone from the stream | forgets the job |
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |
+//! | sandboxes | sandboxes on hosts whose build is over, unknown, elsewhere, or has a newer one | destroys them |
+//! | templates | built templates on hosts that were never published, or were deleted | removes them |
 //!
-//! A rule that fails does not keep the next one from running.
+//! A rule that fails does not keep the next one from running. Streams and consumers that vanished are made again
+//! by [`crate::streams`].
+
+mod cancels;
+mod control;
+mod orphans;
 
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::{Client, jetstream::Context};
 use chrono::{DateTime, Utc};
+use ovenbird_agent_client::{Agents, Error as AgentError};
 use ovenbird_contract::{build::Status, id::BuildId, nats::Names};
 use ovenbird_db::{
     Store,
@@ -22,6 +32,7 @@ use ovenbird_db::{
 };
 use ovenbird_kit::telemetry::chain;
 use redis::RedisError;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +44,8 @@ use crate::{
 
 /// Builds that one rule handles in one run; the rest comes in the next.
 const LIMIT: u32 = 500;
+/// Hosts that one rule calls at the same time.
+const HOSTS_AT_ONCE: usize = 16;
 
 /// A rule failed; the next run tries it again.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +59,9 @@ pub enum Error {
     /// The log.
     #[error("log")]
     Log(#[from] log::Error),
+    /// A host.
+    #[error("host")]
+    Agent(#[from] AgentError),
     /// The work queue did not say how it stands.
     #[error("the work queue cannot be looked at")]
     Look(#[source] async_nats::Error),
@@ -56,8 +72,14 @@ pub enum Error {
 pub struct Times {
     /// Between two runs of the rules.
     pub interval: Duration,
-    /// Between two runs of the first rule: a build whose runner died waits for it.
+    /// Between two runs of the first three rules: a build whose runner died waits for them.
     pub leases_interval: Duration,
+    /// Between two runs of the rules that look for orphans.
+    pub orphans_interval: Duration,
+    /// What is younger than this is no orphan.
+    pub orphan_grace: Duration,
+    /// A cancelled build waits for its host's word at most this long.
+    pub cancel_patience: Duration,
     /// A build waits for its relay at least this long.
     pub push_after: Duration,
     /// A job is looked for when it is this old.
@@ -77,6 +99,10 @@ pub struct Service {
     pub log: Log,
     /// Told of each change.
     pub states: States,
+    /// The hosts; absent when there are none.
+    pub agents: Option<Agents>,
+    /// Where control messages are heard.
+    pub client: Client,
     /// The work queue.
     pub js: Context,
     /// Under which names.
@@ -87,10 +113,19 @@ pub struct Service {
     pub times: Times,
 }
 
+/// Rules that a message wakes before their time.
+#[derive(Debug, Default)]
+struct Woken {
+    cancels: Notify,
+    ends: Notify,
+}
+
 impl Service {
     /// Runs until `shutdown`. A rule is dropped in its middle then: each is one statement or repeatable.
     pub async fn run(self, shutdown: CancellationToken) {
+        let woken = Woken::default();
         tokio::join!(
+            self.listen(&woken, &shutdown),
             async {
                 while sleep(self.times.leases_interval, &shutdown).await {
                     let leases = shutdown.run_until_cancelled(self.leases());
@@ -98,11 +133,31 @@ impl Service {
                 }
             },
             async {
-                while sleep(self.times.interval, &shutdown).await {
+                while pause(self.times.leases_interval, &woken.cancels, &shutdown).await {
+                    shutdown.run_until_cancelled(self.cancelled()).await;
+                }
+            },
+            async {
+                while pause(self.times.interval, &woken.ends, &shutdown).await {
                     shutdown.run_until_cancelled(self.rest()).await;
                 }
             },
+            async {
+                while sleep(self.times.orphans_interval, &shutdown).await {
+                    shutdown.run_until_cancelled(self.orphans()).await;
+                }
+            },
         );
+    }
+
+    async fn cancelled(&self) {
+        note("cancels", self.cancels().await);
+        note("proofs", self.proofs().await);
+    }
+
+    async fn orphans(&self) {
+        note("sandboxes", self.sandboxes().await);
+        note("templates", self.templates().await);
     }
 
     async fn rest(&self) {
@@ -142,12 +197,11 @@ impl Service {
         let over = self.store.build_list_without_log_end(LIMIT).await?;
         let mut failure = None;
         for ended in &over {
-            match self.log.end(ended, None).await {
-                Ok(seq) => self.store.build_log_ended(ended.build, seq).await?,
-                Err(error) => failure = Some(error),
+            if let Err(error) = self.over(ended).await {
+                failure = Some(error);
             }
         }
-        failure.map_or(Ok(over.len()), |error| Err(error.into()))
+        failure.map_or(Ok(over.len()), Err)
     }
 
     /// Gives back the lists of dead bridges.
@@ -205,6 +259,25 @@ impl Service {
             idle: consumer.num_pending == 0 && consumer.num_ack_pending == 0,
         })
     }
+}
+
+/// As [`sleep`], unless the rule is woken.
+async fn pause(time: Duration, woken: &Notify, shutdown: &CancellationToken) -> bool {
+    let wait = tokio::time::timeout(time, woken.notified());
+    shutdown.run_until_cancelled(wait).await.is_some()
+}
+
+/// All that was handled, or the first failure.
+fn sum(done: impl IntoIterator<Item = Result<usize, Error>>) -> Result<usize, Error> {
+    let mut failure = None;
+    let mut handled = 0;
+    for one in done {
+        match one {
+            Ok(count) => handled += count,
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    failure.map_or(Ok(handled), Err)
 }
 
 fn note(rule: &str, result: Result<usize, Error>) {

@@ -1,0 +1,49 @@
+//! Streams and consumers that vanish are made again.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use ovenbird_bridge::streams::{Handle, Service};
+use ovenbird_testkit::wait_until;
+
+use crate::rig::{Rig, SOON};
+
+#[tokio::test]
+async fn stream_or_consumer_that_vanished_is_made_again_by_several_bridges() {
+    let mut rig = Rig::new().await;
+    let handle = Handle::default();
+    for interval in [Duration::from_millis(50), Duration::from_millis(70)] {
+        let service = Service::new(rig.js.clone(), rig.names.clone(), interval, handle.clone());
+        let stop = rig.stop_token();
+        rig.spawn(service.run(stop));
+    }
+    assert!(handle.made(&rig.stop_token()).await);
+    let streams = [rig.names.builds_stream(), rig.names.logs_stream(), rig.names.events_stream()];
+    let [logs, events] = rig.names.ledger_consumers();
+    let consumers = [rig.names.runners_consumer(), logs, events];
+    for stream in &streams {
+        rig.js.delete_stream(&stream.name).await.unwrap();
+        wait_until("everything to be there again", SOON, || whole(&rig)).await;
+    }
+    for consumer in &consumers {
+        let stream = rig.js.get_stream(&consumer.stream).await.unwrap();
+        stream.delete_consumer(&consumer.durable).await.unwrap();
+        wait_until("everything to be there again", SOON, || whole(&rig)).await;
+    }
+    rig.stop().await;
+}
+
+/// All streams and consumers are there, with their settings.
+async fn whole(rig: &Rig) -> bool {
+    let [logs, events] = rig.names.ledger_consumers();
+    for spec in [rig.names.runners_consumer(), logs, events] {
+        let consumer = rig
+            .js
+            .get_consumer_from_stream::<pull::Config, _, _>(&spec.durable, &spec.stream)
+            .await;
+        if !consumer.is_ok_and(|consumer| consumer.cached_info().config.ack_wait == spec.ack_wait) {
+            return false;
+        }
+    }
+    true
+}
