@@ -198,7 +198,7 @@ async fn templates(host: &Host) -> BTreeSet<String> {
 }
 
 async fn delete(host: &Host, name: &str) {
-    let request = host::DeleteSnapshotRequest { name: name.into() };
+    let request = host::DeleteSnapshotRequest { name: name.into(), fence: None };
     host.client.clone().delete_snapshot(request).await.unwrap();
 }
 

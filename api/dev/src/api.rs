@@ -50,15 +50,6 @@ impl Api {
         self.json(request.header("idempotency-key", key).json(build)).await
     }
 
-    /// Asks for a build's end.
-    ///
-    /// # Errors
-    /// With the API's own words when it is refused.
-    pub async fn build_cancel(&self, id: &str, why: &str) -> anyhow::Result<Value> {
-        let request = self.client.post(format!("{}/v1/admin/builds/{id}/cancel", self.url));
-        self.json(request.json(&serde_json::json!({ "why": why }))).await
-    }
-
     /// A build.
     ///
     /// # Errors
