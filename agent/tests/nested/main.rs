@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     }
     let trial = Trial::test("agent_with_dm_snapshots_creates_flattens_and_destroys", || {
         outside::boot().map_err(|error| error.to_string().into())
-    });
+    })
+    .with_ignored_flag(std::env::var_os("OVENBIRD_TEST_ALL").is_none());
     libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
 }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::Context;
 use serde_json::Value;
 use tokio::{sync::mpsc, time::sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     load::Load,
@@ -58,31 +58,33 @@ pub struct Outcome {
 /// # Errors
 /// When something that must hold does not; with all of it.
 pub async fn run(ui: &Ui, options: Options, ending: CancellationToken) -> anyhow::Result<()> {
-    let all = async {
+    let prepare = async {
         platform::require_root()?;
         let artifacts = setup::run(ui, Again::default()).await?;
         tree::build(ui).await?;
-        let mut broken = Vec::new();
-        for seed in options.seeds {
-            let outcome = one(ui, &artifacts, seed, options.faults).await?;
-            ui.line(outcome.to_string(seed));
-            broken.extend(outcome.broken.into_iter().map(|what| format!("seed {seed}: {what}")));
-        }
-        anyhow::ensure!(broken.is_empty(), "not everything holds:\n{}", broken.join("\n"));
-        anyhow::Ok(())
+        anyhow::Ok(artifacts)
     };
-    ending.run_until_cancelled(Box::pin(all)).await.context("ended by a signal")?
+    let artifacts = ending.run_until_cancelled(prepare).await.context("ended by a signal")??;
+    let mut broken = Vec::new();
+    for seed in options.seeds {
+        let outcome = one(ui, &artifacts, seed, options.faults, &ending).await?;
+        ui.line(outcome.to_string(seed));
+        broken.extend(outcome.broken.into_iter().map(|what| format!("seed {seed}: {what}")));
+    }
+    anyhow::ensure!(broken.is_empty(), "not everything holds:\n{}", broken.join("\n"));
+    Ok(())
 }
 
-/// One seed on a platform of its own.
+/// One seed on a platform of its own, which is ended in order whatever happens.
 ///
 /// # Errors
-/// When the platform does not start, end, or come back.
+/// When the platform does not start, end, or come back, or `ending` is cancelled.
 pub async fn one(
     ui: &Ui,
     artifacts: &Artifacts,
     seed: u64,
     faults: usize,
+    ending: &CancellationToken,
 ) -> anyhow::Result<Outcome> {
     let options = platform::Options {
         kind: "faults",
@@ -94,7 +96,9 @@ pub async fn one(
         ..platform::Options::default()
     };
     let mut platform = Platform::start(ui, artifacts, options).await?;
-    let outcome = Box::pin(hurt(ui, &mut platform, seed, faults)).await;
+    let hurting = Box::pin(hurt(ui, &mut platform, seed, faults));
+    let outcome = ending.run_until_cancelled(hurting).await;
+    let outcome = outcome.unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal")));
     let logs = if outcome.is_err() { platform.log_tails(30) } else { String::new() };
     let stopped = platform.stop(ui).await;
     let outcome = outcome.context(logs)?;
@@ -113,7 +117,8 @@ async fn hurt(
     let enough = CancellationToken::new();
     let (ended, mut endings) = mpsc::channel(1024);
     let (client, stop) = (api.clone(), enough.clone());
-    let load = tokio::spawn(async move { load::run(&client, seed, stop, ended).await });
+    let load = async move { load::run(&client, seed, stop, ended).await };
+    let load = AbortOnDropHandle::new(tokio::spawn(load));
     let bar = ui.bar(format!("seed {seed}"), moments.len() as u64);
     let mut done: BTreeMap<String, usize> = BTreeMap::new();
     let mut builds = 0;
@@ -122,11 +127,10 @@ async fn hurt(
             builds += 1;
         }
         bar.message(&format!("{builds} builds over; {} {}", moment.part, moment.fault.as_str()));
-        if let Err(error) = happen(platform, moment).await {
-            enough.cancel();
-            load.abort();
-            return Err(error);
+        if load.is_finished() {
+            break;
         }
+        happen(platform, moment).await?;
         *done.entry(format!("{} {}", moment.part, moment.fault.as_str())).or_default() += 1;
         bar.position(at as u64 + 1);
     }

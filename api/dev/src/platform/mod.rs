@@ -516,6 +516,7 @@ impl Platform {
     pub async fn stop(mut self, ui: &Ui) -> anyhow::Result<()> {
         let step = ui.step("stop the platform");
         let mut troubles = Vec::new();
+        troubles.extend(self.revive_agents().await.err());
         for group in [&[Kind::Runner][..], &[Kind::Api, Kind::Bridge], &[Kind::Agent]] {
             let names: Vec<&str> = group.iter().map(|kind| kind.as_str()).collect();
             step.message(&names.join(", "));

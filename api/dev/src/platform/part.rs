@@ -5,12 +5,16 @@ use std::time::Duration;
 use anyhow::Context;
 use fs_err as fs;
 use nix::sys::signal::Signal;
-use ovenbird_testkit::Process;
+use ovenbird_testkit::{Process, wait_for};
+use tokio::net::TcpStream;
 
 use super::{
     Platform,
     member::{Kind, Member},
 };
+
+/// An agent takes over its sandboxes before it listens.
+const REVIVAL: Duration = Duration::from_secs(60);
 
 /// One process of a platform, or one service with its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +126,24 @@ impl Platform {
     /// With what `psql` says.
     pub async fn sql(&self, statements: &str) -> anyhow::Result<String> {
         self.postgres.sql("ovenbird", statements).await
+    }
+
+    /// Lets agents that are dead or stand still run again: only they can remove what they have on this machine.
+    pub(super) async fn revive_agents(&mut self) -> anyhow::Result<()> {
+        for at in 0..self.agents.len() {
+            let part = Part::Member(Kind::Agent, at);
+            let Ok(process) = self.process(part) else { continue };
+            process.signal_all(Signal::SIGCONT);
+            if process.ended().is_some() {
+                self.start_again(part).await?;
+                let address = self.agents[at].address();
+                wait_for("an agent that was dead to listen", REVIVAL, || async {
+                    TcpStream::connect(&address).await.ok()
+                })
+                .await?;
+            }
+        }
+        Ok(())
     }
 
     fn process(&mut self, part: Part) -> anyhow::Result<&mut Process> {

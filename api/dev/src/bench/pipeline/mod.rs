@@ -49,27 +49,31 @@ pub struct Options {
 /// # Errors
 /// When something does not work at all.
 pub async fn run(ui: &Ui, options: Options, ending: CancellationToken) -> anyhow::Result<()> {
-    let all = async {
+    let prepare = async {
+        platform::require_root()?;
         let artifacts = setup::run(ui, Again::default()).await?;
         tree::build_profile(ui, if options.debug { "dev" } else { "release" }).await?;
-        let mut table = String::new();
-        for runners in RUNNERS {
-            let mut platform = start(ui, &artifacts, &options, runners).await?;
-            let measured = Box::pin(measure(ui, &mut platform, &options, runners)).await;
-            let logs = if measured.is_err() { platform.log_tails(20) } else { String::new() };
-            let stopped = platform.stop(ui).await;
-            table.push_str(&measured.context(logs)?);
-            stopped?;
-        }
-        ui.line(format!(
-            "\n  {} build, {} cores, load {} at the end\n\n{table}",
-            if options.debug { "debug" } else { "release" },
-            std::thread::available_parallelism()?.get(),
-            super::load(),
-        ));
-        anyhow::Ok(())
+        anyhow::Ok(artifacts)
     };
-    ending.run_until_cancelled(Box::pin(all)).await.context("ended by a signal")?
+    let artifacts = ending.run_until_cancelled(prepare).await.context("ended by a signal")??;
+    let mut table = String::new();
+    for runners in RUNNERS {
+        let mut platform = start(ui, &artifacts, &options, runners).await?;
+        let measuring = Box::pin(measure(ui, &mut platform, &options, runners));
+        let measured = ending.run_until_cancelled(measuring).await;
+        let measured = measured.unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal")));
+        let logs = if measured.is_err() { platform.log_tails(20) } else { String::new() };
+        let stopped = platform.stop(ui).await;
+        table.push_str(&measured.context(logs)?);
+        stopped?;
+    }
+    ui.line(format!(
+        "\n  {} build, {} cores, load {} at the end\n\n{table}",
+        if options.debug { "debug" } else { "release" },
+        std::thread::available_parallelism()?.get(),
+        super::load(),
+    ));
+    Ok(())
 }
 
 async fn start(
