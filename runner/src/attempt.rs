@@ -142,14 +142,14 @@ async fn drive(
     let Some(agent) = agent else {
         let message = "the host's address cannot be called".to_owned();
         let ending = Ending::HostFailed(reason(ReasonCode::HostLost, message));
-        return Done { ending, events, sandbox_gone: true };
+        return Done { ending, events, sandbox_gone: false };
     };
     let plan = match serde_json::from_value::<Plan>(claim.plan.clone()) {
         Ok(plan) => plan,
         Err(error) => {
             let message = format!("the build's plan cannot be read by this runner: {error}");
             let ending = Ending::Failed(reason(ReasonCode::Internal, message));
-            return Done { ending, events, sandbox_gone: true };
+            return Done { ending, events, sandbox_gone: false };
         }
     };
     let stop =
