@@ -18,9 +18,10 @@ impl Driver {
     pub(super) async fn destroy_cancelled(&mut self) {
         let Some(sandbox_id) = self.sandbox.take() else { return };
         let build = self.claim.build_id.to_string();
-        let agent = self.agent.clone().fenced(build, self.claim.attempt.saturating_add(1));
+        // For the template's removal, too: from now on the host refuses the attempt's own fence.
+        self.agent = self.agent.clone().fenced(build, self.claim.attempt.saturating_add(1));
         let until = Instant::now() + CANCEL_MAX;
-        while let Err(error) = agent.destroy_sandbox(&sandbox_id).await {
+        while let Err(error) = self.agent.destroy_sandbox(&sandbox_id).await {
             let over = Instant::now() >= until
                 || self.stop.lost.is_cancelled()
                 || self.stop.drain.is_cancelled();

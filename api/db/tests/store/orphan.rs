@@ -1,7 +1,7 @@
 //! What belongs to nobody.
 
 use ovenbird_contract::id::{BuildId, HostId, TemplateId};
-use ovenbird_db::entity::template_placement;
+use ovenbird_db::{entity::template_placement, store::lease::Holder};
 
 use crate::world::{World, finish_of, success};
 
@@ -23,6 +23,9 @@ async fn template_is_an_orphan_unless_it_is_published_or_about_to_be() {
     assert_eq!(world.store.template_orphans(&held).await.unwrap(), [unknown]);
 
     world.claim(lost.build, 2, lost.runner).await.unwrap();
+    assert_eq!(world.store.template_orphans(&held).await.unwrap(), [unknown], "it may go on");
+    let second = Holder { attempt: 2, ..lost.clone() };
+    world.store.build_begin_afresh(&second, "").await.unwrap().unwrap();
     let mut orphans = world.store.template_orphans(&held).await.unwrap();
     orphans.sort();
     assert_eq!(orphans, [again, unknown], "the next attempt writes another one");
