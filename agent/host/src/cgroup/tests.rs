@@ -74,6 +74,17 @@ fn group_is_made_found_kept_while_somebody_is_in_it_and_removed() {
 }
 
 #[test]
+fn removal_ends_who_is_still_in_the_group() {
+    let place = Place::new("cgkill");
+    let group = place.0.ensure(Slot(1), &LIMITS).unwrap().unwrap();
+    let mut children = [resident(&group), resident(&group)];
+    // One that is not reaped yet is in no group any more.
+    place.0.remove(Slot(1)).unwrap();
+    assert!(children.iter_mut().all(|child| !child.wait().unwrap().success()));
+    assert!(group.dirs.iter().all(|dir| !dir.exists()));
+}
+
+#[test]
 fn group_whose_folder_is_tidied_away_is_made_all_the_same() {
     let place = Place::new("cgtidy");
     place.0.close().unwrap();
