@@ -31,6 +31,8 @@ pub(super) struct Launch<'a> {
     /// Its working directory.
     pub(super) directory: &'a Path,
     pub(super) identity: Identity,
+    /// No file can grow beyond this by what the process writes.
+    pub(super) file_bytes_max: u64,
     /// A further group: that of `/dev/kvm`, where it is used.
     pub(super) group: Option<u32>,
     /// What the process writes "0" into before anything else, to be in its control group.
@@ -53,13 +55,14 @@ impl Launch<'_> {
             .stderr(self.log);
         let inherited = self.inherited.to_owned();
         let doors: Vec<RawFd> = self.doors.iter().map(AsRawFd::as_raw_fd).collect();
-        let (identity, group) = (self.identity, self.group);
+        let (identity, group, bytes) = (self.identity, self.group, self.file_bytes_max);
         #[allow(unsafe_code)]
         // SAFETY: between fork and exec only system calls are made, on numbers and on memory that was
         // allocated before; no lock is taken and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
                 enter(&doors)?;
+                bound_files(bytes)?;
                 give_up_powers(identity, group.as_slice(), &inherited)
             });
         }
@@ -89,6 +92,20 @@ fn enter(doors: &[RawFd]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bounds the length of what the calling process writes. A write beyond it fails and does not end the process, so that
+/// a machine outlives a state that is too long.
+#[allow(unsafe_code)]
+fn bound_files(bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: plain system calls; the pointer is to a local. What is ignored stays so over exec.
+    unsafe {
+        if libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+        checked(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit))
+    }
 }
 
 #[allow(unsafe_code)]

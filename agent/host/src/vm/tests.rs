@@ -114,6 +114,23 @@ async fn machine_has_no_powers_left() {
 }
 
 #[tokio::test]
+async fn no_file_grows_beyond_the_disk_or_what_a_state_needs() {
+    let place = Place::new();
+    for (name, disk_mb, expected_mb) in [("small", 16, 384), ("large", 1024, 1024)] {
+        let mut spec = place.spec(name, WAITS);
+        spec.directory.add("disk", disk_mb << 20).unwrap();
+        spec.disk = Some("disk".into());
+        let machine = qemu().await.launch(&spec, Start::Boot).await.unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", machine.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max file size")).unwrap();
+        let limits: Vec<u64> =
+            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(limits, [expected_mb << 20; 2], "{name}");
+        machine.kill().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn saved_machine_is_restored_by_two_forks_that_share_its_memory_file() {
     let place = Place::new();
     let qemu = qemu().await;
