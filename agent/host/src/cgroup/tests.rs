@@ -163,6 +163,15 @@ fn group_left_by_an_agent_that_was_started_elsewhere_is_found() {
     let elsewhere = root.path().join("user.slice/session/ovenbird-a");
     fs::create_dir_all(&elsewhere).unwrap();
     fs::create_dir_all(root.path().join("system.slice/ovenbird-ab")).unwrap();
+    // Below another user's, and another user's itself.
+    let given = ["user.slice/given", "user.slice/given/ovenbird-a", "given/ovenbird-a"]
+        .map(|dir| root.path().join(dir));
+    for dir in &given {
+        fs::create_dir_all(dir).unwrap();
+    }
+    for dir in [&given[0], &given[2]] {
+        std::os::unix::fs::chown(dir, Some(61_000), None).unwrap();
+    }
     let parent = root.path().join("system.slice");
     let found = homes(root.path(), &parent, "ovenbird-a");
     assert_eq!(found, [parent.join("ovenbird-a"), elsewhere]);
