@@ -184,9 +184,12 @@ async fn one_loop_device_shows_an_origin_to_all(stage: Arc<Stage>) {
 
 /// A device without a table, as an agent leaves it that is killed on the way.
 fn make_half(stage: &Stage, id: &str) {
-    let name = name(stage, id);
+    make_device(&name(stage, id));
+}
+
+fn make_device(name: &str) {
     let dm = DM::new().unwrap();
-    dm.device_create(DmName::new(&name).unwrap(), None, DmOptions::default()).unwrap();
+    dm.device_create(DmName::new(name).unwrap(), None, DmOptions::default()).unwrap();
 }
 
 async fn half_made_devices_are_replaced(stage: Arc<Stage>) {
@@ -204,6 +207,8 @@ async fn half_made_devices_are_swept(stage: Arc<Stage>) {
     make_half(&stage, "a");
     let dir = stage.ensure("b").await;
     std::fs::remove_dir_all(dir).unwrap();
+    // Killed between the two steps that remove a device which is open.
+    make_device(&format!("ovb-{}-gone-7", stage.instance));
     let another = stage.another_driver().await;
     assert_eq!(another.sweep(&[]).await.unwrap(), 2);
     assert_eq!(another.sweep(&[]).await.unwrap(), 0);

@@ -316,6 +316,7 @@ impl Engine {
                     self.remove_device(&name, Busy::Leave)?;
                 }
             }
+            self.mapper.remove_all_when_closed(&names::gone_prefix(&self.instance))?;
             Ok(count)
         };
         swept().map_err(|source| failed("swept", Path::new("/dev/mapper"), source))
