@@ -153,6 +153,12 @@ async fn checkpoint_on_a_full_host_leaves_the_disk_and_the_older_one(stage: Arc<
     }
     assert!(all(&read(&dir, 0, 4096), 2));
     drop(filler);
+    // A disk that could not be restored is looked after still.
+    let piece = vec![7; 256 * 1024];
+    for at in (MIB..6 * MIB).step_by(piece.len()) {
+        write(&dir, at, &piece);
+        wait_for("more room", || room(&stage, "a").0 >= RESERVE / 2).await;
+    }
     volumes.restore(&dir, "kept", OWNER).await.unwrap();
     assert!(all(&read(&dir, 0, 4096), 1));
 }
