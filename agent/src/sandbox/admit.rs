@@ -1,7 +1,7 @@
 //! A wish is checked, and becomes a plan: with a slot, and with everything that is decided about a sandbox before
 //! anything of it exists.
 
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+use std::{net::Ipv4Addr, ops::Range, path::PathBuf, sync::Arc};
 
 use ovenbird_host::{Identity, Slot};
 use tokio_util::sync::CancellationToken;
@@ -142,6 +142,11 @@ impl Manager {
     /// The user of a slot's machine.
     pub(super) fn user(&self, slot: Slot) -> u32 {
         self.settings().uid_base + u32::from(slot.0)
+    }
+
+    /// The users of all slots, whether they are somebody's or not.
+    pub(super) fn users(&self) -> Range<u32> {
+        self.user(Slot(0))..self.user(Slot(self.settings().limits.sandboxes))
     }
 
     fn check_shape(&self, wish: &Wish) -> Result<(), Error> {

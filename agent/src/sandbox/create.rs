@@ -169,13 +169,13 @@ impl Plan {
         killed.and(network).and(volume).and(cgroup).and(directory)
     }
 
-    /// Ends whatever of the sandbox's user runs in its directory. None is fine.
+    /// Ends whatever runs as the sandbox's user. Nothing is fine.
     ///
     /// # Errors
     /// Those of the kernel.
     pub(super) async fn end_machines(&self) -> Result<(), Error> {
-        let (dir, user) = (self.dir.clone(), self.identity.uid);
-        let kill = move || vm::kill_all_below(&dir, Some(user));
+        let user = self.identity.uid;
+        let kill = move || vm::kill_all_of(user);
         match tokio::task::spawn_blocking(kill).await {
             Ok(killed) => killed.map(drop).map_err(self.directory_failed("vacated")),
             Err(_) => Err(Error::Panicked),

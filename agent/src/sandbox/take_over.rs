@@ -288,8 +288,11 @@ impl Manager {
         let sandboxes = self.sandboxes();
         let keep: Vec<PathBuf> = sandboxes.iter().map(|s| s.plan.dir.clone()).collect();
         let slots: BTreeSet<Slot> = sandboxes.iter().map(|s| s.plan.slot).collect();
-        let (dir, kept) = (root.to_owned(), keep.clone());
-        let killed = tokio::task::spawn_blocking(move || vm::kill_strays(&dir, &kept)).await;
+        let machines: Vec<(PathBuf, u32)> =
+            sandboxes.iter().map(|s| (s.plan.dir.clone(), s.plan.identity.uid)).collect();
+        let (dir, users) = (root.to_owned(), self.users());
+        let kill = move || vm::kill_strays(&dir, &users, &machines);
+        let killed = tokio::task::spawn_blocking(kill).await;
         let killed = killed.map_err(|_| Error::Panicked)?.map_err(leftovers(root))?;
         let networks = self.means().networks.list().await?;
         let networks: Vec<Slot> = networks.into_iter().filter(|s| !slots.contains(s)).collect();

@@ -12,6 +12,7 @@
 //! Which version there is decides [`Cgroups::open`]; how it is laid out is `v1`'s and `v2`'s business, and all the
 //! rest is the same for both.
 
+mod group;
 mod places;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod v2;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -32,6 +33,8 @@ use serde::Deserialize;
 
 use crate::{Instance, Slot};
 use places::Host;
+
+pub use group::Group;
 
 /// How often the scheduler looks at a group's processor time, in microseconds.
 const PERIOD_US: u64 = 100_000;
@@ -143,6 +146,8 @@ struct Layout {
     set_up_home: fn(&Path) -> Result<(), Error>,
     /// Where the kernel counts processes that were killed for want of memory.
     oom_file: &'static str,
+    /// What ends all that is in a group when "1" is written into it, where there is such a file.
+    kill_file: Option<&'static str>,
 }
 
 /// See the module. Cheap to clone. Every method blocks for less than a millisecond, but for [`Cgroups::remove`] of a
@@ -231,7 +236,7 @@ impl Cgroups {
         is_there.then(|| Group { layout: layout.clone(), dirs })
     }
 
-    /// Removes the group of a slot, whose processes have been killed. None is fine.
+    /// Ends what is still in the group of a slot, and removes it. None is fine.
     ///
     /// # Errors
     /// When somebody stays in it.
@@ -243,6 +248,7 @@ impl Cgroups {
             if group.try_remove()? {
                 continue;
             }
+            group.kill()?;
             if Instant::now() > deadline {
                 let source = io::ErrorKind::ResourceBusy.into();
                 return Err(failed("remove the control group", &group.dirs[0])(source));
@@ -323,80 +329,6 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn is_occupied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY))
-}
-
-/// The group of one slot, in every hierarchy.
-#[derive(Debug, Clone)]
-pub struct Group {
-    layout: Arc<Layout>,
-    /// In the order of the layout's hierarchies.
-    dirs: Vec<PathBuf>,
-}
-
-impl Group {
-    /// Its folders, one in each hierarchy.
-    pub fn dirs(&self) -> &[PathBuf] {
-        &self.dirs
-    }
-
-    /// Opens the ways in: a process writes "0" into each, and is in.
-    pub(crate) fn doors(&self) -> io::Result<Vec<File>> {
-        let open = |dir: &PathBuf| OpenOptions::new().write(true).open(dir.join(self.layout.door));
-        self.dirs.iter().map(open).collect()
-    }
-
-    /// Processes of it that were killed because it needed more memory than it may have. 0 when it cannot be read.
-    pub fn oom_kills(&self) -> u64 {
-        let of = |dir: &PathBuf| {
-            let text = fs::read_to_string(dir.join(self.layout.oom_file)).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        };
-        let mut hierarchies = self.layout.hierarchies.iter().zip(&self.dirs);
-        let memory = hierarchies.find(|(hierarchy, _)| hierarchy.has_memory);
-        memory.and_then(|(_, dir)| of(dir)).unwrap_or(0)
-    }
-
-    fn make(&self) -> Result<(), Error> {
-        for (hierarchy, dir) in self.layout.hierarchies.iter().zip(&self.dirs) {
-            let make = || match fs::create_dir(dir) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                other => other,
-            };
-            let made = match make() {
-                // Somebody has tidied up since the start.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.layout.prepare(&hierarchy.homes[0])?;
-                    make()
-                }
-                other => other,
-            };
-            made.map_err(failed("make the control group", dir))?;
-        }
-        Ok(())
-    }
-
-    fn set(&self, limits: &Limits) -> Result<(), Error> {
-        for (hierarchy, dir) in self.layout.hierarchies.iter().zip(&self.dirs) {
-            for setting in (hierarchy.settings)(limits) {
-                setting.write(dir)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes it where nobody is in it; whether it is gone.
-    fn try_remove(&self) -> Result<bool, Error> {
-        let mut is_gone_everywhere = true;
-        for dir in &self.dirs {
-            match fs::remove_dir(dir) {
-                Ok(()) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) if is_occupied(&error) => is_gone_everywhere = false,
-                Err(error) => return Err(failed("remove the control group", dir)(error)),
-            }
-        }
-        Ok(is_gone_everywhere)
-    }
 }
 
 impl Layout {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -10,19 +11,25 @@ use super::{Error, dirs_in, failed};
 /// Folders below which no group of an agent is looked for.
 const DEPTH_MAX: usize = 8;
 
-/// The homes of an agent in a hierarchy: the one that is meant, and others that are there.
+/// The homes of an agent in a hierarchy: the one that is meant, and others that are there. What lies below a group that
+/// was given to another user is none: it would be that user who says what is in it.
 pub(super) fn homes(mount: &Path, parent: &Path, name: &str) -> Vec<PathBuf> {
     let mut homes = vec![parent.join(name)];
     let mut level = vec![mount.to_owned()];
     for _ in 0..DEPTH_MAX {
         // A group can go while it is looked at.
-        let next: Vec<_> = level.iter().flat_map(|dir| dirs_in(dir).unwrap_or_default()).collect();
+        let next = level.iter().flat_map(|dir| dirs_in(dir).unwrap_or_default());
+        let next: Vec<_> = next.filter(|dir| is_roots(dir)).collect();
         let found = next.iter().filter(|dir| dir.ends_with(name) && **dir != homes[0]).cloned();
         let found: Vec<_> = found.collect();
         homes.extend(found);
         level = next;
     }
     homes
+}
+
+fn is_roots(dir: &Path) -> bool {
+    fs::symlink_metadata(dir).is_ok_and(|found| found.uid() == 0)
 }
 
 /// Whatever is where a group belongs: mounts, and the groups of this process.

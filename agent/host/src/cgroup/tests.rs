@@ -74,6 +74,17 @@ fn group_is_made_found_kept_while_somebody_is_in_it_and_removed() {
 }
 
 #[test]
+fn removal_ends_who_is_still_in_the_group() {
+    let place = Place::new("cgkill");
+    let group = place.0.ensure(Slot(1), &LIMITS).unwrap().unwrap();
+    let mut children = [resident(&group), resident(&group)];
+    // One that is not reaped yet is in no group any more.
+    place.0.remove(Slot(1)).unwrap();
+    assert!(children.iter_mut().all(|child| !child.wait().unwrap().success()));
+    assert!(group.dirs.iter().all(|dir| !dir.exists()));
+}
+
+#[test]
 fn group_whose_folder_is_tidied_away_is_made_all_the_same() {
     let place = Place::new("cgtidy");
     place.0.close().unwrap();
@@ -152,6 +163,15 @@ fn group_left_by_an_agent_that_was_started_elsewhere_is_found() {
     let elsewhere = root.path().join("user.slice/session/ovenbird-a");
     fs::create_dir_all(&elsewhere).unwrap();
     fs::create_dir_all(root.path().join("system.slice/ovenbird-ab")).unwrap();
+    // Below another user's, and another user's itself.
+    let given = ["user.slice/given", "user.slice/given/ovenbird-a", "given/ovenbird-a"]
+        .map(|dir| root.path().join(dir));
+    for dir in &given {
+        fs::create_dir_all(dir).unwrap();
+    }
+    for dir in [&given[0], &given[2]] {
+        std::os::unix::fs::chown(dir, Some(61_000), None).unwrap();
+    }
     let parent = root.path().join("system.slice");
     let found = homes(root.path(), &parent, "ovenbird-a");
     assert_eq!(found, [parent.join("ovenbird-a"), elsewhere]);

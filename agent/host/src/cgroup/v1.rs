@@ -36,6 +36,7 @@ pub(super) fn layout(host: &Host, home: &str) -> Result<Layout, Error> {
         door: TASKS,
         set_up_home,
         oom_file: "memory.oom_control",
+        kill_file: None,
     };
     for hierarchy in &layout.hierarchies {
         layout.prepare(&hierarchy.homes[0])?;

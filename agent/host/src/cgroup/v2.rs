@@ -41,6 +41,7 @@ pub(super) fn layout(host: &Host, home: &str) -> Result<Layout, Error> {
         door: PROCS,
         set_up_home,
         oom_file: "memory.events",
+        kill_file: Some("cgroup.kill"),
     };
     for hierarchy in &layout.hierarchies {
         layout.prepare(&hierarchy.homes[0])?;

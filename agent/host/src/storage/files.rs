@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 use super::{
     Driver, Error, Request, Volume, Volumes,
-    own::{self, DISK, blocking, failed, kept, look, names_kept, remove_file},
+    own::{self, DISK, blocking, failed, kept, look, look_at_file, names_kept, remove_file},
     sparse,
 };
 use crate::Identity;
@@ -71,7 +71,8 @@ impl Volumes for FileVolumes {
     async fn find(&self, dir: &Path) -> Result<Option<Volume>, Error> {
         let disk = dir.join(DISK);
         blocking(move || {
-            Ok(look(&disk)?.map(|disk| Volume { path: PathBuf::from(DISK), bytes: disk.len() }))
+            let found = look_at_file(&disk)?;
+            Ok(found.map(|disk| Volume { path: PathBuf::from(DISK), bytes: disk.len() }))
         })
         .await
     }
@@ -96,7 +97,8 @@ impl Volumes for FileVolumes {
         let (by, disk, kept) = (self.fill, dir.join(DISK), kept(dir, name)?);
         let missing = Error::NoCheckpoint { dir: dir.to_owned(), name: name.to_owned() };
         blocking(move || {
-            if look(&kept)?.is_none() {
+            look_at_file(&disk)?;
+            if look_at_file(&kept)?.is_none() {
                 return Err(missing);
             }
             let copied = copy_whole(by, &kept, &disk, owner);
@@ -201,6 +203,29 @@ mod tests {
         let request = Request { origin, dir, bytes_min: 1 << 20, owner };
         assert!(volumes.ensure(&request).await.is_err());
         assert_eq!(std::fs::read(&secret).unwrap(), b"root only");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_plain_file_is_neither_found_nor_restored() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        let owner = Identity { uid: 61_000, gid: 61_000 };
+        let volumes = FileVolumes::copy();
+        let refused = |error: Error| {
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(source.contains("no plain file"), "{error}: {source}");
+        };
+        // As a device of another driver.
+        let odd = std::os::unix::net::UnixListener::bind(dir.join(DISK)).unwrap();
+        std::fs::write(dir.join("disk@one"), vec![5; 4096]).unwrap();
+        refused(volumes.find(dir).await.unwrap_err());
+        refused(volumes.restore(dir, "one", owner).await.unwrap_err());
+        drop(odd);
+        std::fs::remove_file(dir.join(DISK)).unwrap();
+        std::os::unix::fs::symlink(dir.join("disk@one"), dir.join("disk@two")).unwrap();
+        refused(volumes.restore(dir, "two", owner).await.unwrap_err());
+        volumes.restore(dir, "one", owner).await.unwrap();
+        assert_eq!(volumes.find(dir).await.unwrap().unwrap().bytes, 4096);
     }
 
     #[test]

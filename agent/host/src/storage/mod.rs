@@ -196,7 +196,7 @@ async fn best(data_dir: &Path, dm: DmOptions) -> Result<Arc<dyn Volumes>, Error>
         Ok(volumes) => Ok(Arc::new(volumes)),
         Err(error) => {
             let reason = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::debug!(reason, "{error}");
+            tracing::warn!(reason, "{error}; every disk is a whole copy");
             Ok(Arc::new(FileVolumes::copy()))
         }
     }

@@ -43,6 +43,17 @@ pub(super) fn look(path: &Path) -> Result<Option<Metadata>, Error> {
     }
 }
 
+/// A plain file's, if there is anything; what is no plain file is refused: another driver has made it.
+pub(super) fn look_at_file(path: &Path) -> Result<Option<Metadata>, Error> {
+    match look(path)? {
+        Some(found) if !found.is_file() => {
+            let source = io::Error::other("it is no plain file: another storage driver made it");
+            Err(failed("used", path, source))
+        }
+        found => Ok(found),
+    }
+}
+
 /// Removes a file; none is fine.
 pub(super) fn remove_file(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {

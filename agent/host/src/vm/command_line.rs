@@ -98,12 +98,13 @@ pub(super) fn arguments(
             if host.disk_is_device { "cache.direct=on,cache.no-flush=on" } else { "cache=unsafe" };
         // A restored QEMU would first write the whole disk out and throw its pages away, in case another host has
         // changed it meanwhile: for a disk that was copied a moment ago, that is all of it.
+        // Errors are the guest's: QEMU would stop a machine that the host has no room for, and nobody resumes it.
         arguments
             .pair(
                 "-drive",
                 &format!(
                     "if=none,id=d0,file={disk},format=raw,{cache},discard=unmap,\
-                     file.drop-cache=off"
+                     file.drop-cache=off,werror=report,rerror=report"
                 ),
             )
             .pair("-device", "virtio-blk-device,drive=d0");
@@ -203,7 +204,8 @@ mod tests {
              -kernel vmlinux -initrd initrd -append console=ttyS0 quiet reboot=t panic=-1 \
              tsc=reliable tsc_early_khz=2000000 random.trust_cpu=on cryptomgr.notests audit=0 \
              nowatchdog 8250.nr_uarts=1 ovenbird.token=00 \
-             -drive if=none,id=d0,file=disk,format=raw,cache=unsafe,discard=unmap,file.drop-cache=off \
+             -drive if=none,id=d0,file=disk,format=raw,cache=unsafe,discard=unmap,file.drop-cache=off,\
+             werror=report,rerror=report \
              -device virtio-blk-device,drive=d0 -device virtio-serial-device,id=vs0 \
              -chardev socket,id=ch0,fd=8,server=on,wait=off \
              -device virtserialport,chardev=ch0,name=agent.0 -netdev tap,id=n0,fd=9 \

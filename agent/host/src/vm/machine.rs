@@ -197,7 +197,8 @@ async fn rest(qmp: &Qmp) -> Result<bool, Failure> {
     let settled = |answer: &Value| match answer["status"].as_str() {
         Some("finish-migrate") => None,
         Some("running") => Some(Ok(false)),
-        Some("paused" | "prelaunch" | "postmigrate") => Some(Ok(true)),
+        // A machine of an agent that had errors of its disk stop it waits to be resumed.
+        Some("paused" | "prelaunch" | "postmigrate" | "io-error") => Some(Ok(true)),
         // What it said at that moment nobody has heard.
         Some("shutdown" | "guest-panicked" | "internal-error") => {
             qmp.note_shut_down();

@@ -26,7 +26,7 @@ use crate::cgroup::Group;
 
 pub use command_line::{memory_limit_mb, threads_max};
 pub use directory::{Directory, file};
-pub use process::{count_in, kill_all_below, kill_strays};
+pub use process::{count_in, kill_all_below, kill_all_of, kill_strays};
 pub use qemu::{Qemu, Version};
 pub use tsc::measure_khz as tsc_khz;
 pub use usage::Usage;

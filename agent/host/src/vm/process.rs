@@ -5,8 +5,9 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
-        fd::{AsRawFd, OwnedFd, RawFd},
+        fd::{AsFd, AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     path::{Path, PathBuf},
@@ -14,10 +15,14 @@ use std::{
     sync::Mutex,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::Identity;
+
+/// For a killed process to be gone, in milliseconds.
+const KILL_PATIENCE: u16 = 10_000;
 
 /// What to start, and as whom.
 pub(super) struct Launch<'a> {
@@ -26,6 +31,8 @@ pub(super) struct Launch<'a> {
     /// Its working directory.
     pub(super) directory: &'a Path,
     pub(super) identity: Identity,
+    /// No file can grow beyond this by what the process writes.
+    pub(super) file_bytes_max: u64,
     /// A further group: that of `/dev/kvm`, where it is used.
     pub(super) group: Option<u32>,
     /// What the process writes "0" into before anything else, to be in its control group.
@@ -48,13 +55,14 @@ impl Launch<'_> {
             .stderr(self.log);
         let inherited = self.inherited.to_owned();
         let doors: Vec<RawFd> = self.doors.iter().map(AsRawFd::as_raw_fd).collect();
-        let (identity, group) = (self.identity, self.group);
+        let (identity, group, bytes) = (self.identity, self.group, self.file_bytes_max);
         #[allow(unsafe_code)]
         // SAFETY: between fork and exec only system calls are made, on numbers and on memory that was
         // allocated before; no lock is taken and nothing is allocated.
         unsafe {
             command.pre_exec(move || {
                 enter(&doors)?;
+                bound_files(bytes)?;
                 give_up_powers(identity, group.as_slice(), &inherited)
             });
         }
@@ -84,6 +92,20 @@ fn enter(doors: &[RawFd]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bounds the length of what the calling process writes. A write beyond it fails and does not end the process, so that
+/// a machine outlives a state that is too long.
+#[allow(unsafe_code)]
+fn bound_files(bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: plain system calls; the pointer is to a local. What is ignored stays so over exec.
+    unsafe {
+        if libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+        checked(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit))
+    }
 }
 
 #[allow(unsafe_code)]
@@ -146,7 +168,7 @@ impl Process {
 
     /// The one process of a user that works in a directory; none when there is not exactly one.
     pub(super) fn find(dir: &Path, user: u32) -> io::Result<Option<Self>> {
-        let found = below(dir)?.into_iter().filter(|p| p.dir == dir && p.user == user);
+        let found = others()?.into_iter().filter(|process| process.is_of(dir, user));
         let mut found = found.collect::<Vec<_>>();
         match (found.pop(), found.is_empty()) {
             (Some(Found { pid, pidfd, .. }), true) => {
@@ -181,12 +203,13 @@ impl Process {
     }
 }
 
-/// A process that works below some directory.
+/// A process of a user other than root.
 struct Found {
     pid: Pid,
     /// From here on it is this very process, whatever becomes of the number.
     pidfd: OwnedFd,
-    dir: PathBuf,
+    /// Where it works; `None` when its first thread has ended and others go on.
+    dir: Option<PathBuf>,
     user: u32,
 }
 
@@ -195,31 +218,41 @@ impl Found {
         self.pid.as_raw_nonzero().get().cast_unsigned()
     }
 
+    fn is_below(&self, root: &Path) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.starts_with(root))
+    }
+
+    fn is_of(&self, dir: &Path, user: u32) -> bool {
+        self.user == user && self.dir.as_deref() == Some(dir)
+    }
+
     /// Ends it and waits for that. Blocking.
     fn kill(&self) -> io::Result<()> {
         match pidfd_send_signal(&self.pidfd, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => return Err(error.into()),
         }
-        wait_for(&self.pidfd)
+        if has_ended(&self.pidfd, KILL_PATIENCE)? {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not go"))
     }
 }
 
-/// Processes of users other than root whose working directory is below `root`: nobody but root and the machines can
-/// be in there, and a person's root shell is left alone.
-fn below(root: &Path) -> io::Result<Vec<Found>> {
+/// All processes of users other than root that run.
+fn others() -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let Some(pid) = Pid::from_raw(pid) else { continue };
+        let path = Path::new("/proc").join(&name);
         // The pidfd comes first: what is read afterwards is about no other process.
         let Ok(pidfd) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { continue };
-        let path = Path::new("/proc").join(&name);
-        let Ok(dir) = std::fs::read_link(path.join("cwd")) else { continue };
         let status = std::fs::read_to_string(path.join("status")).ok();
         let Some(user) = status.and_then(|status| user_in(&status)) else { continue };
-        if user != 0 && dir.starts_with(root) {
+        let dir = std::fs::read_link(path.join("cwd")).ok();
+        if user != 0 && !has_ended(&pidfd, 0)? {
             found.push(Found { pid, pidfd, dir, user });
         }
     }
@@ -231,29 +264,43 @@ fn below(root: &Path) -> io::Result<Vec<Found>> {
 /// # Errors
 /// Those of the kernel.
 pub fn count_in(dir: &Path, user: u32) -> io::Result<usize> {
-    let found = below(dir)?;
-    Ok(found.iter().filter(|process| process.dir == dir && process.user == user).count())
+    Ok(others()?.iter().filter(|process| process.is_of(dir, user)).count())
 }
 
-/// Ends the machines of one user, or of all users but root, whose working directory is below `root`, and waits
-/// for them. Blocking. Returns their ids.
+/// Ends every machine whose working directory is below `root`, and waits for them. Blocking. Returns their ids.
 ///
-/// This finds machines that an agent left behind when it was killed, even when it died before it had noted their
-/// ids.
+/// Nobody but root and the machines can be in there, and a person's root shell is left alone. This finds machines
+/// that an agent left behind when it was killed, even when it died before it had noted their ids.
 ///
 /// # Errors
 /// Those of the kernel, and `TimedOut` when one does not go.
-pub fn kill_all_below(root: &Path, user: Option<u32>) -> io::Result<Vec<u32>> {
-    kill(below(root)?.into_iter().filter(|process| user.is_none_or(|user| user == process.user)))
+pub fn kill_all_below(root: &Path) -> io::Result<Vec<u32>> {
+    kill(others()?.into_iter().filter(|process| process.is_below(root)))
 }
 
-/// Ends every machine below `root` whose directory is none of `keep`, also one whose directory is gone. Blocking.
-/// Returns their ids.
+/// Ends every process of a machine's user, which nobody else has, and waits for them. Blocking. Returns their ids.
+///
+/// Wherever they work: a QEMU that its guest has taken over can go to another directory.
 ///
 /// # Errors
 /// Those of the kernel, and `TimedOut` when one does not go.
-pub fn kill_strays(root: &Path, keep: &[PathBuf]) -> io::Result<Vec<u32>> {
-    kill(below(root)?.into_iter().filter(|process| !keep.contains(&process.dir)))
+pub fn kill_all_of(user: u32) -> io::Result<Vec<u32>> {
+    kill(others()?.into_iter().filter(|process| process.user == user))
+}
+
+/// Ends every process that works below `root`, also in a directory that is gone, or that has one of the `users`, and
+/// is no machine to keep: those are known by directory and user. Blocking. Returns their ids.
+///
+/// # Errors
+/// Those of the kernel, and `TimedOut` when one does not go.
+pub fn kill_strays(
+    root: &Path,
+    users: &Range<u32>,
+    keep: &[(PathBuf, u32)],
+) -> io::Result<Vec<u32>> {
+    let is_ours = |process: &Found| process.is_below(root) || users.contains(&process.user);
+    let is_kept = |process: &Found| keep.iter().any(|(dir, user)| process.is_of(dir, *user));
+    kill(others()?.into_iter().filter(|process| is_ours(process) && !is_kept(process)))
 }
 
 fn kill(processes: impl Iterator<Item = Found>) -> io::Result<Vec<u32>> {
@@ -266,12 +313,46 @@ fn user_in(status: &str) -> Option<u32> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn wait_for(pidfd: &OwnedFd) -> io::Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
+/// Whether all threads of a process end within this time. Blocking.
+fn has_ended(pidfd: &OwnedFd, patience_ms: u16) -> io::Result<bool> {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut fds, PollTimeout::from(10_000_u16))? == 0 {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "a killed process does not go"));
+    Ok(poll(&mut fds, PollTimeout::from(patience_ms))? != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that works in `/` as a user that nobody else has, also of another run of this test.
+    fn elsewhere(number: u32) -> (Child, u32) {
+        let user = 40_000_000 + std::process::id() * 4 + number;
+        let mut command = Command::new("sleep");
+        let child = command.arg("600").current_dir("/").uid(user).gid(user).spawn().unwrap();
+        (child, user)
     }
-    Ok(())
+
+    #[test]
+    fn process_of_a_machines_user_is_ended_wherever_it_works() {
+        let (mut child, user) = elsewhere(0);
+        let root = tempfile::tempdir().unwrap();
+        assert!(kill_all_below(root.path()).unwrap().is_empty());
+        assert!(kill_all_of(user + 1).unwrap().is_empty());
+        assert_eq!(kill_all_of(user).unwrap(), [child.id()]);
+        // It has ended, though it is not reaped.
+        assert!(kill_all_of(user).unwrap().is_empty());
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn stray_is_known_by_its_user_unless_it_is_kept_where_it_works() {
+        let (mut child, user) = elsewhere(2);
+        let root = tempfile::tempdir().unwrap();
+        let strays = |keep: &str| {
+            kill_strays(root.path(), &(user..user + 1), &[(keep.into(), user)]).unwrap()
+        };
+        assert!(strays("/").is_empty());
+        assert!(kill_strays(root.path(), &(user + 1..user + 2), &[]).unwrap().is_empty());
+        assert_eq!(strays("/data/sandboxes/a"), [child.id()]);
+        assert!(!child.wait().unwrap().success());
+    }
 }

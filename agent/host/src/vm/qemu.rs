@@ -1,7 +1,9 @@
 //! The QEMU driver: checks the program once, then starts machines with it.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Seek, SeekFrom},
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
@@ -35,6 +37,8 @@ use crate::{
 };
 
 const VERSION_MIN: (u32, u32) = (8, 2);
+/// What a state has besides the guest's memory at most, in MiB; a log is never as long.
+const OTHER_FILES_MB: u64 = 256;
 
 /// A version of QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,6 +140,7 @@ impl Qemu {
                 arguments: &arguments,
                 directory,
                 identity: spec.directory.owner(),
+                file_bytes_max: file_bytes_max(spec),
                 group,
                 doors: &doors,
                 inherited: &inherited.collect::<Vec<_>>(),
@@ -148,6 +153,15 @@ impl Qemu {
             Some(nic) => Namespace::at(&nic.namespace).enter(|| spawn(Some(tap::open(&nic.tap)?))),
         }
     }
+}
+
+/// As long as any file needs to be that QEMU writes: the disk, or a state with all memory and the log.
+fn file_bytes_max(spec: &MachineSpec) -> u64 {
+    let others = (u64::from(spec.memory_mb) + OTHER_FILES_MB) << 20;
+    let path = spec.disk.as_ref().map(|disk| spec.directory.path().join(disk));
+    // Of a device, too. QEMU says best what is wrong with a disk that cannot be opened.
+    let disk = path.and_then(|path| File::open(path).ok()?.seek(SeekFrom::End(0)).ok());
+    others.max(disk.unwrap_or(0))
 }
 
 /// A listening socket that QEMU accepts from: it can be dialled before QEMU runs. That of an earlier machine of

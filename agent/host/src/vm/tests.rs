@@ -63,7 +63,7 @@ impl Place {
 impl Drop for Place {
     /// A test that fails leaves no machine behind either.
     fn drop(&mut self) {
-        kill_all_below(self.root.path(), None).unwrap();
+        kill_all_below(self.root.path()).unwrap();
     }
 }
 
@@ -111,6 +111,23 @@ async fn machine_has_no_powers_left() {
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2");
     machine.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_file_grows_beyond_the_disk_or_what_a_state_needs() {
+    let place = Place::new();
+    for (name, disk_mb, expected_mb) in [("small", 16, 384), ("large", 1024, 1024)] {
+        let mut spec = place.spec(name, WAITS);
+        spec.directory.add("disk", disk_mb << 20).unwrap();
+        spec.disk = Some("disk".into());
+        let machine = qemu().await.launch(&spec, Start::Boot).await.unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", machine.pid())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max file size")).unwrap();
+        let limits: Vec<u64> =
+            line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        assert_eq!(limits, [expected_mb << 20; 2], "{name}");
+        machine.kill().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -163,7 +180,7 @@ async fn machine_that_cannot_start_says_why_and_leaves_no_process() {
     let error = qemu().await.launch(&spec, Start::Boot).await.unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(error.to_string().contains("no-such-disk"), "{error}");
-    assert!(kill_all_below(place.root.path(), None).unwrap().is_empty());
+    assert!(kill_all_below(place.root.path()).unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -173,7 +190,7 @@ async fn state_that_is_none_is_refused() {
     std::fs::write(spec.directory.path().join(file::STATE), "garbage").unwrap();
     let started = qemu().await.launch(&spec, Start::Restore(Saved::Devices)).await;
     assert!(started.is_err());
-    assert!(kill_all_below(place.root.path(), None).unwrap().is_empty());
+    assert!(kill_all_below(place.root.path()).unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -181,9 +198,9 @@ async fn machines_left_behind_are_found_by_their_directory() {
     let place = Place::new();
     let machine = qemu().await.launch(&place.spec("left", WAITS), Start::Boot).await.unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    assert!(kill_all_below(elsewhere.path(), None).unwrap().is_empty());
-    assert!(kill_all_below(place.root.path(), Some(OWNER.uid + 1)).unwrap().is_empty());
-    assert_eq!(kill_all_below(place.root.path(), None).unwrap(), [machine.pid()]);
+    assert!(kill_all_below(elsewhere.path()).unwrap().is_empty());
+    assert!(kill_all_of(OWNER.uid + 1).unwrap().is_empty());
+    assert_eq!(kill_all_below(place.root.path()).unwrap(), [machine.pid()]);
     assert_eq!(timeout(PATIENCE, machine.ended()).await.unwrap(), Ending::Process);
     assert!(gone(machine.pid()));
 }
@@ -259,10 +276,11 @@ async fn strays_are_all_but_what_is_kept_also_without_a_directory() {
     let (one, two) = (qemu.launch(&kept, Start::Boot), qemu.launch(&stray, Start::Boot));
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     Directory::remove(stray.directory.path()).unwrap();
-    let keep = [kept.directory.path().to_owned()];
-    assert_eq!(kill_strays(place.root.path(), &keep).unwrap(), [two.pid()]);
-    assert_eq!(count_in(&keep[0], OWNER.uid).unwrap(), 1);
-    assert_eq!(count_in(&keep[0], OWNER.uid + 1).unwrap(), 0);
+    let dir = kept.directory.path();
+    let keep = [(dir.to_owned(), OWNER.uid)];
+    assert_eq!(kill_strays(place.root.path(), &(0..0), &keep).unwrap(), [two.pid()]);
+    assert_eq!(count_in(dir, OWNER.uid).unwrap(), 1);
+    assert_eq!(count_in(dir, OWNER.uid + 1).unwrap(), 0);
     one.kill().await.unwrap();
 }
 

@@ -153,6 +153,12 @@ async fn checkpoint_on_a_full_host_leaves_the_disk_and_the_older_one(stage: Arc<
     }
     assert!(all(&read(&dir, 0, 4096), 2));
     drop(filler);
+    // A disk that could not be restored is looked after still.
+    let piece = vec![7; 256 * 1024];
+    for at in (MIB..6 * MIB).step_by(piece.len()) {
+        write(&dir, at, &piece);
+        wait_for("more room", || room(&stage, "a").0 >= RESERVE / 2).await;
+    }
     volumes.restore(&dir, "kept", OWNER).await.unwrap();
     assert!(all(&read(&dir, 0, 4096), 1));
 }
@@ -184,9 +190,12 @@ async fn one_loop_device_shows_an_origin_to_all(stage: Arc<Stage>) {
 
 /// A device without a table, as an agent leaves it that is killed on the way.
 fn make_half(stage: &Stage, id: &str) {
-    let name = name(stage, id);
+    make_device(&name(stage, id));
+}
+
+fn make_device(name: &str) {
     let dm = DM::new().unwrap();
-    dm.device_create(DmName::new(&name).unwrap(), None, DmOptions::default()).unwrap();
+    dm.device_create(DmName::new(name).unwrap(), None, DmOptions::default()).unwrap();
 }
 
 async fn half_made_devices_are_replaced(stage: Arc<Stage>) {
@@ -204,6 +213,8 @@ async fn half_made_devices_are_swept(stage: Arc<Stage>) {
     make_half(&stage, "a");
     let dir = stage.ensure("b").await;
     std::fs::remove_dir_all(dir).unwrap();
+    // Killed between the two steps that remove a device which is open.
+    make_device(&format!("ovb-{}-gone-7", stage.instance));
     let another = stage.another_driver().await;
     assert_eq!(another.sweep(&[]).await.unwrap(), 2);
     assert_eq!(another.sweep(&[]).await.unwrap(), 0);

@@ -163,10 +163,24 @@ impl Mapper {
         let other = gone(info.device().minor);
         let other = DmName::new(&other).map_err(io_error)?;
         self.dm.device_rename(name, &DevId::Name(other)).map_err(io_error)?;
-        let options = DmOptions::private().set_flags(DmFlags::DM_DEFERRED_REMOVE);
-        self.dm.device_remove(&DevId::Name(other), options).map_err(io_error)?;
+        self.remove_when_closed(other)?;
         tracing::info!(device = %other, "device is still open: it goes when it is closed");
         Ok(true)
+    }
+
+    /// Does the second step for all devices that begin so: who did the first one may have been killed on the way.
+    pub(super) fn remove_all_when_closed(&self, prefix: &str) -> io::Result<()> {
+        for name in self.names(prefix)? {
+            self.remove_when_closed(DmName::new(&name).map_err(io_error)?)?;
+        }
+        Ok(())
+    }
+
+    /// Of one that is not open, at once. None is fine: it has been closed meanwhile.
+    fn remove_when_closed(&self, name: &DmName) -> io::Result<()> {
+        let options = DmOptions::private().set_flags(DmFlags::DM_DEFERRED_REMOVE);
+        let removed = self.dm.device_remove(&DevId::Name(name), options);
+        absent(removed.map_err(io_error)).map(drop)
     }
 
     /// The names of all devices that begin so.

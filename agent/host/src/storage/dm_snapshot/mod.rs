@@ -270,18 +270,20 @@ impl Engine {
 
     fn restore(&self, dir: &Path, kept: &Path, owner: Identity) -> Result<Volume, Error> {
         let disk = Disk::new(self, dir);
+        let failed = |source| failed("restored", &disk.node(), source);
         let shape = Shape::new(self.shape(&disk)?.bytes, owner);
+        cow::copy(kept, &disk.restored(), true).map_err(failed)?;
         self.watch.forget(&disk.names.disk);
         let restored = (|| {
             // The devices go before the file they are made of changes: nothing takes up a mixture.
-            cow::copy(kept, &disk.restored(), true)?;
             disk.take_apart()?;
             std::fs::rename(disk.restored(), disk.cow())?;
             disk.write(shape)?;
             disk.put_together(shape)
         })();
-        restored.map_err(|source| failed("restored", &disk.node(), source))?;
+        // Also one that could not be taken apart: it is still in use.
         self.watch.add(&disk.names.disk, dir.to_owned(), shape.bytes);
+        restored.map_err(failed)?;
         Ok(shape.volume())
     }
 
@@ -316,6 +318,7 @@ impl Engine {
                     self.remove_device(&name, Busy::Leave)?;
                 }
             }
+            self.mapper.remove_all_when_closed(&names::gone_prefix(&self.instance))?;
             Ok(count)
         };
         swept().map_err(|source| failed("swept", Path::new("/dev/mapper"), source))

@@ -41,8 +41,12 @@ pub(super) fn base_prefix(instance: &Instance) -> String {
     format!("ovb-{instance}-base-")
 }
 
+pub(super) fn gone_prefix(instance: &Instance) -> String {
+    format!("ovb-{instance}-gone-")
+}
+
 pub(super) fn gone(instance: &Instance, minor: u32) -> String {
-    format!("ovb-{instance}-gone-{minor}")
+    format!("{}{minor}", gone_prefix(instance))
 }
 
 /// The mark of a loop device.
