@@ -10,7 +10,7 @@
 //! | running | before the creation is answered; before a resumed machine runs | the machine |
 //! | paused | when the state is complete, before the machine ends | the state, and no machine |
 //! | restoring | before the machine ends whose disk is put back | the disk |
-//! | saving | before the machine ends whose files become a template's | the template, whole or absent |
+//! | saving | before the machine ends whose files become a template's; for an image, once its guest turns itself off | the disk: the template's, or the sandbox's |
 //! | stopped | when the machine has ended, or was lost | the disk |
 //! | destroying | before anything is removed | nothing |
 //!
