@@ -144,6 +144,14 @@ impl Manager {
         self.inner.closing.is_cancelled()
     }
 
+    /// Whether something long may begin with a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::Closing`]: it would be cut in the middle.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.is_closing() { Err(Error::Closing) } else { Ok(()) }
+    }
+
     /// The templates of this host.
     pub fn templates(&self) -> &Arc<Templates> {
         &self.inner.templates
@@ -444,7 +452,7 @@ impl Manager {
         };
         self.inner.leaving.cancel();
         self.inner.tasks.close();
-        let calls = join_all(sandboxes.iter().map(|sandbox| sandbox.usage.leave()));
+        let calls = join_all(sandboxes.iter().map(|sandbox| sandbox.usage.end()));
         let ended = async { tokio::join!(calls, self.inner.tasks.wait()) };
         if tokio::time::timeout(patience, ended).await.is_err() {
             // As if this agent were killed now.

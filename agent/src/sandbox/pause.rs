@@ -66,6 +66,7 @@ impl Manager {
     pub async fn pause(&self, id: &SandboxId) -> Result<(), Error> {
         let sandbox = self.find(id)?;
         loop {
+            self.check_open()?;
             match sandbox.apply(Event::Pause) {
                 Ok(_) => return self.pause_applied(sandbox, false).await,
                 Err(Refused(State::Paused)) => return Ok(()),
@@ -78,7 +79,8 @@ impl Manager {
 
     /// Pauses a sandbox that nobody has used for its idle limit. Returns whether it was so.
     pub(super) async fn pause_when_idle(&self, sandbox: &Arc<Sandbox>) -> Result<bool, Error> {
-        if sandbox.apply_if(Event::Pause, || sandbox.usage.is_idle()).is_err() {
+        let may_pause = || sandbox.usage.is_idle() && !self.is_closing();
+        if sandbox.apply_if(Event::Pause, may_pause).is_err() {
             return Ok(false);
         }
         self.pause_applied(sandbox.clone(), true).await?;
@@ -147,6 +149,7 @@ impl Manager {
     pub async fn resume(&self, id: &SandboxId, timeout_sec: i32) -> Result<Info, Error> {
         let sandbox = self.find(id)?;
         loop {
+            self.check_open()?;
             match sandbox.apply(Event::Resume) {
                 Ok(_) => break,
                 Err(Refused(State::Running)) => {

@@ -58,6 +58,7 @@ impl Manager {
         name: &TemplateName,
     ) -> Result<u64, Error> {
         let sandbox = self.find(id)?;
+        self.check_open()?;
         let reservation = self.templates().reserve(kind, name)?;
         sandbox.apply(Event::Save).map_err(|refused| sandbox.wrong_state(refused.0))?;
         let manager = self.clone();
