@@ -25,6 +25,8 @@ use crate::{data_dir::DataDir, kernel::Kernel, metrics::exposed::Metrics, templa
 
 /// For one sandbox to settle, when it is to be destroyed while something else is being done with it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(240);
+/// For tasks that still run when every sandbox is gone.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// As much of a stopped guest's console as goes into the log.
 const CONSOLE_TAIL: usize = 2048;
 
@@ -421,7 +423,7 @@ impl Manager {
         }
     }
 
-    /// Takes no more sandboxes, removes all there are, and waits for every task.
+    /// Takes no more sandboxes, removes all there are, and waits for every task, though not for ever.
     pub async fn close(&self) {
         let ids: Vec<SandboxId> = {
             let register = self.register();
@@ -439,7 +441,12 @@ impl Manager {
             }
         }
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.inner.tasks.len(),
+                "something does not end with its sandbox"
+            );
+        }
     }
 
     /// Takes no more sandboxes and ends all calls, but lets sandboxes run or sleep on for the next agent. What is being

@@ -130,7 +130,8 @@ async fn machine_is_a_user_of_its_own_without_powers_and_within_its_groups() {
 }
 
 #[tokio::test]
-async fn agent_that_finds_groups_of_a_killed_one_keeps_those_of_its_machines_and_removes_the_rest() {
+async fn agent_that_finds_groups_of_a_killed_one_keeps_those_of_its_machines_and_removes_the_rest()
+{
     let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
     host.create("minimal", "a").await;
     let before = groups(&host, &machine(&host, "a"));
