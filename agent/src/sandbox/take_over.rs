@@ -47,6 +47,10 @@ const AT_ONCE: usize = 16;
 /// For one short call to a guest that has just answered.
 const THAW_PATIENCE: Duration = Duration::from_secs(5);
 
+/// For a guest of an earlier agent to answer, in times of what a new one has. All of them are asked at once, and what
+/// does not answer is lost, which a busy host is no reason for.
+const ANSWER_PATIENCE: u32 = 3;
+
 /// What became of an earlier agent's sandboxes, and how much else was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TakenOver {
@@ -232,7 +236,8 @@ impl Manager {
         }
         let launched = furnished.with_machine(spec, machine);
         let arrival = if is_paused { Arrival::Resumed } else { Arrival::Running };
-        match launched.connected(self.means(), arrival).await {
+        let patience = launched.plan().ready_timeout * ANSWER_PATIENCE;
+        match launched.connected(self.means(), arrival, patience).await {
             Ok(mut guest) => {
                 // Its disk may have been about to be kept. An older guest does not know the call, nor a hold.
                 let thaw = guest.thaw(ThawRequest { unix_nanos: unix_nanos() });

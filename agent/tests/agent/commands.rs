@@ -229,7 +229,8 @@ async fn caller_who_does_not_read_holds_up_no_end() {
     let mut attached = attach(&host, "attached", 0).await.unwrap();
     attached.message().await.unwrap().unwrap();
     // Until everything between the command and its caller is full.
-    let stands = "cd /root; a=$(wc -c <streamed); sleep 2; b=$(wc -c <streamed); test $a -gt 0 -a $a = $b";
+    let stands =
+        "cd /root; a=$(wc -c <streamed); sleep 2; b=$(wc -c <streamed); test $a -gt 0 -a $a = $b";
     wait_for("the output to stand", PATIENCE, || async {
         let answer = host.exec("a", stands).await.unwrap();
         (answer.exit_code == 0).then_some(())
