@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ovenbird_hostagent::v1::{
     self as host, attach_exec_response as attached, exec_stream_response as streamed,
 };
+use ovenbird_testkit::wait_for;
 use tonic::{Code, Status};
 
 use crate::support::*;
