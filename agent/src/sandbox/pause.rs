@@ -67,6 +67,9 @@ impl Manager {
         let sandbox = self.find(id)?;
         loop {
             self.check_open()?;
+            if sandbox.state() == State::Running {
+                self.check_platform(&sandbox.plan)?;
+            }
             match sandbox.apply(Event::Pause) {
                 Ok(_) => return self.pause_applied(sandbox, false).await,
                 Err(Refused(State::Paused)) => return Ok(()),
@@ -79,12 +82,22 @@ impl Manager {
 
     /// Pauses a sandbox that nobody has used for its idle limit. Returns whether it was so.
     pub(super) async fn pause_when_idle(&self, sandbox: &Arc<Sandbox>) -> Result<bool, Error> {
+        self.check_platform(&sandbox.plan)?;
         let may_pause = || sandbox.usage.is_idle() && !self.is_closing();
         if sandbox.apply_if(Event::Pause, may_pause).is_err() {
             return Ok(false);
         }
         self.pause_applied(sandbox.clone(), true).await?;
         Ok(true)
+    }
+
+    /// Whether a state that a sandbox's machine leaves can be loaded here. It runs on whatever it was started with, also
+    /// when this agent has been given something else.
+    pub(super) fn check_platform(&self, plan: &Plan) -> Result<(), Error> {
+        match difference(&plan.journal.record().platform, &self.platform()) {
+            Some(reason) => Err(Error::Elsewhere { id: plan.id.clone(), reason }),
+            None => Ok(()),
+        }
     }
 
     async fn pause_applied(&self, sandbox: Arc<Sandbox>, was_idle: bool) -> Result<(), Error> {

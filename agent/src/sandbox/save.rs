@@ -59,6 +59,9 @@ impl Manager {
     ) -> Result<u64, Error> {
         let sandbox = self.find(id)?;
         self.check_open()?;
+        if kind == Kind::Snapshot {
+            self.check_platform(&sandbox.plan)?;
+        }
         let reservation = self.templates().reserve(kind, name)?;
         sandbox.apply(Event::Save).map_err(|refused| sandbox.wrong_state(refused.0))?;
         let manager = self.clone();

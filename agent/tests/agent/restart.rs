@@ -337,3 +337,26 @@ async fn agent_that_is_told_to_destroy_leaves_nothing_of_its_own_and_of_what_it_
     assert_eq!(host.machines().len(), 2);
     host.stop().await;
 }
+
+#[tokio::test]
+async fn machine_of_another_qemu_goes_on_and_is_neither_paused_nor_saved() {
+    let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
+    host.create("minimal", "a").await;
+    host.kill_agent();
+    let path = host.data().join("sandboxes/a/journal.json");
+    let mut journal: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    journal["platform"]["hypervisor"] = "qemu 8.2.0".into();
+    std::fs::write(&path, journal.to_string()).unwrap();
+    host.start_agent().await;
+    let refused = [
+        host.pause("a").await.unwrap_err(),
+        host.snapshot("a", "snap").await.unwrap_err(),
+    ];
+    for refused in refused {
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("qemu 8.2.0"), "{refused}");
+        assert_eq!(host.shell("a", "echo well").await, "well");
+    }
+    host.terminate().await;
+}
