@@ -69,6 +69,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "storage is {wanted:?}, but there are sandboxes with disks of {found:?}: set it to that or to \"auto\", or destroy them"
+    )]
+    Storage { wanted: &'static str, found: &'static str },
     #[error("cannot listen on {address}")]
     Listen {
         address: std::net::SocketAddr,
