@@ -118,12 +118,18 @@ fn attach_response(event: guest::AttachExecResponse) -> Option<host::AttachExecR
 
 /// A command that runs for one call only.
 struct Running {
-    manager: Manager,
     guest: InUse,
-    exec_id: String,
     pid: u32,
     timeout: Duration,
     events: Streaming<guest::AttachExecResponse>,
+    end: EndsWithCall,
+}
+
+/// Kills a command when it is dropped before the command has ended.
+struct EndsWithCall {
+    manager: Manager,
+    guest: InUse,
+    exec_id: String,
     ended: bool,
 }
 
@@ -152,14 +158,18 @@ impl Running {
             context: context(command.context),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
+        // From here on, for the caller may hang up while the guest starts it.
+        let end = EndsWithCall {
+            manager: manager.clone(),
+            guest: guest.clone(),
+            exec_id: exec_id.clone(),
+            ended: false,
+        };
         let started = ask(guest.start_exec(request)).await?;
-        let request =
-            guest::AttachExecRequest { exec_id: exec_id.clone(), from_offset: 0, auto_ack: true };
+        let request = guest::AttachExecRequest { exec_id, from_offset: 0, auto_ack: true };
         let events = ask(guest.attach_exec(request)).await?;
         manager.counted().exec_started();
-        let manager = manager.clone();
-        let pid = started.pid;
-        Ok(Self { manager, guest, exec_id, pid, timeout, events, ended: false })
+        Ok(Self { guest, pid: started.pid, timeout, events, end })
     }
 
     /// The next piece of output; an error when its time is over.
@@ -184,7 +194,7 @@ impl Running {
                     return Ok(wrap(output.data.into()));
                 }
                 Some(guest::attach_exec_response::Event::End(end)) => {
-                    self.ended = true;
+                    self.end.ended = true;
                     if end.timed_out {
                         let seconds = self.timeout.as_secs();
                         let mut message = format!("killed with its children after {seconds} s");
@@ -201,7 +211,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for EndsWithCall {
     fn drop(&mut self) {
         if self.ended {
             return;
