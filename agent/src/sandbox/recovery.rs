@@ -15,7 +15,7 @@
 //! | destroying | removed | removed |
 //! | anything, of another boot, configuration or version | removed | removed |
 //!
-//! A machine that goes on may still turn out not to answer: it has stopped then. More than one process in a directory
+//! What cannot be looked at has no machine and no state here. A machine that goes on may still turn out not to answer: it has stopped then. More than one process in a directory
 //! is no machine that could go on.
 
 use ovenbird_host::vm::Saved;
@@ -36,6 +36,14 @@ pub(super) struct Facts {
     pub(super) saved: Saved,
     /// How much of it is a template's.
     pub(super) given: Given,
+}
+
+impl Facts {
+    /// Of what cannot be looked at: nothing that could go on.
+    pub(super) fn unknown(foreign: Option<&'static str>) -> Self {
+        let (saved, given) = (Saved::Devices, Given::Nothing);
+        Self { foreign, machines: 0, has_state: false, saved, given }
+    }
 }
 
 /// What becomes of it.

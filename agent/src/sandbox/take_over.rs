@@ -158,7 +158,12 @@ impl Manager {
         let course = match look(&plan, &record, foreign, self.templates()) {
             Ok(facts) => course(&record.stage, facts),
             // What runs in its directory is ended, whatever it is.
-            Err(error) => Course::Stop { detail: format!(": it could not be looked at: {error}") },
+            Err(error) => match course(&record.stage, Facts::unknown(foreign)) {
+                Course::Stop { .. } => {
+                    Course::Stop { detail: format!(": it could not be looked at: {error}") }
+                }
+                course => course,
+            },
         };
         tracing::info!(sandbox.id = %id, stage = ?record.stage, ?course, "sandbox of an earlier agent");
         let sandbox = |plan| Sandbox::again(plan, wish(&id, &template, &record), &record);
