@@ -69,6 +69,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(
+        "storage is {wanted:?}, but there are sandboxes with disks of {found:?}: set it to that or to \"auto\", or destroy them"
+    )]
+    Storage { wanted: &'static str, found: &'static str },
     #[error("cannot listen on {address}")]
     Listen {
         address: std::net::SocketAddr,
@@ -103,7 +107,7 @@ impl Agent {
         let data = Arc::new(DataDir::open(&config.data_dir)?);
         let network = net::Plan::new(config.name.clone(), config.subnet);
         let resolvers = resolver::addresses(&config.egress_dns);
-        let templates = Arc::new(Templates::open(data.clone())?);
+        let templates = Arc::new(Templates::new(data.clone()));
         let kernel = import_kernel(&config, &data).await?;
         let opened = means::open(&config, &data, &network, &resolvers, &kernel).await?;
         let path = data.fences();

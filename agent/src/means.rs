@@ -16,7 +16,7 @@ use crate::{
     data_dir::DataDir,
     kernel::Kernel,
     memory::{MemoryHypervisor, MemoryNetworks},
-    sandbox::Means,
+    sandbox::{self, Means},
 };
 
 /// After which disks are looked after again; `default.toml` names it.
@@ -93,9 +93,18 @@ async fn open_qemu(
 }
 
 async fn open_volumes(config: &Config, data: &DataDir) -> Result<Arc<dyn Volumes>, Error> {
+    let path = data.sandboxes();
+    let found =
+        sandbox::storage_of(&path).map_err(|source| sandbox::Error::Leftovers { path, source })?;
+    if let (Some(wanted), Some(found)) = (config.storage.driver(), found)
+        && wanted != found
+    {
+        return Err(Error::Storage { wanted: wanted.name(), found: found.name() });
+    }
     Ok(storage::open(storage::Options {
         data_dir: data.root().to_owned(),
-        driver: config.storage.driver(),
+        // Whatever would be the best by now: the disks that there are stay what they are.
+        driver: config.storage.driver().or(found),
         dm: storage::DmOptions {
             instance: config.name.clone(),
             reserve_bytes: u64::from(config.storage_reserve_mb) << 20,

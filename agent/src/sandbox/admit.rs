@@ -99,6 +99,7 @@ impl Manager {
             policy: wish.policy.clone(),
             kernel,
             token,
+            storage: Some(self.means().volumes.driver()),
             memory: origin.memory(),
             platform: self.platform(),
             created_at_unix: unix_now(),

@@ -49,6 +49,7 @@ impl Manager {
     pub async fn checkpoint(&self, id: &SandboxId, name: &str) -> Result<u64, Error> {
         storage::check_name(name)?;
         let sandbox = self.find(id)?;
+        self.check_open()?;
         let in_use = self.guest(id)?;
         let (manager, name) = (self.clone(), name.to_owned());
         let kept = self.spawn(async move { manager.keep(&sandbox, in_use, &name).await });
@@ -95,6 +96,7 @@ impl Manager {
     pub async fn restore_checkpoint(&self, id: &SandboxId, name: &str) -> Result<Info, Error> {
         storage::check_name(name)?;
         let sandbox = self.find(id)?;
+        self.check_open()?;
         let names = self.means().volumes.checkpoints(&sandbox.plan.dir).await?;
         if !names.iter().any(|other| other == name) {
             return Err(Error::NoCheckpoint { id: id.clone(), name: name.to_owned() });

@@ -389,19 +389,21 @@ impl Launched {
         means: &Means,
         arrival: Arrival,
     ) -> Result<GuestClient, Error> {
-        let guest = self.connected(means, arrival).await?;
+        let patience = self.plan().ready_timeout;
+        let guest = self.connected(means, arrival, patience).await?;
         self.configure(guest.clone()).await?;
         Ok(guest)
     }
 
-    /// Lets a machine run that does not, and waits for the guest.
+    /// Lets a machine run that does not, and waits so long for the guest.
     pub(super) async fn connected(
         &self,
         means: &Means,
         arrival: Arrival,
+        patience: Duration,
     ) -> Result<GuestClient, Error> {
         let plan = &self.furnished.placed.plan;
-        let deadline = Instant::now() + plan.ready_timeout;
+        let deadline = Instant::now() + patience;
         if arrival != Arrival::Running {
             self.machine.resume().await?;
         }

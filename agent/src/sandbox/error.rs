@@ -67,8 +67,8 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
-    /// It was paused by another QEMU, or on another processor.
-    #[error("sandbox {id} cannot be resumed here: {reason}")]
+    /// Its machine was started by another QEMU, or on another processor: a state of it would be of no use here.
+    #[error("sandbox {id} cannot be paused, saved or resumed here: {reason}")]
     Elsewhere {
         /// Which.
         id: SandboxId,

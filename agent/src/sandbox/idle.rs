@@ -50,6 +50,8 @@ struct Last {
     limit: Option<Duration>,
     /// Cancelled when calls have to end, because the sandbox will not go on at once.
     leave: CancellationToken,
+    /// Whether no call begins any more.
+    is_over: bool,
 }
 
 /// The idle limit of a call's `timeout_sec`; 0 means none.
@@ -64,6 +66,7 @@ impl Usage {
             unix: unix_now(),
             limit: limit(timeout_sec),
             leave: CancellationToken::new(),
+            is_over: false,
         };
         Self { calls: watch::Sender::new(0), last: Mutex::new(last) }
     }
@@ -121,9 +124,18 @@ impl Usage {
         let _ = timeout(LEAVE_PATIENCE, calls.wait_for(|calls| *calls == 0)).await;
     }
 
-    /// Lets calls begin again.
+    /// Lets calls begin again, unless the agent ends.
     pub(super) fn stay(&self) {
-        self.last().leave = CancellationToken::new();
+        let mut last = self.last();
+        if !last.is_over {
+            last.leave = CancellationToken::new();
+        }
+    }
+
+    /// [`Usage::leave`] for good, because the agent ends.
+    pub(super) async fn end(&self) {
+        self.last().is_over = true;
+        self.leave().await;
     }
 }
 
@@ -235,9 +247,13 @@ pub async fn run(manager: Manager, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         let idle: Vec<_> = manager.sandboxes().into_iter().filter(|s| s.usage.is_idle()).collect();
-        futures::stream::iter(idle)
-            .for_each_concurrent(PAUSES_AT_ONCE, |sandbox| reap(&manager, sandbox))
-            .await;
+        let reaped = futures::stream::iter(idle)
+            .for_each_concurrent(PAUSES_AT_ONCE, |sandbox| reap(&manager, sandbox));
+        tokio::select! {
+            () = reaped => {}
+            // What was begun is done to the end all the same; the next agent tells it.
+            () = shutdown.cancelled() => return,
+        }
     }
 }
 
@@ -298,6 +314,10 @@ mod tests {
         assert!(started.elapsed() < LEAVE_PATIENCE);
         usage.stay();
         assert!(!usage.last().leave.is_cancelled());
+        usage.calls.send_modify(|calls| *calls -= *calls);
+        usage.end().await;
+        usage.stay();
+        assert!(usage.last().leave.is_cancelled(), "no call begins while the agent ends");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | running | before the creation is answered; before a resumed machine runs | the machine |
 //! | paused | when the state is complete, before the machine ends | the state, and no machine |
 //! | restoring | before the machine ends whose disk is put back | the disk |
-//! | saving | before the machine ends whose files become a template's | the template, whole or absent |
+//! | saving | before the machine ends whose files become a template's; for an image, once its guest turns itself off | the disk: the template's, or the sandbox's |
 //! | stopped | when the machine has ended, or was lost | the disk |
 //! | destroying | before anything is removed | nothing |
 //!
@@ -31,6 +31,7 @@ use std::{
 
 use ovenbird_host::{
     net::Policy,
+    storage::Driver,
     vm::{Memory, Platform, Saved},
 };
 use ovenbird_kit::telemetry;
@@ -95,6 +96,9 @@ pub(super) struct Record {
     pub(super) kernel: String,
     #[serde(serialize_with = "crate::template::hex", deserialize_with = "crate::template::unhex")]
     pub(super) token: Token,
+    /// How its disk is made; nothing of an earlier version.
+    #[serde(default)]
+    pub(super) storage: Option<Driver>,
     /// Where its machine has its memory.
     pub(super) memory: Memory,
     /// What its machine was started on, which is not always what the next agent has.
@@ -205,6 +209,25 @@ impl Plan {
     }
 }
 
+/// How the disks of an earlier agent's sandboxes are made, by their journals; nothing without any.
+///
+/// # Errors
+/// Those of the kernel.
+pub(crate) fn storage_of(sandboxes: &Path) -> io::Result<Option<Driver>> {
+    let boot = boot_id();
+    for entry in fs::read_dir(sandboxes)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let found = Record::read(&entry.path())?.filter(|record| record.boot == boot);
+        if let Some(driver) = found.and_then(|record| record.storage) {
+            return Ok(Some(driver));
+        }
+    }
+    Ok(None)
+}
+
 /// The host's boot.
 pub(super) fn boot_id() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -228,6 +251,7 @@ pub(super) fn record(stage: Stage) -> Record {
         policy: Policy::default(),
         kernel: "00".into(),
         token: Token::new([7; 16]),
+        storage: Some(Driver::Copy),
         memory: Memory::Own,
         platform: Platform {
             hypervisor: "qemu 10.0.2".into(),
@@ -272,6 +296,21 @@ mod tests {
         }
         assert_eq!(fs::metadata(dir.path().join(FILE)).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn disks_are_of_the_driver_that_is_noted_since_the_hosts_start() {
+        let sandboxes = tempfile::tempdir().unwrap();
+        let note = |name: &str, record: Record| {
+            let dir = sandboxes.path().join(name);
+            fs::create_dir(&dir).unwrap();
+            record.write(&dir).unwrap();
+        };
+        note("old", Record { boot: "another".into(), ..record(Stage::Running) });
+        note("older", Record { storage: None, ..record(Stage::Running) });
+        assert_eq!(storage_of(sandboxes.path()).unwrap(), None);
+        note("a", record(Stage::Running));
+        assert_eq!(storage_of(sandboxes.path()).unwrap(), Some(Driver::Copy));
     }
 
     #[test]

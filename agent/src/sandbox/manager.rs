@@ -25,6 +25,8 @@ use crate::{data_dir::DataDir, kernel::Kernel, metrics::exposed::Metrics, templa
 
 /// For one sandbox to settle, when it is to be destroyed while something else is being done with it.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(240);
+/// For tasks that still run when every sandbox is gone.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// As much of a stopped guest's console as goes into the log.
 const CONSOLE_TAIL: usize = 2048;
 
@@ -142,6 +144,14 @@ impl Manager {
     /// Whether no sandbox is taken any more. Asked while the register is held, so that none slips in.
     pub(super) fn is_closing(&self) -> bool {
         self.inner.closing.is_cancelled()
+    }
+
+    /// Whether something long may begin with a sandbox.
+    ///
+    /// # Errors
+    /// [`Error::Closing`]: it would be cut in the middle.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.is_closing() { Err(Error::Closing) } else { Ok(()) }
     }
 
     /// The templates of this host.
@@ -413,7 +423,7 @@ impl Manager {
         }
     }
 
-    /// Takes no more sandboxes, removes all there are, and waits for every task.
+    /// Takes no more sandboxes, removes all there are, and waits for every task, though not for ever.
     pub async fn close(&self) {
         let ids: Vec<SandboxId> = {
             let register = self.register();
@@ -431,7 +441,12 @@ impl Manager {
             }
         }
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if tokio::time::timeout(CLOSE_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.inner.tasks.len(),
+                "something does not end with its sandbox"
+            );
+        }
     }
 
     /// Takes no more sandboxes and ends all calls, but lets sandboxes run or sleep on for the next agent. What is being
@@ -444,7 +459,7 @@ impl Manager {
         };
         self.inner.leaving.cancel();
         self.inner.tasks.close();
-        let calls = join_all(sandboxes.iter().map(|sandbox| sandbox.usage.leave()));
+        let calls = join_all(sandboxes.iter().map(|sandbox| sandbox.usage.end()));
         let ended = async { tokio::join!(calls, self.inner.tasks.wait()) };
         if tokio::time::timeout(patience, ended).await.is_err() {
             // As if this agent were killed now.

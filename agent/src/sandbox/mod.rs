@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use create::Means;
 pub use error::Error;
 pub use idle::InUse;
+pub(crate) use journal::storage_of;
 pub use manager::{Manager, Settings};
 pub use room::{Limits, Shape};
 pub use state::{Event, Refused, State};

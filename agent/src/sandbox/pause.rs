@@ -66,6 +66,10 @@ impl Manager {
     pub async fn pause(&self, id: &SandboxId) -> Result<(), Error> {
         let sandbox = self.find(id)?;
         loop {
+            self.check_open()?;
+            if sandbox.state() == State::Running {
+                self.check_platform(&sandbox.plan)?;
+            }
             match sandbox.apply(Event::Pause) {
                 Ok(_) => return self.pause_applied(sandbox, false).await,
                 Err(Refused(State::Paused)) => return Ok(()),
@@ -78,11 +82,22 @@ impl Manager {
 
     /// Pauses a sandbox that nobody has used for its idle limit. Returns whether it was so.
     pub(super) async fn pause_when_idle(&self, sandbox: &Arc<Sandbox>) -> Result<bool, Error> {
-        if sandbox.apply_if(Event::Pause, || sandbox.usage.is_idle()).is_err() {
+        self.check_platform(&sandbox.plan)?;
+        let may_pause = || sandbox.usage.is_idle() && !self.is_closing();
+        if sandbox.apply_if(Event::Pause, may_pause).is_err() {
             return Ok(false);
         }
         self.pause_applied(sandbox.clone(), true).await?;
         Ok(true)
+    }
+
+    /// Whether a state that a sandbox's machine leaves can be loaded here. It runs on whatever it was started with, also
+    /// when this agent has been given something else.
+    pub(super) fn check_platform(&self, plan: &Plan) -> Result<(), Error> {
+        match difference(&plan.journal.record().platform, &self.platform()) {
+            Some(reason) => Err(Error::Elsewhere { id: plan.id.clone(), reason }),
+            None => Ok(()),
+        }
     }
 
     async fn pause_applied(&self, sandbox: Arc<Sandbox>, was_idle: bool) -> Result<(), Error> {
@@ -147,6 +162,7 @@ impl Manager {
     pub async fn resume(&self, id: &SandboxId, timeout_sec: i32) -> Result<Info, Error> {
         let sandbox = self.find(id)?;
         loop {
+            self.check_open()?;
             match sandbox.apply(Event::Resume) {
                 Ok(_) => break,
                 Err(Refused(State::Running)) => {

@@ -7,17 +7,21 @@
 //! | paused, with its state | machine ended, paused | paused |
 //! | paused, its state is gone | machine ended, stopped | stopped |
 //! | restoring | machine ended, stopped | stopped |
-//! | saving | removed | removed |
+//! | saving, its disk is the sandbox's: a snapshot | machine ended, paused | paused |
+//! | the same, without its state; an image | machine ended, stopped | stopped |
+//! | saving, its disk is a draft's | template finished, removed | template finished, removed |
+//! | saving, the template is there | removed | removed |
 //! | stopped | machine ended, stopped | stopped |
 //! | destroying | removed | removed |
 //! | anything, of another boot, configuration or version | removed | removed |
 //!
-//! A machine that goes on may still turn out not to answer: it has stopped then. More than one process in a directory
+//! What cannot be looked at has no machine and no state here. A machine that goes on may still turn out not to answer: it has stopped then. More than one process in a directory
 //! is no machine that could go on.
 
 use ovenbird_host::vm::Saved;
 
 use super::journal::Stage;
+use crate::template::{Given, Kind};
 
 /// What is there of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +32,18 @@ pub(super) struct Facts {
     pub(super) machines: usize,
     /// Whether there is a saved state.
     pub(super) has_state: bool,
+    /// What that contains when it was saved for a template.
+    pub(super) saved: Saved,
+    /// How much of it is a template's.
+    pub(super) given: Given,
+}
+
+impl Facts {
+    /// Of what cannot be looked at: nothing that could go on.
+    pub(super) fn unknown(foreign: Option<&'static str>) -> Self {
+        let (saved, given) = (Saved::Devices, Given::Nothing);
+        Self { foreign, machines: 0, has_state: false, saved, given }
+    }
 }
 
 /// What becomes of it.
@@ -39,6 +55,8 @@ pub(super) enum Course {
     Sleep { saved: Saved, untold: bool },
     /// It has stopped, and says why. Its disk and its address are kept.
     Stop { detail: String },
+    /// Its template is published, and nothing else of it stays.
+    Finish { kind: Kind, template: String },
     /// Nothing of it stays.
     Remove { why: &'static str },
 }
@@ -63,7 +81,17 @@ pub(super) fn course(stage: &Stage, facts: Facts) -> Course {
         Stage::Restoring { .. } => {
             stop(": the host agent ended while its checkpoint was put back; try again")
         }
-        Stage::Saving { .. } => Course::Remove { why: "its files were on their way to a template" },
+        Stage::Saving { kind, template } => match (facts.given, kind) {
+            (Given::Published, _) => Course::Remove { why: "its files are a template's" },
+            (Given::Draft, _) => Course::Finish { kind: *kind, template: template.clone() },
+            (Given::Nothing, Kind::Snapshot) if facts.has_state => {
+                Course::Sleep { saved: facts.saved, untold: false }
+            }
+            (Given::Nothing, Kind::Snapshot) => stop(": its saved state is gone"),
+            (Given::Nothing, Kind::Image) => {
+                stop(": the host agent ended while its disk was made a template")
+            }
+        },
         Stage::Stopped { detail } => stop(detail),
         Stage::Destroying => Course::Remove { why: "it was being removed" },
     }
@@ -72,7 +100,6 @@ pub(super) fn course(stage: &Stage, facts: Facts) -> Course {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::Kind;
 
     const PAUSED: Stage = Stage::Paused { saved: Saved::Devices, untold: false };
 
@@ -82,20 +109,27 @@ mod tests {
             Stage::Creating => Stage::Running,
             Stage::Running => PAUSED,
             Stage::Paused { .. } => Stage::Restoring { checkpoint: "base".into() },
-            Stage::Restoring { .. } => Stage::Saving { kind: Kind::Image, template: "t".into() },
-            Stage::Saving { .. } => Stage::Stopped { detail: ": why".into() },
+            Stage::Restoring { .. } => saving(Kind::Image),
+            Stage::Saving { kind: Kind::Image, .. } => saving(Kind::Snapshot),
+            Stage::Saving { kind: Kind::Snapshot, .. } => Stage::Stopped { detail: ": why".into() },
             Stage::Stopped { .. } => Stage::Destroying,
             Stage::Destroying => return None,
         })
     }
 
+    fn saving(kind: Kind) -> Stage {
+        Stage::Saving { kind, template: "t".into() }
+    }
+
     fn all() -> impl Iterator<Item = (Stage, Facts)> {
         let stages = std::iter::successors(Some(Stage::Creating), next);
         stages.flat_map(|stage| {
-            let facts = (0..12).map(|n| Facts {
+            let facts = (0..36).map(|n| Facts {
                 foreign: (n % 2 == 1).then_some("another boot"),
                 machines: n / 2 % 3,
-                has_state: n / 6 == 1,
+                has_state: n / 6 % 2 == 1,
+                saved: Saved::Devices,
+                given: [Given::Nothing, Given::Draft, Given::Published][n / 12],
             });
             facts.map(move |facts| (stage.clone(), facts)).collect::<Vec<_>>()
         })
@@ -114,18 +148,32 @@ mod tests {
     fn what_nobody_was_answered_about_or_was_to_end_is_removed_and_nothing_else() {
         for (stage, facts) in all() {
             let removed = matches!(course(&stage, facts), Course::Remove { .. });
-            let ends = matches!(stage, Stage::Creating | Stage::Saving { .. } | Stage::Destroying);
+            let ends = match stage {
+                Stage::Creating | Stage::Destroying => true,
+                Stage::Saving { .. } => facts.given == Given::Published,
+                _ => false,
+            };
             assert_eq!(removed, ends || facts.foreign.is_some(), "{stage:?} {facts:?}");
         }
     }
 
     #[test]
-    fn only_a_paused_sandbox_with_its_state_sleeps_and_its_machine_has_no_say() {
+    fn template_is_finished_that_has_the_disk_and_no_other() {
+        for (stage, facts) in all() {
+            let finished = matches!(course(&stage, facts), Course::Finish { .. });
+            let expected = matches!(stage, Stage::Saving { .. }) && facts.given == Given::Draft;
+            assert_eq!(finished, expected && facts.foreign.is_none(), "{stage:?} {facts:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_saved_with_its_state_sleeps_and_its_machine_has_no_say() {
         for (stage, facts) in all() {
             let sleeps =
                 course(&stage, facts) == Course::Sleep { saved: Saved::Devices, untold: false };
-            let expected = stage == PAUSED && facts.has_state && facts.foreign.is_none();
-            assert_eq!(sleeps, expected, "{stage:?} {facts:?}");
+            let was_saved = stage == saving(Kind::Snapshot) && facts.given == Given::Nothing;
+            let expected = (stage == PAUSED || was_saved) && facts.has_state;
+            assert_eq!(sleeps, expected && facts.foreign.is_none(), "{stage:?} {facts:?}");
         }
     }
 

@@ -5,9 +5,11 @@
 //!                 └── fails: the sandbox goes on ──────────────┘ └── fails: the sandbox is gone ───────┘
 //! ```
 //!
-//! The journal says so before the machine ends: whatever happens to the agent from then on, the template is there whole
-//! or not at all, and the sandbox is not. The sandbox's files become the template's by renaming, so nothing is copied. A fork has no memory file of its
-//! own: its state is saved with the whole memory and loaded once into a paused machine that has one.
+//! The journal says so before the machine ends. Whatever happens to the agent from then on, either is there whole: a
+//! restart finds the disk with the sandbox, which sleeps or has stopped then, or with the template, which it finishes.
+//! The sandbox's files become the template's by renaming, so nothing is copied. A fork has no memory file of its own:
+//! its state is saved with the whole memory and loaded once into a paused machine that has one. That state is kept
+//! until there is the one that goes with the file.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -16,8 +18,11 @@ use ovenbird_host::vm::{Ending, Memory, Saved, Start, file};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Body, Error, Event, Manager, Sandbox, SandboxId, confine, create::Ready, journal::Stage,
-    pause::contents, unix_now,
+    Body, Error, Event, Manager, Sandbox, SandboxId, confine,
+    create::{Plan, Ready},
+    journal::Stage,
+    pause::contents,
+    unix_now,
 };
 use crate::{
     guest_link::Arrival,
@@ -34,6 +39,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// For a guest to notice that its link was closed, and to clear up after it. Whatever it has not done when it is
 /// saved, every fork does first.
 pub(super) const QUIET: Duration = Duration::from_millis(200);
+/// A fork's state with its memory, while the one without is being saved.
+pub(super) const WHOLE_STATE: &str = "state+whole";
 /// For a guest that goes on after a save that failed.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +58,10 @@ impl Manager {
         name: &TemplateName,
     ) -> Result<u64, Error> {
         let sandbox = self.find(id)?;
+        self.check_open()?;
+        if kind == Kind::Snapshot {
+            self.check_platform(&sandbox.plan)?;
+        }
         let reservation = self.templates().reserve(kind, name)?;
         sandbox.apply(Event::Save).map_err(|refused| sandbox.wrong_state(refused.0))?;
         let manager = self.clone();
@@ -126,16 +137,24 @@ impl Manager {
         let mut spec = ready.spec().clone();
         spec.memory = Memory::Own;
         let id = ready.plan().id.clone();
-        spec.directory
-            .add(file::MEMORY, u64::from(spec.memory_mb) << 20)
-            .map_err(|source| Error::Directory { id, action: "given a memory", source })?;
+        spec.directory.add(file::MEMORY, u64::from(spec.memory_mb) << 20).map_err(|source| {
+            Error::Directory { id: id.clone(), action: "given a memory", source }
+        })?;
         let (slot, shape) = (ready.plan().slot, ready.plan().shape);
         spec.cgroup = confine::ensure(self.means(), slot, shape).await?;
         let start = Start::Restore(Saved::DevicesAndMemory);
         let machine = self.means().hypervisor.launch(&spec, start).await?;
-        let saved = machine.save(Saved::Devices).await;
+        let whole = spec.directory.path().join(WHOLE_STATE);
+        let kept = std::fs::rename(spec.directory.path().join(file::STATE), whole);
+        let saved = match kept {
+            Ok(()) => machine.save(Saved::Devices).await.map_err(Error::from),
+            Err(source) => Err(Error::Directory { id: id.clone(), action: "looked after", source }),
+        };
         machine.kill().await?;
-        Ok(saved?)
+        saved?;
+        ready.plan().note(|record| record.memory = Memory::Own)?;
+        let discarded = spec.directory.discard(WHOLE_STATE);
+        discarded.map_err(|source| Error::Directory { id, action: "cleared", source })
     }
 
     /// Turns the files of an ended machine into a template.
@@ -159,20 +178,24 @@ impl Manager {
         for name in [file::MEMORY, file::STATE] {
             draft.take(&dir.join(name), name)?;
         }
-        let plan = ready.plan();
-        draft.describe(Manifest {
-            version: VERSION,
-            // Of the QEMU that wrote the state: the agent may have been given another one since.
-            platform: plan.journal.record().platform,
-            kernel: plan.kernel.clone(),
-            vcpus: plan.shape.vcpus,
-            memory_mb: plan.shape.memory_mb,
-            disk_bytes: ready.volume().bytes,
-            token: plan.token,
-            created_at_unix: unix_now(),
-            files: std::collections::BTreeMap::new(),
-        });
+        draft.describe(manifest(ready.plan(), ready.volume().bytes));
         Ok(())
+    }
+}
+
+/// Of a snapshot that is made of a sandbox's files.
+pub(super) fn manifest(plan: &Plan, disk_bytes: u64) -> Manifest {
+    Manifest {
+        version: VERSION,
+        // Of the QEMU that wrote the state: the agent may have been given another one since.
+        platform: plan.journal.record().platform,
+        kernel: plan.kernel.clone(),
+        vcpus: plan.shape.vcpus,
+        memory_mb: plan.shape.memory_mb,
+        disk_bytes,
+        token: plan.token,
+        created_at_unix: unix_now(),
+        files: std::collections::BTreeMap::new(),
     }
 }
 
@@ -237,12 +260,12 @@ pub(super) async fn wake(ready: &mut Ready, error: Error) -> Stuck {
 /// Lets the guest unmount its root disk and turn itself off, so that the image is clean.
 async fn shut_down(ready: &Ready, saving: Stage) -> Result<(), Stuck> {
     sync(ready).await.map_err(Stuck::goes_on)?;
-    ready.plan().try_note_stage(saving);
     let id = &ready.plan().id;
     let grace_ms = u64::try_from(SHUTDOWN_GRACE.as_millis()).unwrap_or(0);
     let mut guest = ready.guest();
     // Its answer can be lost in its end, so the end alone counts.
     let _ = timeout(SHUTDOWN_PATIENCE, guest.shutdown(ShutdownRequest { grace_ms })).await;
+    ready.plan().try_note_stage(saving);
     let ended = timeout(SHUTDOWN_PATIENCE, ready.machine().ended()).await;
     ready.link().disconnect();
     ready.machine().kill().await.map_err(Stuck::lost)?;

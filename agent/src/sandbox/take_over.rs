@@ -11,7 +11,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs::Permissions,
     io,
+    os::unix::fs::{PermissionsExt, lchown},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,6 +22,7 @@ use futures::StreamExt;
 use ovenbird_guest_protocol::v1::ThawRequest;
 use ovenbird_host::{
     Slot,
+    storage::Volume,
     vm::{self, Adopted, Directory, Memory, Saved, file},
 };
 use ovenbird_kit::telemetry;
@@ -31,16 +34,22 @@ use super::{
     journal::{self, Record, Stage},
     pause::Asleep,
     recovery::{Course, Facts, course},
+    save::{WHOLE_STATE, manifest},
 };
 use crate::{
     guest_link::{Arrival, unix_nanos},
     name::TemplateName,
+    template::{Given, Kind, Rest, Templates},
 };
 
 /// Sandboxes that are looked after at the same time.
 const AT_ONCE: usize = 16;
 /// For one short call to a guest that has just answered.
 const THAW_PATIENCE: Duration = Duration::from_secs(5);
+
+/// For a guest of an earlier agent to answer, in times of what a new one has. All of them are asked at once, and what
+/// does not answer is lost, which a busy host is no reason for.
+const ANSWER_PATIENCE: u32 = 3;
 
 /// What became of an earlier agent's sandboxes, and how much else was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -146,10 +155,15 @@ impl Manager {
             Memory::CopyOnWrite => Origin::Snapshot(PathBuf::new()),
         };
         let plan = self.plan(record.clone(), id.clone(), origin, PathBuf::new(), 0);
-        let course = match look(&plan, foreign) {
+        let course = match look(&plan, &record, foreign, self.templates()) {
             Ok(facts) => course(&record.stage, facts),
             // What runs in its directory is ended, whatever it is.
-            Err(error) => Course::Stop { detail: format!(": it could not be looked at: {error}") },
+            Err(error) => match course(&record.stage, Facts::unknown(foreign)) {
+                Course::Stop { .. } => {
+                    Course::Stop { detail: format!(": it could not be looked at: {error}") }
+                }
+                course => course,
+            },
         };
         tracing::info!(sandbox.id = %id, stage = ?record.stage, ?course, "sandbox of an earlier agent");
         let sandbox = |plan| Sandbox::again(plan, wish(&id, &template, &record), &record);
@@ -168,6 +182,7 @@ impl Manager {
             },
             Course::Sleep { saved, untold } => match self.lay_down(&plan, Some(saved)).await {
                 Ok(asleep) => {
+                    plan.try_note_stage(Stage::Paused { saved, untold });
                     self.enter_again(sandbox(plan), State::Paused, Some(Body::Asleep(asleep)));
                     if untold {
                         self.told().add(id);
@@ -177,6 +192,16 @@ impl Manager {
                 Err(error) => self.broken(sandbox(plan), &error),
             },
             Course::Stop { detail } => self.stop(sandbox(plan), &detail).await,
+            Course::Finish { kind, template } => {
+                let finished = self.finish(&plan, kind, &template).await;
+                match finished.and(plan.remove_all(self.means()).await) {
+                    Ok(()) => {
+                        tracing::warn!(sandbox.id = %id, template, "template of an earlier agent is finished");
+                        State::Gone
+                    }
+                    Err(error) => self.broken(sandbox(plan), &error),
+                }
+            }
             Course::Remove { why } => match plan.remove_all(self.means()).await {
                 Ok(()) => {
                     tracing::warn!(sandbox.id = %id, why, "sandbox of an earlier agent is removed");
@@ -216,7 +241,8 @@ impl Manager {
         }
         let launched = furnished.with_machine(spec, machine);
         let arrival = if is_paused { Arrival::Resumed } else { Arrival::Running };
-        match launched.connected(self.means(), arrival).await {
+        let patience = launched.plan().ready_timeout * ANSWER_PATIENCE;
+        match launched.connected(self.means(), arrival, patience).await {
             Ok(mut guest) => {
                 // Its disk may have been about to be kept. An older guest does not know the call, nor a hold.
                 let thaw = guest.thaw(ThawRequest { unix_nanos: unix_nanos() });
@@ -229,6 +255,23 @@ impl Manager {
             }
             Err(error) => Err(because("its guest did not answer the next agent", &error)),
         }
+    }
+
+    /// Publishes what a sandbox has given its disk to.
+    async fn finish(&self, plan: &Plan, kind: Kind, template: &str) -> Result<(), Error> {
+        plan.end_machines().await?;
+        let (templates, plan) = (self.templates().clone(), plan.clone());
+        let name =
+            TemplateName::new(template).map_err(|error| Error::Invalid(error.to_string()))?;
+        let finished = tokio::task::spawn_blocking(move || {
+            let rest = (kind == Kind::Snapshot).then(|| Rest {
+                dir: &plan.dir,
+                files: [file::MEMORY, file::STATE],
+                manifest: manifest(&plan, 0),
+            });
+            templates.finish(kind, &name, rest)
+        });
+        finished.await.map_err(|_| Error::Panicked)?.map(drop).map_err(Error::from)
     }
 
     /// Without a machine, and with everything else.
@@ -244,6 +287,11 @@ impl Manager {
             let source = io::Error::new(io::ErrorKind::NotFound, "its disk is missing");
             return Err(Error::Directory { id: plan.id.clone(), action: "used", source });
         };
+        own_again(plan, &volume).map_err(|source| Error::Directory {
+            id: plan.id.clone(),
+            action: "used",
+            source,
+        })?;
         let memory = plan.journal.record().memory;
         let furnished = Furnished::found(plan.clone(), volume, network);
         let mut spec = furnished.spec();
@@ -301,6 +349,7 @@ impl Manager {
         }
         let disks = self.means().volumes.sweep(&keep).await?;
         let directories = remove_others(root, &keep).map_err(leftovers(root))?;
+        self.templates().sweep()?;
         Ok(killed.len() + networks.len() + disks + directories)
     }
 }
@@ -314,12 +363,44 @@ impl Sandbox {
     }
 }
 
-fn look(plan: &Plan, foreign: Option<&'static str>) -> io::Result<Facts> {
-    Ok(Facts {
-        foreign,
-        machines: vm::count_in(&plan.dir, plan.identity.uid)?,
-        has_state: plan.dir.join(file::STATE).is_file(),
-    })
+fn look(
+    plan: &Plan,
+    record: &Record,
+    foreign: Option<&'static str>,
+    templates: &Templates,
+) -> io::Result<Facts> {
+    let has = |name: &str| plan.dir.join(name).is_file();
+    let (saved, is_whole) = match record.memory {
+        Memory::Own => (Saved::Devices, false),
+        Memory::CopyOnWrite => (Saved::DevicesAndMemory, has(WHOLE_STATE)),
+    };
+    let given = match &record.stage {
+        Stage::Saving { kind, template } => {
+            TemplateName::new(template).map_or(Given::Nothing, |name| templates.given(*kind, &name))
+        }
+        _ => Given::Nothing,
+    };
+    let has_state = is_whole || has(file::STATE);
+    let machines = vm::count_in(&plan.dir, plan.identity.uid)?;
+    Ok(Facts { foreign, machines, has_state, saved, given })
+}
+
+/// Gives back what was about to be handed over, when no machine runs: the disk is the machine's, and a fork's state is
+/// the one with its memory.
+fn own_again(plan: &Plan, volume: &Volume) -> io::Result<()> {
+    let (dir, owner) = (&plan.dir, plan.identity);
+    if volume.path.is_relative() {
+        let disk = dir.join(&volume.path);
+        lchown(&disk, Some(owner.uid), Some(owner.gid))?;
+        std::fs::set_permissions(&disk, Permissions::from_mode(0o600))?;
+    }
+    if plan.journal.record().memory == Memory::Own {
+        return Ok(());
+    }
+    match std::fs::rename(dir.join(WHOLE_STATE), dir.join(file::STATE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn wish(id: &SandboxId, template: &TemplateName, record: &Record) -> Wish {

@@ -22,6 +22,8 @@ use crate::metrics::exposed::Metrics;
 const CALL_MAX: Duration = Duration::from_secs(15 * 60);
 /// The one call whose answer comes after a stream, and which lasts as long as something comes.
 const UPLOAD: &str = "/hostagent.v1.HostAgentService/WriteFileStream";
+/// The one call that says how long it may last.
+const EXEC: &str = "/hostagent.v1.HostAgentService/Exec";
 
 /// A request that was cut is an error to who reads it. tonic takes a cancelled one for one that is over, and half a
 /// file must not pass for a whole one.
@@ -104,11 +106,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let is_upload = request.uri().path() == UPLOAD;
+        let has_own_bound = [UPLOAD, EXEC].contains(&request.uri().path());
         let counting = Counting::new(self.counted.clone(), request.uri().path());
         let answer = self.inner.call(whole(request));
         Box::pin(async move {
-            let answer = match is_upload {
+            let answer = match has_own_bound {
                 true => answer.await?,
                 false => timeout(CALL_MAX, answer).await.unwrap_or_else(|_| Ok(late()))?,
             };

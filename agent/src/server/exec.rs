@@ -5,10 +5,13 @@
 
 use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use ovenbird_guest_protocol::v1 as guest;
 use ovenbird_hostagent::v1::{self as host, exec_stream_response as event};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -115,12 +118,18 @@ fn attach_response(event: guest::AttachExecResponse) -> Option<host::AttachExecR
 
 /// A command that runs for one call only.
 struct Running {
-    manager: Manager,
     guest: InUse,
-    exec_id: String,
     pid: u32,
     timeout: Duration,
     events: Streaming<guest::AttachExecResponse>,
+    end: EndsWithCall,
+}
+
+/// Kills a command when it is dropped before the command has ended.
+struct EndsWithCall {
+    manager: Manager,
+    guest: InUse,
+    exec_id: String,
     ended: bool,
 }
 
@@ -149,14 +158,18 @@ impl Running {
             context: context(command.context),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
+        // From here on, for the caller may hang up while the guest starts it.
+        let end = EndsWithCall {
+            manager: manager.clone(),
+            guest: guest.clone(),
+            exec_id: exec_id.clone(),
+            ended: false,
+        };
         let started = ask(guest.start_exec(request)).await?;
-        let request =
-            guest::AttachExecRequest { exec_id: exec_id.clone(), from_offset: 0, auto_ack: true };
+        let request = guest::AttachExecRequest { exec_id, from_offset: 0, auto_ack: true };
         let events = ask(guest.attach_exec(request)).await?;
         manager.counted().exec_started();
-        let manager = manager.clone();
-        let pid = started.pid;
-        Ok(Self { manager, guest, exec_id, pid, timeout, events, ended: false })
+        Ok(Self { guest, pid: started.pid, timeout, events, end })
     }
 
     /// The next piece of output; an error when its time is over.
@@ -181,7 +194,7 @@ impl Running {
                     return Ok(wrap(output.data.into()));
                 }
                 Some(guest::attach_exec_response::Event::End(end)) => {
-                    self.ended = true;
+                    self.end.ended = true;
                     if end.timed_out {
                         let seconds = self.timeout.as_secs();
                         let mut message = format!("killed with its children after {seconds} s");
@@ -198,7 +211,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for EndsWithCall {
     fn drop(&mut self) {
         if self.ended {
             return;
@@ -247,48 +260,55 @@ pub(super) async fn stream(
 ) -> Result<Answers<host::ExecStreamResponse>, Status> {
     let running = Running::start(manager, guest, command).await?;
     let (sender, receiver) = mpsc::channel(QUEUE);
-    // Ends with the command, or with the caller's stream.
-    manager.in_background(pump(running, sender));
-    Ok(Box::pin(ReceiverStream::new(receiver)))
+    let (end, ended) = oneshot::channel();
+    // Ends with the command, with the caller's stream, or with the sandbox.
+    manager.in_background(async move {
+        let _ = end.send(pump(running, sender).await);
+    });
+    // What cuts it is told after what is in the queue, however long that takes.
+    let cut = stream::once(ended).filter_map(async |ended| ended.ok()?.err().map(Err));
+    Ok(Box::pin(ReceiverStream::new(receiver).chain(cut)))
 }
 
+/// Passes output on. A caller who does not read holds up neither a pause nor a removal, nor the agent's end.
 async fn pump(
     mut running: Running,
     sender: mpsc::Sender<Result<host::ExecStreamResponse, Status>>,
-) {
+) -> Result<(), Status> {
     let wrap = |event| host::ExecStreamResponse { event: Some(event) };
     let data = |output| wrap(event::Event::Data(host::ExecStreamData { output: Some(output) }));
     if running.pid != 0 {
         let start = host::ExecStreamStart { pid: running.pid };
-        if sender.send(Ok(wrap(event::Event::Start(start)))).await.is_err() {
-            return;
-        }
+        send(&running, &sender, wrap(event::Event::Start(start))).await?;
     }
     loop {
         let next = tokio::select! {
-            next = running.next() => next,
-            () = sender.closed() => return,
+            next = running.next() => next?,
+            () = sender.closed() => return Ok(()),
         };
-        let (message, last) = match next {
-            Ok(Output::Stdout(bytes)) => {
-                (Ok(data(host::exec_stream_data::Output::Stdout(bytes))), false)
+        let message = match next {
+            Output::Stdout(bytes) => data(host::exec_stream_data::Output::Stdout(bytes)),
+            Output::Stderr(bytes) => data(host::exec_stream_data::Output::Stderr(bytes)),
+            Output::End(guest::ExecEnd { exit_code, error, .. }) => {
+                let end = host::ExecStreamEnd { exit_code, error };
+                return send(&running, &sender, wrap(event::Event::End(end))).await;
             }
-            Ok(Output::Stderr(bytes)) => {
-                (Ok(data(host::exec_stream_data::Output::Stderr(bytes))), false)
-            }
-            Ok(Output::End(guest::ExecEnd { exit_code, error, .. })) => {
-                (Ok(wrap(event::Event::End(host::ExecStreamEnd { exit_code, error }))), true)
-            }
-            Err(status) => (Err(status), true),
         };
-        if last {
-            // First the command's end, if it has to be ended: the caller may be slow.
-            drop(running);
-            let _ = sender.send(message).await;
-            return;
-        }
-        if sender.send(message).await.is_err() {
-            return;
-        }
+        send(&running, &sender, message).await?;
+    }
+}
+
+/// Puts a message into the queue, unless its sandbox goes first.
+async fn send(
+    running: &Running,
+    sender: &mpsc::Sender<Result<host::ExecStreamResponse, Status>>,
+    message: host::ExecStreamResponse,
+) -> Result<(), Status> {
+    let guest = &running.guest;
+    tokio::select! {
+        // A caller who has hung up is noticed where the next output is waited for.
+        _ = sender.send(Ok(message)) => Ok(()),
+        () = guest.has_to_leave() => Err(status::of(&guest.left())),
+        () = guest.is_over() => Err(status::of(&guest.left())),
     }
 }

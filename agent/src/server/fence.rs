@@ -91,7 +91,7 @@ impl Seen {
     }
 
     fn note(&mut self, build_id: &str, attempt: u32, max: usize) -> io::Result<()> {
-        if self.file.lines() >= 2 * max.max(1000) {
+        if self.file.is_behind() || self.file.lines() >= 2 * max.max(1000) {
             return self.shorten();
         }
         self.file.append(&Line { build_id: build_id.to_owned(), attempt })
@@ -110,6 +110,19 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fence_that_could_not_be_written_is_written_with_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fences");
+        let fences = Fences::open(10, &path).unwrap();
+        fences.seen.lock().unwrap().file.refuse_lines();
+        fences.pass("a", 2).unwrap();
+        fences.pass("b", 3).unwrap();
+        drop(fences);
+        let fences = Fences::open(10, &path).unwrap();
+        assert!(fences.pass("a", 1).is_err() && fences.pass("b", 2).is_err());
+    }
 
     fn fences(dir: &tempfile::TempDir, max: usize) -> Fences {
         Fences::open(max, &dir.path().join("fences")).unwrap()

@@ -25,6 +25,8 @@ pub(super) struct FenceFile {
     path: PathBuf,
     file: File,
     lines: usize,
+    /// Whether a line is missing, or cut.
+    is_behind: bool,
 }
 
 impl FenceFile {
@@ -38,7 +40,7 @@ impl FenceFile {
         let lines = text.split(|byte| *byte == b'\n');
         let read: Vec<Line> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
         let file = options().append(true).open(path)?;
-        Ok((Self { path: path.to_owned(), file, lines: read.len() }, read))
+        Ok((Self { path: path.to_owned(), file, lines: read.len(), is_behind: false }, read))
     }
 
     /// How many lines there are.
@@ -46,12 +48,19 @@ impl FenceFile {
         self.lines
     }
 
+    /// Whether a line could not be added: all have to be put in the place of what there is.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
     /// Adds a line.
     pub(super) fn append(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
         self.lines += 1;
-        self.file.write_all(&text)
+        let written = self.file.write_all(&text);
+        self.is_behind |= written.is_err();
+        written
     }
 
     /// Puts these lines in the place of all.
@@ -66,7 +75,10 @@ impl FenceFile {
         let mut file = options().write(true).truncate(true).open(&new)?;
         file.write_all(&text)?;
         fs::rename(&new, &self.path)?;
+        // Another line for what has been renamed away would be lost.
+        self.is_behind = true;
         (self.file, self.lines) = (options().append(true).open(&self.path)?, count);
+        self.is_behind = false;
         Ok(())
     }
 }
@@ -76,6 +88,14 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600);
     options
+}
+
+#[cfg(test)]
+impl FenceFile {
+    /// As on a full disk.
+    pub(super) fn refuse_lines(&mut self) {
+        self.file = File::open(&self.path).unwrap();
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //!
 //! What a guest says is passed on only where its protocol allows the code, and never at length: it is not trusted.
 
+use std::io;
+
 use ovenbird_host::storage;
 use ovenbird_kit::telemetry;
 use tonic::{Code, Status};
@@ -57,11 +59,9 @@ fn code(error: &Error) -> Code {
         }
         Error::Template(error) => of_template(error),
         Error::Volume(error) => of_volume(error),
-        Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-            Code::ResourceExhausted
-        }
+        Error::Directory { .. } | Error::Machine(_) if is_full(error) => Code::ResourceExhausted,
         // The template was deleted while the sandbox was being made from it.
-        Error::Directory { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+        Error::Directory { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Code::NotFound
         }
         Error::Directory { .. }
@@ -74,11 +74,21 @@ fn code(error: &Error) -> Code {
     }
 }
 
+/// Whether the kernel had no room for something, which is in data_dir.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        })
+}
+
 fn of_template(error: &template::Error) -> Code {
     match error {
         template::Error::Unknown(_) => Code::NotFound,
         template::Error::Taken(_) => Code::AlreadyExists,
         template::Error::Manifest { .. } => Code::FailedPrecondition,
+        template::Error::Io { .. } if is_full(error) => Code::ResourceExhausted,
         template::Error::Io { .. } => Code::Internal,
     }
 }
@@ -113,6 +123,8 @@ pub(super) fn of_guest(status: &Status) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use ovenbird_host::vm;
+
     use super::*;
     use crate::name::{SandboxId, TemplateName};
 
@@ -130,6 +142,23 @@ mod tests {
         ];
         for (error, code) in codes {
             assert_eq!(of(&error).code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn full_data_dir_is_resource_exhausted_whatever_finds_it_full() {
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let source = || io::Error::from(kind);
+            let id = SandboxId::new("a").unwrap();
+            let (name, action) = (|| "a".to_owned(), "made");
+            let errors: [Error; 3] = [
+                Error::Directory { id, action, source: source() },
+                template::Error::Io { name: name(), action, source: source() }.into(),
+                vm::Error::Io { name: name(), action, source: source() }.into(),
+            ];
+            for error in errors {
+                assert_eq!(of(&error).code(), Code::ResourceExhausted, "{error:?}");
+            }
         }
     }
 

@@ -108,12 +108,12 @@ pub(crate) fn difference(saved: &Platform, platform: &Platform) -> Option<String
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ovenbird_host::vm::Accelerator;
 
     use super::*;
 
-    fn manifest() -> Manifest {
+    pub(in crate::template) fn manifest() -> Manifest {
         Manifest {
             version: VERSION,
             platform: Platform {

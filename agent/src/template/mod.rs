@@ -3,14 +3,15 @@
 //! ```text
 //!  images/<name>/rootfs.ext4
 //!  snapshots/<name>/{manifest.json,memory,state,rootfs.ext4}
-//!  {images,snapshots}/.draft-<name>     being written: swept at the next start
-//!  {images,snapshots}/.deleted-<…>      being deleted: likewise
+//!  {images,snapshots}/.draft-<name>     being written: finished or swept at the next start
+//!  {images,snapshots}/.deleted-<…>      being deleted: swept then
 //! ```
 //!
 //! Both kinds share one space of names. Which sandboxes use a template is not known here: a fork holds
 //! links of its own, so a deleted template's room is free when the last of them ends.
 
 mod digest;
+mod found;
 mod manifest;
 
 use std::{
@@ -24,6 +25,7 @@ use std::{
 };
 
 pub use digest::FileDigest;
+pub(crate) use found::{Given, Rest};
 pub use manifest::{Manifest, VERSION};
 pub(crate) use manifest::{difference, hex, unhex};
 use serde::{Deserialize, Serialize};
@@ -132,17 +134,10 @@ pub struct Templates {
 }
 
 impl Templates {
-    /// Removes what an earlier agent left half-written or half-deleted.
-    ///
-    /// # Errors
-    /// When it cannot be removed.
-    pub fn open(data: Arc<DataDir>) -> Result<Self, Error> {
-        for dir in [data.images(), data.snapshots()] {
-            let swept = sweep(&dir);
-            let name = dir.display().to_string();
-            swept.map_err(|source| Error::Io { name, action: "swept", source })?;
-        }
-        Ok(Self { data, reserved: Arc::default() })
+    /// The templates of a directory. What an earlier agent left half-written stays there until the sandboxes are looked
+    /// at that it was made of.
+    pub fn new(data: Arc<DataDir>) -> Self {
+        Self { data, reserved: Arc::default() }
     }
 
     fn dir(&self, kind: Kind, name: &TemplateName) -> PathBuf {
@@ -262,7 +257,7 @@ impl Reservation {
     /// # Errors
     /// Those of the kernel.
     pub fn draft(self) -> Result<Draft, Error> {
-        let dir = self.target.with_file_name(format!(".draft-{}", self.name));
+        let dir = found::draft(&self.target, &self.name);
         let make = || -> io::Result<()> {
             remove(&dir)?;
             fs::create_dir(&dir)?;
@@ -381,16 +376,6 @@ fn remove(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn sweep(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 fn size_of_dir(dir: &Path) -> io::Result<u64> {

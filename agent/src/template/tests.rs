@@ -10,7 +10,7 @@ struct Place {
 fn place() -> Place {
     let root = tempfile::tempdir().unwrap();
     let data = Arc::new(DataDir::open(root.path()).unwrap());
-    Place { root, templates: Templates::open(data).unwrap() }
+    Place { root, templates: Templates::new(data) }
 }
 
 fn name(text: &str) -> TemplateName {
@@ -71,10 +71,43 @@ fn half_written_and_half_deleted_templates_are_swept_at_start() {
     fs::create_dir(place.root.path().join("snapshots/.deleted-1")).unwrap();
     drop(place.templates);
     let data = Arc::new(DataDir::open(place.root.path()).unwrap());
-    let templates = Templates::open(data).unwrap();
+    let templates = Templates::new(data);
+    templates.sweep().unwrap();
     assert_eq!(templates.list().unwrap().len(), 1);
     assert_eq!(fs::read_dir(place.root.path().join("images")).unwrap().count(), 1);
     assert_eq!(fs::read_dir(place.root.path().join("snapshots")).unwrap().count(), 0);
+}
+
+#[test]
+fn draft_with_its_whole_disk_is_finished_wherever_the_rest_is() {
+    for moved in 0..3 {
+        let place = place();
+        let sandbox = tempfile::tempdir().unwrap();
+        let draft = place.templates.reserve(Kind::Snapshot, &name("a")).unwrap().draft().unwrap();
+        let files = ["memory", "state"];
+        files.iter().for_each(|file| fs::write(sandbox.path().join(file), file).unwrap());
+        fs::write(draft.rootfs(), [1; 512]).unwrap();
+        let given = || place.templates.given(Kind::Snapshot, &name("a"));
+        assert_eq!(given(), Given::Nothing, "a driver still writes it");
+        fs::set_permissions(draft.rootfs(), Permissions::from_mode(0o444)).unwrap();
+        assert_eq!(given(), Given::Draft);
+        for file in &files[..moved] {
+            fs::rename(sandbox.path().join(file), draft.dir.join(file)).unwrap();
+        }
+        fs::write(draft.dir.join(MANIFEST), "{").unwrap();
+        // As if its agent were killed.
+        place.templates.reserved.lock().unwrap().clear();
+        std::mem::forget(draft);
+        let manifest = manifest::tests::manifest();
+        let rest = Rest { dir: sandbox.path(), files, manifest };
+        place.templates.finish(Kind::Snapshot, &name("a"), Some(rest)).unwrap();
+        assert_eq!(given(), Given::Published);
+        let Template::Snapshot { dir, manifest } = place.templates.find(&name("a")).unwrap() else {
+            panic!("it is a snapshot");
+        };
+        assert_eq!((manifest.disk_bytes, manifest.files.len()), (512, 3));
+        assert_eq!(manifest.damage(&dir), None);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ovenbird_hostagent::v1::{
     self as host, attach_exec_response as attached, exec_stream_response as streamed,
 };
+use ovenbird_testkit::wait_for;
 use tonic::{Code, Status};
 
 use crate::support::*;
@@ -199,4 +200,47 @@ async fn detached_command_refuses_offsets_and_signals_that_it_cannot_have() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     assert!(status.message().contains("has ended"), "{status}");
     host.stop().await;
+}
+
+#[tokio::test]
+async fn caller_who_does_not_read_holds_up_no_end() {
+    let host = Host::start().await;
+    host.create("minimal", "a").await;
+    let script = |name: &str| {
+        let line = "while :; do head -c 65536 /dev/zero; echo >>/root/";
+        vec!["-c".to_owned(), format!("{line}{name}; done")]
+    };
+    let request = host::ExecStreamRequest {
+        sandbox_id: "a".into(),
+        cmd: "/bin/sh".into(),
+        args: script("streamed"),
+        timeout_sec: 3600,
+        ..Default::default()
+    };
+    let mut streamed = host.client.clone().exec_stream(request).await.unwrap().into_inner();
+    streamed.message().await.unwrap().unwrap();
+    let request = host::StartExecRequest {
+        sandbox_id: "a".into(),
+        exec_id: "attached".into(),
+        cmd: "/bin/sh".into(),
+        args: script("attached"),
+        ..Default::default()
+    };
+    host.client.clone().start_exec(request).await.unwrap();
+    let mut attached = attach(&host, "attached", 0).await.unwrap();
+    attached.message().await.unwrap().unwrap();
+    // Until everything between the command and its caller is full.
+    let stands =
+        "cd /root; a=$(wc -c <streamed); sleep 2; b=$(wc -c <streamed); test $a -gt 0 -a $a = $b";
+    wait_for("the output to stand", PATIENCE, || async {
+        let answer = host.exec("a", stands).await.unwrap();
+        (answer.exit_code == 0).then_some(())
+    })
+    .await
+    .unwrap();
+    host.client.clone().terminate(host::TerminateRequest {}).await.unwrap();
+    let log = host.log_text();
+    assert!(!log.contains("something does not end with its sandbox"), "{log}");
+    host.ended().await;
+    drop((streamed, attached));
 }

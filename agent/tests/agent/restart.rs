@@ -1,5 +1,7 @@
 //! An agent that ends or is killed, and the one that follows it: what goes on, and what is left.
 
+use std::process::Command;
+
 use ovenbird_hostagent::v1::{self as host, attach_exec_response as attached};
 use ovenbird_testkit::wait_for;
 use tonic::Code;
@@ -336,4 +338,51 @@ async fn agent_that_is_told_to_destroy_leaves_nothing_of_its_own_and_of_what_it_
     host.create("minimal", "b").await;
     assert_eq!(host.machines().len(), 2);
     host.stop().await;
+}
+
+#[tokio::test]
+async fn machine_of_another_qemu_goes_on_and_is_neither_paused_nor_saved() {
+    let mut host = Host::start_with(Options { keep: true, ..Options::default() }).await;
+    host.create("minimal", "a").await;
+    host.kill_agent();
+    let path = host.data().join("sandboxes/a/journal.json");
+    let mut journal: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    journal["platform"]["hypervisor"] = "qemu 8.2.0".into();
+    std::fs::write(&path, journal.to_string()).unwrap();
+    host.start_agent().await;
+    let refused =
+        [host.pause("a").await.unwrap_err(), host.snapshot("a", "snap").await.unwrap_err()];
+    for refused in refused {
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("qemu 8.2.0"), "{refused}");
+        assert_eq!(host.shell("a", "echo well").await, "well");
+    }
+    host.terminate().await;
+}
+
+#[tokio::test]
+async fn disks_keep_their_driver_and_another_one_is_refused() {
+    let settings = "storage = 'copy'".to_owned();
+    let mut host = Host::start_with(Options { keep: true, settings, ..Options::default() }).await;
+    host.create("minimal", "a").await;
+    let path = host.folder.join("agent.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let set = |name: &str| std::fs::write(&path, config.replace("'copy'", name)).unwrap();
+    host.kill_agent();
+    set("'reflink'");
+    let refused = Command::new(env!("CARGO_BIN_EXE_ovenbird-agent"))
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(said.contains("there are sandboxes with disks of"), "{said}");
+    set("'auto'");
+    host.start_agent().await;
+    let told = host.client.clone().get_host(host::GetHostRequest {}).await.unwrap().into_inner();
+    assert_eq!(told.storage_driver, "copy");
+    assert_eq!(host.shell("a", "echo well").await, "well");
+    host.terminate().await;
 }
