@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use async_nats::jetstream::{self, consumer::pull, stream};
 use futures::StreamExt as _;
-use sea_orm::{ConnectionTrait as _, Database};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::percentile;
 use crate::platform::record::Record;
@@ -39,15 +39,15 @@ pub(super) async fn measure(record: &Record, rounds: usize) -> anyhow::Result<Fl
 }
 
 async fn commit(record: &Record, rounds: usize) -> anyhow::Result<f64> {
-    let db = Database::connect(&record.database).await?;
-    db.execute_unprepared("CREATE TABLE IF NOT EXISTS bench (id bigserial, text text)").await?;
+    let mut db = PgConnection::connect(&record.database).await?;
+    db.execute("CREATE TABLE IF NOT EXISTS bench (id bigserial, text text)").await?;
     let mut took = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let begun = Instant::now();
-        db.execute_unprepared("INSERT INTO bench (text) VALUES ('a row')").await?;
+        db.execute("INSERT INTO bench (text) VALUES ('a row')").await?;
         took.push(begun.elapsed());
     }
-    db.execute_unprepared("DROP TABLE bench").await?;
+    db.execute("DROP TABLE bench").await?;
     db.close().await?;
     Ok(percentile(&took, 0.5))
 }
