@@ -36,6 +36,14 @@ impl Needs for Reads {
     const SCOPES: &'static [Scope] = &[Scope::Admin, Scope::Build, Scope::Read];
 }
 
+/// Runs Ovenbird: keys, hosts, what everybody uses.
+#[derive(Debug)]
+pub struct Administers;
+
+impl Needs for Administers {
+    const SCOPES: &'static [Scope] = &[Scope::Admin];
+}
+
 /// Submits builds.
 #[derive(Debug)]
 pub struct Builds;
