@@ -27,7 +27,7 @@ use crate::{
     build::{self, Done, Ending, Setup},
     desk::{Desk, Held},
     lease::Lease,
-    publish::{Events, Log, Writer, WriterConfig},
+    publish::{Events, Log, WriteError, Writer, WriterConfig},
     stop::{Interrupt, Stop},
 };
 
@@ -84,6 +84,8 @@ pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instan
 struct Worked {
     ending: Ending,
     log: LogPosition,
+    /// Why the log was cut off, if it was.
+    cut_off: Option<WriteError>,
     event_stream_seq: u64,
     sandbox_gone: bool,
 }
@@ -122,10 +124,11 @@ async fn work(
     }
     drop(log);
     match writer.close().await {
-        Ok(position) => Worked { ending, log: position, event_stream_seq, sandbox_gone },
+        Ok(log) => Worked { ending, log, cut_off: None, event_stream_seq, sandbox_gone },
         Err(error) => {
             tracing::error!(build.id = %build_id, error = ovenbird_kit::telemetry::chain(&error), "build's log cut off");
-            Worked { ending: Ending::Superseded, log: begun, event_stream_seq, sandbox_gone }
+            let (ending, cut_off) = (Ending::Superseded, Some(error));
+            Worked { ending, log: begun, cut_off, event_stream_seq, sandbox_gone }
         }
     }
 }
@@ -214,7 +217,9 @@ impl End<'_> {
             }
             // Not without end: a log that no runner can write ends the build.
             Ending::Superseded if !self.lease.lost().is_cancelled() => {
-                let message = "the runner cannot write the build's log".into();
+                let why = worked.cut_off.as_ref().map(|error| format!(": {error}"));
+                let message =
+                    format!("the runner cannot write the build's log{}", why.unwrap_or_default());
                 let code = ReasonCode::Internal;
                 let reason = Reason { code, message, step: None, tail: None };
                 return self.release("the log cannot be written", Some(&reason)).await;

@@ -406,6 +406,7 @@ pub(super) fn failed_call(error: &AgentError, otherwise: ReasonCode) -> Result<E
         | AgentError::DeadlineExceeded { .. }
         | AgentError::Unavailable { .. }
         | AgentError::NoRoom { .. }
+        | AgentError::SandboxLost { .. }
         | AgentError::NotFound { .. }
         | AgentError::Forbidden { .. }
         | AgentError::BadTarget { .. } => ReasonCode::HostLost,

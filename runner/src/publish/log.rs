@@ -11,9 +11,13 @@
 //! ```text
 //! refused ─► last message on the subject ─┬─ is this very message (its ack was lost)   ─► go on
 //!                                         ├─ is of a lower attempt, written at the last ─► number after it, publish again
-//!                                         ├─ is gone, or an older one of ours           ─► publish again behind it
-//!                                         └─ is of a higher attempt, or the end          ─► FenceLost: stop
+//!                                         ├─ is an older one of ours                    ─► publish again behind it
+//!                                         ├─ is of a higher attempt, or the end          ─► FenceLost: stop
+//!                                         └─ is gone, though something was there         ─► StreamLost: stop
 //! ```
+//!
+//! When NATS lost its data nobody here knows which records had reached Postgres; the desk does, and numbers the next
+//! attempt's from there. To go on writing would leave a hole.
 //!
 //! Every message also says where the build stands, for the runner that comes after this one. Notes of it wait in
 //! the same queue as the lines; a note leaves with the next line.
@@ -75,6 +79,9 @@ pub enum WriteError {
     /// A higher attempt writes this log, or it has ended: this attempt is over.
     #[error("another writer has taken over the log")]
     FenceLost,
+    /// NATS has lost what was written to the log.
+    #[error("NATS has lost what was in the log")]
+    StreamLost,
     /// NATS did not take it while the lease held, or for too long.
     #[error("NATS did not take the log")]
     GaveUp,
@@ -394,8 +401,7 @@ impl Task {
         let last = match stream.get_last_raw_message_by_subject(&self.subject).await {
             Ok(last) => last,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                let position = LogPosition { next_seq: ours, stream_seq: 0 };
-                return Ok(Some(Resolved::Again(position)));
+                return Err(WriteError::StreamLost);
             }
             Err(_) => return Ok(None),
         };

@@ -75,9 +75,10 @@ fn outcome(load: &Load, build: &Value, templates: &BTreeMap<String, Vec<Value>>)
 }
 
 async fn records(api: &Api, id: &str) -> anyhow::Result<Vec<Value>> {
-    let mut records = Vec::new();
+    let mut records: Vec<Value> = Vec::new();
     loop {
-        let page = api.logs(id, records.len() as u64 + 1, PAGE).await?;
+        let last = records.last().and_then(|record| record["seq"].as_u64()).unwrap_or(0);
+        let page = api.logs(id, last + 1, PAGE).await?;
         let more = page["records"].as_array().cloned().unwrap_or_default();
         if more.is_empty() {
             return Ok(records);
