@@ -314,7 +314,7 @@ impl Follow {
                     None => return Ok(None),
                     Some(Err(error)) => return Err(Error::Agent(error)),
                     Some(Ok(ExecEvent::Output { offset, stream, data })) => {
-                        self.kept.push(stream, &data);
+                        self.kept.push(stream, self.output.fresh(offset, stream, &data));
                         let now = Instant::now();
                         let missing = self.output.push(offset, stream, &data, now, &mut lines);
                         self.miss(missing).await?;

@@ -116,12 +116,8 @@ impl Output {
     ) -> u64 {
         let end = offset + data.len() as u64;
         let missing = offset.saturating_sub(self.seen);
-        let logged = match stream {
-            OutputStream::Stdout => self.stdout.logged,
-            OutputStream::Stderr => self.stderr.logged,
-        };
-        let from = offset.max(self.seen).max(logged).min(end);
-        let fresh = &data[usize::try_from(from - offset).unwrap_or(data.len())..];
+        let fresh = self.fresh(offset, stream, data);
+        let from = end - fresh.len() as u64;
         if !fresh.is_empty() {
             let mut parts = Vec::new();
             self.side(stream).splitter.push(from, fresh, now, &mut parts);
@@ -136,6 +132,17 @@ impl Output {
             }
         }
         missing
+    }
+
+    /// What of a piece of output was not taken before, by this runner or the one before.
+    pub fn fresh<'a>(&self, offset: u64, stream: OutputStream, data: &'a [u8]) -> &'a [u8] {
+        let logged = match stream {
+            OutputStream::Stdout => self.stdout.logged,
+            OutputStream::Stderr => self.stderr.logged,
+        };
+        let taken = self.seen.max(logged).saturating_sub(offset);
+        let taken = usize::try_from(taken).unwrap_or(data.len()).min(data.len());
+        &data[taken..]
     }
 
     /// When to call [`Output::flush`].
