@@ -197,10 +197,8 @@ async fn batches_carry_where_another_runner_goes_on_and_one_command_each() {
             exec_id: exec_id.into(),
             stdout: at,
             stderr: at,
-            stdout_open: false,
-            stderr_open: false,
             step,
-            background: false,
+            ..Resume::default()
         });
         assert_eq!(batch.resume, expected);
     }

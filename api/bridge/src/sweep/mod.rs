@@ -4,6 +4,7 @@
 //! | rule | finds | does |
 //! |---|---|---|
 //! | leases | running builds whose lease is over | queued again, or failed as lost |
+//! | times | builds that no runner has, of which too long ago the first one began | failed as too late |
 //! | cancels | builds that are being cancelled whose lease is over | destroys their sandboxes, removes what they wrote, ends them |
 //! | proofs | cancelled builds of whose sandbox the host has not said that it is gone | destroys it, notes when |
 //! | ends | builds that are over without a terminal record in their log | writes it, and who cancelled them |
@@ -72,7 +73,7 @@ pub enum Error {
 pub struct Times {
     /// Between two runs of the rules.
     pub interval: Duration,
-    /// Between two runs of the first three rules: a build whose runner died waits for them.
+    /// Between two runs of the first four rules: a build whose runner died waits for them.
     pub leases_interval: Duration,
     /// Between two runs of the rules that look for orphans.
     pub orphans_interval: Duration,
@@ -109,6 +110,8 @@ pub struct Service {
     pub names: Names,
     /// How often a build may be lost.
     pub attempts_max: u32,
+    /// How long a build may take.
+    pub build_time_max: Duration,
     /// How patient the rules are.
     pub times: Times,
 }
@@ -128,8 +131,7 @@ impl Service {
             self.listen(&woken, &shutdown),
             async {
                 while sleep(self.times.leases_interval, &shutdown).await {
-                    let leases = shutdown.run_until_cancelled(self.leases());
-                    leases.await.into_iter().for_each(|result| note("leases", result));
+                    shutdown.run_until_cancelled(self.unheld()).await;
                 }
             },
             async {
@@ -148,6 +150,11 @@ impl Service {
                 }
             },
         );
+    }
+
+    async fn unheld(&self) {
+        note("leases", self.leases().await);
+        note("times", self.times_over().await);
     }
 
     async fn cancelled(&self) {
@@ -187,6 +194,20 @@ impl Service {
             .collect();
         self.queue.push(&again).await?;
         Ok(expired.len())
+    }
+
+    /// Ends builds whose time is over and that no runner has. A running one is its runner's to end, until its lease
+    /// is over. What it left on a host is the business of the rules for orphans, its log's end that of the next rule.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn times_over(&self) -> Result<usize, Error> {
+        let over = self.store.build_time_out(self.build_time_max, LIMIT).await?;
+        for one in &over {
+            tracing::warn!(build.id = %one.build, attempt = one.attempt, "the build took too long");
+            self.states.tell(one.build, one.attempt, one.status).await;
+        }
+        Ok(over.len())
     }
 
     /// Writes missing terminal records.

@@ -30,6 +30,7 @@ pub(crate) async fn step_finished(rig: &Rig, build: BuildId, attempt: u32, step:
         elapsed_ms: 3,
         cached: false,
         truncated: None,
+        log_truncated: None,
     };
     let n = u64::from(step);
     publish(rig, Event::new(build, attempt, n, Utc::now(), What::StepFinished(log))).await

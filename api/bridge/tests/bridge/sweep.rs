@@ -6,12 +6,12 @@ use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
     desk::{LogPosition, Outcome},
     id::{BuildId, RunnerId},
-    log::Record,
+    log::{LogCaps, Record},
 };
 use ovenbird_db::store::{claim, finish, lease::Holder};
 use redis::AsyncCommands;
 
-use crate::rig::{LEASE, Rig, ok};
+use crate::rig::{LEASE, Rig, TIME_MAX, ok};
 
 async fn failed(rig: &Rig, name: &str) -> BuildId {
     let (build, runner) = (rig.build(name).await, RunnerId::new());
@@ -125,6 +125,39 @@ async fn expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
     assert_eq!(records.iter().map(Record::seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(matches!(&records[2], Record::Line(line) if line.text.contains("used up")));
     assert_eq!(records[3], Record::end(4, Status::Failed));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn build_whose_time_is_over_while_no_runner_has_it_fails_and_says_so_in_the_log() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_desk();
+    let (build, fresh) = (rig.build("web").await, rig.build("fresh").await);
+    let claim = ok(rig.claim(build, 1, RunnerId::new()).await);
+    let limit = claim.time_limit.unwrap();
+    assert_eq!((limit.max_ms, limit.left_ms), (3_600_000, 3_600_000));
+    assert_eq!(claim.log_caps, LogCaps { step_bytes: 1_000, build_bytes: 2_000 });
+    let sweep = rig.sweep();
+    rig.began(build, TIME_MAX / 2).await;
+    rig.lease_runs_out(build).await;
+    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 0, "half of its time is left");
+    let left = ok(rig.claim(build, 2, RunnerId::new()).await).time_limit.unwrap().left_ms;
+    assert!((1_700_000..=1_800_000).contains(&left), "{left}");
+    rig.began(build, TIME_MAX * 2).await;
+    assert_eq!(sweep.times_over().await.unwrap(), 0, "its runner ends it");
+    rig.lease_runs_out(build).await;
+    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 0);
+    let row = rig.row(build).await;
+    assert_eq!((row.status.as_str(), rig.row(fresh).await.status.as_str()), ("failed", "queued"));
+    assert_eq!(row.reason.unwrap()["code"], "build_timeout");
+    assert_eq!(sweep.ends().await.unwrap(), 1);
+    let records = rig.streamed(build).await;
+    let said = &records[records.len() - 2];
+    assert!(matches!(said, Record::Line(line) if line.text.contains("longer than 1h")), "{said:?}");
+    assert_eq!(records.last().unwrap(), &Record::end(records.len() as u64, Status::Failed));
     rig.stop().await;
 }
 

@@ -157,17 +157,22 @@ pub(super) fn ended(row: &template_build::Model, status: Status) -> Ended {
         build: BuildId::from_uuid(row.id),
         attempt: attempt(row),
         status,
-        lost: row.reason.clone().and_then(lost),
+        lost: row.reason.clone().and_then(|reason| lost(row, reason)),
         cancelled: (status == Status::Cancelled).then(|| cancelled(row)),
         log_seq: u64::try_from(row.log_seq).unwrap_or(0),
         log_end_written: row.log_end_written,
     }
 }
 
-/// The message of a reason that says that the runner was lost.
-fn lost(reason: serde_json::Value) -> Option<String> {
+/// The message of a reason that no runner has logged.
+fn lost(row: &template_build::Model, reason: serde_json::Value) -> Option<String> {
     let reason: Reason = serde_json::from_value(reason).ok()?;
-    (reason.code == ReasonCode::Lost).then_some(reason.message)
+    let is_unsaid = match reason.code {
+        ReasonCode::Lost => true,
+        ReasonCode::BuildTimeout => row.lease_owner.is_none(),
+        _ => false,
+    };
+    is_unsaid.then_some(reason.message)
 }
 
 /// One line: who, why and, as long as nobody has the host's word that the sandbox is gone, why not.
