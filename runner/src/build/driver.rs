@@ -135,7 +135,7 @@ pub async fn run(setup: Setup) -> Done {
         started: Vec::new(),
         background: JoinSet::new(),
     };
-    let ended = driver.until_over().await;
+    let ended = Box::pin(driver.until_over()).await;
     driver.clean_up(&ended).await;
     let ending = match ended {
         Ok(Ok(published)) => Ending::Succeeded(published),
