@@ -14,10 +14,12 @@ use ovenbird_guest_protocol::{
     v1::{
         AckExecRequest, AckExecResponse, AttachExecRequest, AttachExecResponse, ConfigureRequest,
         ConfigureResponse, ExecEnd, ExecOutput, ExecOutputStream, FreezeRequest, FreezeResponse,
-        InfoRequest, InfoResponse, ReadFileRequest, ReadFileResponse, ShutdownRequest,
-        ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
-        StartExecResponse, SyncRequest, SyncResponse, ThawRequest, ThawResponse,
-        UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest, WriteFileResponse,
+        InfoRequest, InfoResponse, ListDirectoryRequest, ListDirectoryResponse,
+        MakeDirectoryRequest, MakeDirectoryResponse, ReadFileRequest, ReadFileResponse,
+        RemovePathRequest, RemovePathResponse, ShutdownRequest, ShutdownResponse,
+        SignalExecRequest, SignalExecResponse, StartExecRequest, StartExecResponse, SyncRequest,
+        SyncResponse, ThawRequest, ThawResponse, UnfollowExecsRequest, UnfollowExecsResponse,
+        WriteFileRequest, WriteFileResponse,
         attach_exec_response::Event,
         guest_service_server::{GuestService, GuestServiceServer},
     },
@@ -258,6 +260,27 @@ impl GuestService for Guest {
         &self,
         _: Request<ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
+        Err(Status::unimplemented("a memory guest has no files"))
+    }
+
+    async fn list_directory(
+        &self,
+        _: Request<ListDirectoryRequest>,
+    ) -> Result<Response<ListDirectoryResponse>, Status> {
+        Err(Status::unimplemented("a memory guest has no directories"))
+    }
+
+    async fn make_directory(
+        &self,
+        _: Request<MakeDirectoryRequest>,
+    ) -> Result<Response<MakeDirectoryResponse>, Status> {
+        Err(Status::unimplemented("a memory guest has no directories"))
+    }
+
+    async fn remove_path(
+        &self,
+        _: Request<RemovePathRequest>,
+    ) -> Result<Response<RemovePathResponse>, Status> {
         Err(Status::unimplemented("a memory guest has no files"))
     }
 

@@ -51,7 +51,7 @@ impl Service {
     }
 
     async fn sandboxes_on(&self, agent: Agent, host: HostId) -> Result<usize, Error> {
-        let (listed, _) = agent.list_sandboxes().await?;
+        let listed = agent.list_sandboxes().await?;
         let of_builds: Vec<_> = listed.iter().filter_map(of_a_build).collect();
         let mut builds: Vec<BuildId> = of_builds.iter().map(|(build, _)| *build).collect();
         builds.sort();
