@@ -9,4 +9,5 @@ mod handover;
 mod logs;
 mod platform;
 mod rules;
+mod sandboxes;
 mod templates;
