@@ -73,7 +73,8 @@ async fn followed_command_tells_its_start_every_line_and_its_end() {
     })
     .await;
     // A pause ends what is followed.
-    let (paused, last) = tokio::join!(world.post(&path(&made, "/pause"), &json!({})), rest(silent));
+    let (pause, nothing) = (path(&made, "/pause"), json!({}));
+    let (paused, last) = tokio::join!(world.post(&pause, &nothing), rest(silent));
     assert_eq!(paused.status(), 200);
     let last = last.last().unwrap();
     assert_eq!(last.kind.as_deref(), Some("error"));

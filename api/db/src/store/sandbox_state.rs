@@ -1,7 +1,8 @@
 //! What moves a sandbox's row: an intent before the host is asked, and the host's word after it.
 //!
 //! An intent raises the row's revision and says until when its call may last; the host's word names the revision that
-//! it belongs to, and changes nothing when somebody has written since. So of two callers at the same sandbox the later
+//! it belongs to, and changes nothing when somebody has written since. A repeated intent raises nothing: both callers
+//! wait for the same word. So of two callers at the same sandbox the later
 //! one is right, and whoever dies in between leaves a row that the sweep compares with the host.
 
 use std::time::Duration;
@@ -301,7 +302,8 @@ async fn write_intent(
     }
     let written = sandbox::Entity::find()
         .from_raw_sql(sql(
-            "UPDATE sandboxes SET status = $2, revision = revision + 1, status_since = now(),
+            "UPDATE sandboxes SET status = $2, status_since = now(),
+               revision = revision + CASE WHEN status = $2 THEN 0 ELSE 1 END,
                busy_until = now() + $3 * interval '1 millisecond',
                timeout_sec = COALESCE($4, timeout_sec), reason = COALESCE(reason, $5),
                snapshot_id = $6, snapshot_name = $7, snapshot_tag = $8

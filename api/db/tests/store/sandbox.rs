@@ -97,10 +97,9 @@ async fn paused_sandbox_takes_no_room_and_gets_it_back_only_where_there_is_some(
     let gone = row(begin(&world, &second, Intent::Destroy { reason: None }).await);
     assert_eq!(begin(&world, &paused, resume()).await, Begun::NoRoom, "until the host says so");
     world.store.sandbox_told(&gone, &Word::removed(&gone)).await.unwrap().unwrap();
-    let (one, other) = tokio::join!(
-        begin(&world, &paused, resume()),
-        world.store.sandbox_create(&NewSandbox { id: SandboxId::new(), ..new(&world).await })
-    );
+    let wish = new(&world).await;
+    let (one, other) =
+        tokio::join!(begin(&world, &paused, resume()), world.store.sandbox_create(&wish));
     let both = (matches!(one, Begun::Row(_)), other.unwrap().is_ok());
     assert!(both.0 != both.1, "one of them has the room: {both:?}");
 }

@@ -9,7 +9,10 @@ use ovenbird_db::{
     store::{self, sandbox::Refused, template::reference_split},
 };
 
-use super::work::{BUSY_CREATE, Work};
+use super::{
+    agent_of,
+    work::{BUSY_CREATE, Work},
+};
 use crate::app::{App, Error, Problem, keys::Caller};
 
 /// What somebody wants.
@@ -53,23 +56,7 @@ impl App {
             requested_by: caller.name(),
             busy: BUSY_CREATE,
         };
-        if self.sandboxes.agents.is_none() {
-            let why = "agents.tls is not configured in this api";
-            return Err(Error::unavailable("host access", why));
-        }
-        let (row, host) = match self.store.sandbox_create(&new).await? {
-            Ok(placed) => placed,
-            Err(Refused::NoHost) => {
-                let message = "no host that answers holds the template";
-                return Err(Error::NoCapacity(message.into()));
-            }
-            Err(Refused::NoRoom) => {
-                let message = "the hosts that hold the template have no room for the sandbox";
-                return Err(Error::NoCapacity(message.into()));
-            }
-        };
-        let work =
-            Work { store: self.store.clone(), agent: self.sandboxes.agent(&host)?, id: new.id };
+        let agents = self.sandboxes.agents()?.clone();
         let wish = NewSandbox {
             sandbox_id: new.id.to_string(),
             template: template.host_name.clone(),
@@ -78,7 +65,13 @@ impl App {
             disk_mb: new.disk_mb,
             idle_timeout_sec: NonZeroU32::new(new.timeout_sec).map(NonZeroU32::get),
         };
-        let row = self.sandbox_work(new.id, work.create(row, wish)).await?;
+        let (id, store) = (new.id, self.store.clone());
+        let work = async move {
+            let (row, host) = store.sandbox_create(&new).await?.map_err(not_placed)?;
+            let work = Work { agent: agent_of(&agents, &host)?, store, id };
+            work.create(row, wish).await
+        };
+        let row = self.sandbox_work(id, work).await?;
         Ok((row, template))
     }
 
@@ -132,4 +125,12 @@ impl App {
         }
         problems
     }
+}
+
+fn not_placed(refused: Refused) -> Error {
+    let message = match refused {
+        Refused::NoHost => "no host that answers holds the template",
+        Refused::NoRoom => "the hosts that hold the template have no room for the sandbox",
+    };
+    Error::NoCapacity(message.to_owned())
 }

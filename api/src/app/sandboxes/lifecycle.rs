@@ -1,12 +1,9 @@
 //! Pause, resume, delete, ping. Repeating one of them is fine.
 
 use ovenbird_contract::{id::SandboxId, sandbox::Status};
-use ovenbird_db::store::{
-    sandbox::{SandboxDetail, status},
-    sandbox_state::{Begun, Intent},
-};
+use ovenbird_db::store::sandbox::{SandboxDetail, status};
 
-use super::work::{BUSY_DESTROY, BUSY_PAUSE, Work};
+use super::work::Work;
 use crate::app::{App, Error, keys::Caller};
 
 impl App {
@@ -24,12 +21,7 @@ impl App {
             return Ok(detail);
         }
         let work = self.work(&detail, id)?;
-        let row = match self.store.sandbox_begin(id, &Intent::Pause, None, BUSY_PAUSE).await? {
-            Begun::Row(row) => self.sandbox_work(id, work.pause(*row)).await?,
-            // Somebody was faster.
-            Begun::Refused(row) if status(&row)? == Status::Paused => *row,
-            other => return Err(not_begun(other, id)),
-        };
+        let row = self.sandbox_work(id, work.pause()).await?;
         Ok(SandboxDetail { sandbox: row, ..detail })
     }
 
@@ -45,11 +37,7 @@ impl App {
     ) -> Result<SandboxDetail, Error> {
         let detail = self.sandbox_get(caller, id).await?;
         let work = self.work(&detail, id)?;
-        let intent = Intent::Resume { timeout_sec };
-        let row = match self.store.sandbox_begin(id, &intent, None, BUSY_PAUSE).await? {
-            Begun::Row(row) => self.sandbox_work(id, work.resume(*row)).await?,
-            other => return Err(not_begun(other, id)),
-        };
+        let row = self.sandbox_work(id, work.resume(timeout_sec)).await?;
         Ok(SandboxDetail { sandbox: row, ..detail })
     }
 
@@ -68,12 +56,7 @@ impl App {
             return Ok(detail);
         }
         let work = self.work(&detail, id)?;
-        let intent = Intent::Destroy { reason: None };
-        let row = match self.store.sandbox_begin(id, &intent, None, BUSY_DESTROY).await? {
-            Begun::Row(row) => self.sandbox_work(id, work.destroy(*row)).await?,
-            Begun::Refused(row) => *row,
-            other => return Err(not_begun(other, id)),
-        };
+        let row = self.sandbox_work(id, work.delete()).await?;
         Ok(SandboxDetail { sandbox: row, ..detail })
     }
 
@@ -92,17 +75,5 @@ impl App {
     pub(super) fn work(&self, detail: &SandboxDetail, id: SandboxId) -> Result<Work, Error> {
         let agent = self.sandboxes.agent(&detail.host)?;
         Ok(Work { store: self.store.clone(), agent, id })
-    }
-}
-
-/// Why nothing was begun.
-pub(super) fn not_begun(begun: Begun, id: SandboxId) -> Error {
-    match begun {
-        Begun::Refused(row) | Begun::Row(row) => match status(&row) {
-            Ok(status) => Error::SandboxState(status),
-            Err(error) => error.into(),
-        },
-        Begun::NoRoom => Error::NoCapacity("its host has no room for it now".into()),
-        Begun::NotFound => Error::NotFound(format!("sandbox {id}")),
     }
 }

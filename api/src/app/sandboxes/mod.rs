@@ -84,14 +84,20 @@ impl Sandboxes {
         }
     }
 
-    fn agent(&self, host: &Host) -> Result<Agent, Error> {
-        let agents = self.agents.as_ref().ok_or_else(|| {
+    fn agents(&self) -> Result<&Agents, Error> {
+        self.agents.as_ref().ok_or_else(|| {
             Error::unavailable("host access", "agents.tls is not configured in this api")
-        })?;
-        let target =
-            Target { address: host.address.clone(), server_name: host.server_name.clone() };
-        agents.at(&target).map_err(host::of_agent)
+        })
     }
+
+    fn agent(&self, host: &Host) -> Result<Agent, Error> {
+        agent_of(self.agents()?, host)
+    }
+}
+
+fn agent_of(agents: &Agents, host: &Host) -> Result<Agent, Error> {
+    let target = Target { address: host.address.clone(), server_name: host.server_name.clone() };
+    agents.at(&target).map_err(self::host::of_agent)
 }
 
 impl App {

@@ -1,12 +1,8 @@
 //! A sandbox becomes a template: its memory and disk, under a name in the catalogue. The sandbox ends with it.
 
-use ovenbird_contract::id::{SandboxId, TemplateId};
-use ovenbird_db::store::{
-    sandbox::SandboxDetail,
-    sandbox_state::{Begun, Intent},
-};
+use ovenbird_contract::id::SandboxId;
+use ovenbird_db::store::sandbox::SandboxDetail;
 
-use super::{lifecycle::not_begun, work::BUSY_SAVE};
 use crate::app::{App, Error, keys::Caller};
 
 /// Under which name.
@@ -31,12 +27,7 @@ impl App {
     ) -> Result<SandboxDetail, Error> {
         let detail = self.sandbox_get(caller, id).await?;
         let work = self.work(&detail, id)?;
-        let template = TemplateId::new();
-        let intent = Intent::Save { template, name: naming.name, tag: naming.tag };
-        let row = match self.store.sandbox_begin(id, &intent, None, BUSY_SAVE).await? {
-            Begun::Row(row) => self.sandbox_work(id, work.save(*row, template.to_string())).await?,
-            other => return Err(not_begun(other, id)),
-        };
+        let row = self.sandbox_work(id, work.save(naming)).await?;
         Ok(SandboxDetail { sandbox: row, ..detail })
     }
 }

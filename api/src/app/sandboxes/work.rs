@@ -1,10 +1,10 @@
-//! What is done with a sandbox once the intent is in its row: the host is asked, and its word is written.
+//! What is done with a sandbox: the intent goes into its row, the host is asked, and its word is written.
 
 use std::time::Duration;
 
 use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
 use ovenbird_contract::{
-    id::SandboxId,
+    id::{SandboxId, TemplateId},
     sandbox::{Event, Reason, ReasonCode, Settlement, Status},
 };
 use ovenbird_db::{
@@ -18,6 +18,7 @@ use ovenbird_db::{
 use ovenbird_kit::telemetry;
 
 use super::{
+    Naming,
     host::{look, of_agent},
     metrics::kept,
 };
@@ -27,9 +28,9 @@ use crate::app::{App, Error};
 const WAIT: Duration = Duration::from_secs(60);
 /// How long the host's answers may take, their deadlines and some seconds for Postgres.
 pub(super) const BUSY_CREATE: Duration = Duration::from_secs(200);
-pub(super) const BUSY_PAUSE: Duration = Duration::from_secs(200);
-pub(super) const BUSY_SAVE: Duration = Duration::from_secs(16 * 60);
-pub(super) const BUSY_DESTROY: Duration = Duration::from_secs(90);
+const BUSY_PAUSE: Duration = Duration::from_secs(200);
+const BUSY_SAVE: Duration = Duration::from_secs(16 * 60);
+const BUSY_DESTROY: Duration = Duration::from_secs(90);
 
 /// The attempt that makes a sandbox, and the one that destroys it: a creation that comes late is refused.
 const CREATE_ATTEMPT: u32 = 1;
@@ -105,14 +106,24 @@ impl Work {
         Ok(())
     }
 
-    pub(super) async fn pause(self, row: Row) -> Result<Row, Error> {
+    pub(super) async fn pause(self) -> Result<Row, Error> {
+        let row = match self.begin(Intent::Pause, BUSY_PAUSE).await? {
+            Begun::Row(row) => *row,
+            // Somebody was faster.
+            Begun::Refused(row) if status(&row)? == Status::Paused => return Ok(*row),
+            other => return Err(self.not_begun(other)),
+        };
         match self.agent.pause_sandbox(&self.id.to_string()).await {
             Ok(()) => self.told(&row, Word::of(Event::Sleeps)).await,
             Err(error) => self.not_done(&row, error).await,
         }
     }
 
-    pub(super) async fn resume(self, row: Row) -> Result<Row, Error> {
+    pub(super) async fn resume(self, timeout_sec: Option<u32>) -> Result<Row, Error> {
+        let row = match self.begin(Intent::Resume { timeout_sec }, BUSY_PAUSE).await? {
+            Begun::Row(row) => *row,
+            other => return Err(self.not_begun(other)),
+        };
         let timeout_sec = row.timeout_sec.unsigned_abs();
         match self.agent.resume_sandbox(&self.id.to_string(), timeout_sec).await {
             Ok(made) => {
@@ -123,8 +134,15 @@ impl Work {
         }
     }
 
-    /// Makes a template of it, under the id in its row.
-    pub(super) async fn save(self, row: Row, host_name: String) -> Result<Row, Error> {
+    /// Makes a template of it.
+    pub(super) async fn save(self, naming: Naming) -> Result<Row, Error> {
+        let template = TemplateId::new();
+        let intent = Intent::Save { template, name: naming.name, tag: naming.tag };
+        let row = match self.begin(intent, BUSY_SAVE).await? {
+            Begun::Row(row) => *row,
+            other => return Err(self.not_begun(other)),
+        };
+        let host_name = template.to_string();
         self.keep_metrics().await;
         match self.agent.create_snapshot(&self.id.to_string(), &host_name).await {
             Ok(size_bytes) => match self.store.sandbox_saved(&row, size_bytes).await? {
@@ -138,8 +156,34 @@ impl Work {
         }
     }
 
+    /// Removes it because somebody wishes so.
+    pub(super) async fn delete(self) -> Result<Row, Error> {
+        match self.begin(Intent::Destroy { reason: None }, BUSY_DESTROY).await? {
+            Begun::Row(row) => self.destroy(*row).await,
+            // It is over.
+            Begun::Refused(row) => Ok(*row),
+            other => Err(self.not_begun(other)),
+        }
+    }
+
+    async fn begin(&self, intent: Intent, busy: Duration) -> Result<Begun, Error> {
+        Ok(self.store.sandbox_begin(self.id, &intent, None, busy).await?)
+    }
+
+    /// Why nothing was begun.
+    fn not_begun(&self, begun: Begun) -> Error {
+        match begun {
+            Begun::Refused(row) | Begun::Row(row) => match status(&row) {
+                Ok(status) => Error::SandboxState(status),
+                Err(error) => error.into(),
+            },
+            Begun::NoRoom => Error::NoCapacity("its host has no room for it now".into()),
+            Begun::NotFound => Error::NotFound(format!("sandbox {}", self.id)),
+        }
+    }
+
     /// Removes it. A host that does not do it now is asked again by the sweep, so that this is no error.
-    pub(super) async fn destroy(self, row: Row) -> Result<Row, Error> {
+    async fn destroy(self, row: Row) -> Result<Row, Error> {
         self.keep_metrics().await;
         let agent = self.agent.clone().fenced(self.id.to_string(), DESTROY_ATTEMPT);
         match agent.destroy_sandbox(&self.id.to_string()).await {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use poem_openapi::{ApiResponse, Object, OpenApi, param::Path, payload::Json};
 
-pub use super::sse::Events;
+pub use super::sse::{Events, ExecEvent};
 use crate::{
     app::{
         App, Problem,
