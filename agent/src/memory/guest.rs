@@ -115,13 +115,27 @@ impl Exec {
         });
     }
 
+    /// Frees the output up to an offset.
+    fn ack(&self, offset: u64) {
+        self.output.send_modify(|output| {
+            let freed = offset.clamp(output.base, output.end()) - output.base;
+            output.bytes.drain(..usize::try_from(freed).unwrap_or(0));
+            output.base += freed;
+        });
+    }
+
+    /// With `auto_ack`, what has been sent is freed when more is asked for.
     fn follow(
         self: Arc<Self>,
         from: u64,
+        auto_ack: bool,
     ) -> impl Stream<Item = Result<AttachExecResponse, Status>> {
         let receiver = self.output.subscribe();
-        stream::unfold((self, receiver, Some(from)), |(exec, mut receiver, at)| async move {
+        stream::unfold((self, receiver, Some(from)), move |(exec, mut receiver, at)| async move {
             let from = at?;
+            if auto_ack {
+                exec.ack(from);
+            }
             let (event, next) =
                 receiver.wait_for(|output| output.has(from)).await.ok()?.event(from);
             Some((Ok(AttachExecResponse { event: Some(event) }), (exec, receiver, next)))
@@ -224,7 +238,7 @@ impl GuestService for Guest {
     ) -> Result<Response<Self::AttachExecStream>, Status> {
         let request = request.into_inner();
         let exec = self.exec(&request.exec_id)?;
-        Ok(Response::new(Box::pin(exec.follow(request.from_offset))))
+        Ok(Response::new(Box::pin(exec.follow(request.from_offset, request.auto_ack))))
     }
 
     async fn ack_exec(
@@ -232,11 +246,7 @@ impl GuestService for Guest {
         request: Request<AckExecRequest>,
     ) -> Result<Response<AckExecResponse>, Status> {
         let request = request.into_inner();
-        self.exec(&request.exec_id)?.output.send_modify(|output| {
-            let freed = request.offset.clamp(output.base, output.end()) - output.base;
-            output.bytes.drain(..usize::try_from(freed).unwrap_or(0));
-            output.base += freed;
-        });
+        self.exec(&request.exec_id)?.ack(request.offset);
         Ok(Response::new(AckExecResponse {}))
     }
 

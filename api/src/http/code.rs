@@ -69,7 +69,7 @@ codes! {
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body is over the limit.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,
-        "The body is not sent as application/json, or as application/octet-stream where it is a file.";
+        "The body is not sent as application/json.";
     RangeOutside = "range_outside", RANGE_NOT_SATISFIABLE,
         "No byte of the range is in the file.";
     Invalid = "invalid", UNPROCESSABLE_ENTITY,

@@ -147,7 +147,7 @@ const DESCRIBED: &[(u16, &str)] = &[
         "The Idempotency-Key was used before with another body, or the state of the build or sandbox does not allow it.",
     ),
     (413, "The body is over the limit."),
-    (415, "The body is not of the media type that is needed."),
+    (415, "The body is not JSON."),
     (416, "No byte of the range is in the file."),
     (422, "Something in the body is not accepted; all of it is listed."),
     (429, "Too many requests; try again later."),

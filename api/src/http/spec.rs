@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Statuses that only an operation with a body of JSON answers.
-const BODY_ONLY: [&str; 4] = ["408", "409", "413", "422"];
+const BODY_ONLY: [&str; 5] = ["408", "409", "413", "415", "422"];
 /// Operations that a sandbox's state, or what is in it, may not allow; beside those below `/v1/sandboxes/{id}/`.
 const NEEDS_A_STATE: [&str; 1] = ["sandbox_create"];
 /// Operations below that path which it always allows.
@@ -121,7 +121,6 @@ fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
     };
     responses.retain(|status, _| match status.as_str() {
         "409" => repeats || cancels || needs_a_state,
-        "415" => has_body,
         "416" => id == "sandbox_file_read",
         "422" => (has_json || retries) && !validates,
         status if BODY_ONLY.contains(&status) => has_json,
