@@ -6,7 +6,10 @@ use ovenbird_api::app::sandboxes::{Item, Ran, Run};
 use ovenbird_testkit::wait_until;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
 
 use crate::{
     sandboxes::{create, path},
@@ -100,6 +103,7 @@ async fn stopping_server_ends_a_followed_command_and_says_so() {
 async fn client_that_stops_reading_a_command_is_cut_off_and_others_do_not_notice() {
     let (world, _host) = World::with_agent(|config| {
         config.sandboxes.queue_events = 4;
+        config.sandboxes.streams_max = 2;
         config.logs.slow_client_timeout = Duration::from_millis(500);
     })
     .await;
@@ -113,8 +117,10 @@ async fn client_that_stops_reading_a_command_is_cut_off_and_others_do_not_notice
         world.admin,
         body.len()
     );
-    let address = world.url.trim_start_matches("http://");
-    let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+    let address = world.url.trim_start_matches("http://").parse().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let mut slow = socket.connect(address).await.unwrap();
     slow.write_all(request.as_bytes()).await.unwrap();
     let mut start = [0; 15];
     slow.read_exact(&mut start).await.unwrap();
@@ -123,7 +129,14 @@ async fn client_that_stops_reading_a_command_is_cut_off_and_others_do_not_notice
     let quick = rest(follow(&world, &made, "bench-lines 2000 2000").await).await;
     assert_eq!(lines(&quick), (0..2000).collect::<Vec<_>>());
     assert_eq!(kinds(&quick).last(), Some(&"end"));
-    // The server lets go of it although it is not read: an error, or the end of the connection.
+    // The server lets go of it although it is not read: its place is free, and its connection ends.
+    let other = follow(&world, &made, "bench-lines 60 1").await;
+    let (third, nothing) = (path(&made, "/exec/stream"), json!({"script": "true"}));
+    wait_until("the slow one's place to be free", SOON, || async {
+        world.post(&third, &nothing).await.status() == 200
+    })
+    .await;
+    drop(other);
     let mut left = Vec::new();
     let read = tokio::time::timeout(SOON, slow.read_to_end(&mut left)).await;
     read.expect("the connection was closed").ok();
