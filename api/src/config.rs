@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use ovenbird_kit::{Secret, config::Error};
+use ovenbird_kit::{Secret, config::Error, tls};
 use serde::Deserialize;
 
 /// The documented defaults.
@@ -30,8 +30,34 @@ pub struct Config {
     pub http: Http,
     /// Bounds of log reading.
     pub logs: Logs,
+    /// Bounds of sandboxes.
+    pub sandboxes: Sandboxes,
+    /// How host agents are called.
+    #[serde(default)]
+    pub agents: Agents,
     /// Bounds of a build while no host is known.
     pub bounds: Bounds,
+}
+
+/// Bounds of sandboxes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandboxes {
+    /// What is told of each output of a command that is waited for.
+    pub exec_output_bytes: usize,
+    /// Events that wait for one client of a command.
+    pub queue_events: usize,
+    /// Commands that are followed at once.
+    pub streams_max: usize,
+}
+
+/// How host agents are called.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// Without it no sandbox can be made or used.
+    #[serde(default)]
+    pub tls: Option<tls::Files>,
 }
 
 /// Bounds of requests.
@@ -108,5 +134,6 @@ mod tests {
         let config: Config =
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
         assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
+        assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
     }
 }

@@ -1,6 +1,6 @@
 //! Why a use case did not do what was asked. Transport-neutral: HTTP has its own words for it.
 
-use ovenbird_contract::build::Status;
+use ovenbird_contract::{build::Status, sandbox};
 use sea_orm::{DbErr, RuntimeErr, SqlxError};
 
 use super::Problem;
@@ -31,6 +31,34 @@ pub enum Error {
     /// No more logs can be followed at once.
     #[error("as many logs are followed as may be")]
     TooManyStreams,
+    /// The sandbox is in no state for that.
+    #[error("the sandbox is {0}")]
+    SandboxState(sandbox::Status),
+    /// The sandbox does not do it, as things are in it.
+    #[error("the sandbox refuses it: {0}")]
+    SandboxRefused(String),
+    /// The sandbox's disk is full, or its host does too many such things.
+    #[error("the sandbox has no room for it: {0}")]
+    SandboxFull(String),
+    /// No host has room, or none that answers holds the template.
+    #[error("there is no room: {0}")]
+    NoCapacity(String),
+    /// The sandbox's host does not answer, or cannot do it now.
+    #[error("the host does not do it")]
+    HostUnavailable {
+        /// What it said.
+        #[source]
+        source: Source,
+    },
+    /// No byte of the range is in the file.
+    #[error("the range is outside of a file of {size} bytes")]
+    RangeOutside {
+        /// The file's size.
+        size: u64,
+    },
+    /// What was to be written did not come to its end; nothing was written.
+    #[error("the upload broke off")]
+    UploadBroken(#[source] std::io::Error),
     /// A service did not answer, or not in time.
     #[error("{service} is unavailable")]
     Unavailable {

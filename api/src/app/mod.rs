@@ -1,5 +1,5 @@
 //! The use cases, without HTTP. Each module is one resource; they take and give plain types and know
-//! Postgres, Redis and NATS, but no request.
+//! Postgres, Redis, NATS and host agents, but no request.
 
 pub mod builds;
 pub mod control;
@@ -10,6 +10,7 @@ pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod sandboxes;
 pub mod templates;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub struct App {
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
     control: control::Control,
+    sandboxes: sandboxes::Sandboxes,
     bounds: Bounds,
 }
 
@@ -38,9 +40,10 @@ impl App {
         queue: queue::Queue,
         logs: logs::Reader,
         control: control::Control,
+        sandboxes: sandboxes::Sandboxes,
         bounds: Bounds,
     ) -> Self {
-        Self { store, queue, logs: Arc::new(logs), control, bounds }
+        Self { store, queue, logs: Arc::new(logs), control, sandboxes, bounds }
     }
 
     /// Log reading.

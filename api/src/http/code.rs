@@ -56,16 +56,32 @@ codes! {
         "The build has ended; there is nothing to cancel.";
     BuildNotEnded = "build_not_ended", CONFLICT,
         "Only a build that failed or was cancelled can be retried.";
+    SandboxPaused = "sandbox_paused", CONFLICT,
+        "The sandbox is paused; resume it first.";
+    SandboxBusy = "sandbox_busy", CONFLICT,
+        "Something else is being done with the sandbox; try again when it has ended.";
+    SandboxOver = "sandbox_over", CONFLICT,
+        "The sandbox has ended or is being deleted; start another one.";
+    SandboxRefused = "sandbox_refused", CONFLICT,
+        "The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.";
+    SandboxFull = "sandbox_full", CONFLICT,
+        "The sandbox's disk is full, or its host passes as many files on as it can.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body is over the limit.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,
         "The body is not sent as application/json.";
+    RangeOutside = "range_outside", RANGE_NOT_SATISFIABLE,
+        "No byte of the range is in the file.";
     Invalid = "invalid", UNPROCESSABLE_ENTITY,
         "The body is well-formed, but something in it is not accepted; `details` lists all of it.";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS,
-        "This server follows as many logs as it may; try again later or read pages.";
+        "This server follows as many logs or commands as it may; try again later.";
     Internal = "internal", INTERNAL_SERVER_ERROR,
         "A fault of Ovenbird; the request id in the answer's header finds it in the log.";
+    NoCapacity = "no_capacity", SERVICE_UNAVAILABLE,
+        "No host that answers holds the template and has room for the sandbox; try again later.";
+    HostUnavailable = "host_unavailable", SERVICE_UNAVAILABLE,
+        "The sandbox's host does not answer, or cannot do it now; try again.";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE,
         "A service that Ovenbird needs did not answer in time; try again.";
 }

@@ -3,6 +3,7 @@
 //! Nothing inside is told outside: a 5xx carries the general sentence of its code, and its cause goes to
 //! the log, once, here.
 
+use ovenbird_contract::sandbox;
 use ovenbird_kit::telemetry;
 use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
@@ -117,9 +118,11 @@ impl IntoResponse for Failure {
             Code::Unauthorized => {
                 response.with_header(header::WWW_AUTHENTICATE, "Bearer").into_response()
             }
-            Code::Unavailable | Code::TooManyStreams => {
-                response.with_header(header::RETRY_AFTER, "2").into_response()
-            }
+            Code::Unavailable
+            | Code::TooManyStreams
+            | Code::NoCapacity
+            | Code::HostUnavailable
+            | Code::SandboxBusy => response.with_header(header::RETRY_AFTER, "2").into_response(),
             _ => response,
         }
     }
@@ -141,10 +144,11 @@ const DESCRIBED: &[(u16, &str)] = &[
     (408, "The body did not arrive in time."),
     (
         409,
-        "The Idempotency-Key was used before with another body, or the build's state does not allow it.",
+        "The Idempotency-Key was used before with another body, or the state of the build or sandbox does not allow it.",
     ),
     (413, "The body is over the limit."),
     (415, "The body is not JSON."),
+    (416, "No byte of the range is in the file."),
     (422, "Something in the body is not accepted; all of it is listed."),
     (429, "Too many requests; try again later."),
     (500, "A fault of Ovenbird."),
@@ -194,6 +198,23 @@ impl From<app::Error> for Failure {
                     "the build is {status}; only one that failed or was cancelled can be retried"
                 ),
             ),
+            app::Error::SandboxState(status) => of_state(status),
+            app::Error::SandboxRefused(message) => {
+                Self::with_message(Code::SandboxRefused, message)
+            }
+            app::Error::SandboxFull(message) => Self::with_message(Code::SandboxFull, message),
+            app::Error::NoCapacity(message) => Self::with_message(Code::NoCapacity, message),
+            app::Error::RangeOutside { size } => {
+                let message = format!("the file has {size} bytes; none of them is in the range");
+                Self::with_message(Code::RangeOutside, message)
+            }
+            app::Error::UploadBroken(_) => {
+                Self::with_message(Code::MalformedRequest, "the body ended before its time")
+            }
+            app::Error::HostUnavailable { .. } => {
+                tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
+                Self::new(Code::HostUnavailable)
+            }
             app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
             app::Error::Unavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a service did not answer");
@@ -203,6 +224,22 @@ impl From<app::Error> for Failure {
                 tracing::error!(error = telemetry::chain(&error), "request failed");
                 Self::new(Code::Internal)
             }
+        }
+    }
+}
+
+/// What a sandbox in this state refuses.
+fn of_state(status: sandbox::Status) -> Failure {
+    use sandbox::Status;
+    match status {
+        Status::Paused => Failure::new(Code::SandboxPaused),
+        Status::Destroying | Status::Destroyed | Status::Failed => Failure::new(Code::SandboxOver),
+        Status::Creating
+        | Status::Running
+        | Status::Pausing
+        | Status::Resuming
+        | Status::Saving => {
+            Failure::with_message(Code::SandboxBusy, format!("the sandbox is {status}; try again"))
         }
     }
 }

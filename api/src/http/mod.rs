@@ -11,6 +11,7 @@ pub mod health;
 pub mod logs;
 pub mod parameters;
 pub mod request;
+pub mod sandboxes;
 pub mod schema;
 mod shape;
 pub mod spec;
@@ -33,6 +34,8 @@ pub enum Tag {
     Builds,
     /// What sandboxes start from.
     Templates,
+    /// MicroVMs that were started from templates.
+    Sandboxes,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -48,8 +51,15 @@ lists everything that is wrong with a request. Every answer carries an `X-Reques
 
 Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
 
-type Routes =
-    (builds::BuildRoutes, logs::LogRoutes, templates::TemplateRoutes, health::HealthRoutes);
+type Routes = (
+    builds::BuildRoutes,
+    logs::LogRoutes,
+    templates::TemplateRoutes,
+    sandboxes::SandboxRoutes,
+    sandboxes::exec::ExecRoutes,
+    sandboxes::files::FileRoutes,
+    health::HealthRoutes,
+);
 
 /// The API over the use cases.
 pub fn service(
@@ -61,6 +71,9 @@ pub fn service(
         builds::BuildRoutes::new(Arc::clone(app)),
         logs::LogRoutes::new(Arc::clone(app), logs.clone()),
         templates::TemplateRoutes::new(Arc::clone(app)),
+        sandboxes::SandboxRoutes::new(Arc::clone(app)),
+        sandboxes::exec::ExecRoutes::new(Arc::clone(app), logs.heartbeat),
+        sandboxes::files::FileRoutes::new(Arc::clone(app)),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))

@@ -5,8 +5,12 @@ use poem_openapi::{OpenApi, OpenApiService, Webhook};
 use serde_json::{Map, Value, json};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Statuses that only an operation with a body answers.
+/// Statuses that only an operation with a body of JSON answers.
 const BODY_ONLY: [&str; 5] = ["408", "409", "413", "415", "422"];
+/// Operations that a sandbox's state, or what is in it, may not allow; beside those below `/v1/sandboxes/{id}/`.
+const NEEDS_A_STATE: [&str; 1] = ["sandbox_create"];
+/// Operations below that path which it always allows.
+const IN_ANY_STATE: [&str; 1] = ["sandbox_metrics"];
 
 /// The document.
 ///
@@ -93,6 +97,13 @@ fn whole_numbers(value: &mut Value) {
 /// Every operation describes every error; this takes off those that cannot be.
 fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
     let has_body = operation.contains_key("requestBody");
+    let has_json = operation.get("requestBody").is_some_and(|body| {
+        body.pointer("/content").is_some_and(|content| content.get("application/json").is_some())
+    });
+    let id = operation.get("operationId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let id = id.as_str();
+    let needs_a_state = NEEDS_A_STATE.contains(&id)
+        || path.starts_with("/v1/sandboxes/{id}/") && !IN_ANY_STATE.contains(&id);
     let takes = |parameter: &str| {
         operation.get("parameters").and_then(Value::as_array).is_some_and(|parameters| {
             parameters.iter().any(|it| it["name"].as_str() == Some(parameter))
@@ -109,9 +120,10 @@ fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
         return;
     };
     responses.retain(|status, _| match status.as_str() {
-        "409" => repeats || cancels,
-        "422" => (has_body || retries) && !validates,
-        status if BODY_ONLY.contains(&status) => has_body,
+        "409" => repeats || cancels || needs_a_state,
+        "416" => id == "sandbox_file_read",
+        "422" => (has_json || retries) && !validates,
+        status if BODY_ONLY.contains(&status) => has_json,
         "400" => has_body || has_parameters,
         "404" => path.contains('{'),
         "429" => path.ends_with("/stream"),

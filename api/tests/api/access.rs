@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// What a key of each scope gets from each operation that needs one: its own answer, or 403.
-const OPERATIONS: [(&str, &[Scope]); 9] = [
+const OPERATIONS: [(&str, &[Scope]); 25] = [
     ("build_create", &[Scope::Admin, Scope::Build]),
     ("build_validate", &Scope::ALL),
     ("build_list", &Scope::ALL),
@@ -18,6 +18,22 @@ const OPERATIONS: [(&str, &[Scope]); 9] = [
     ("build_logs", &Scope::ALL),
     ("build_logs_stream", &Scope::ALL),
     ("template_list", &Scope::ALL),
+    ("sandbox_create", &[Scope::Admin, Scope::Build]),
+    ("sandbox_list", &Scope::ALL),
+    ("sandbox_get", &Scope::ALL),
+    ("sandbox_delete", &[Scope::Admin, Scope::Build]),
+    ("sandbox_pause", &[Scope::Admin, Scope::Build]),
+    ("sandbox_resume", &[Scope::Admin, Scope::Build]),
+    ("sandbox_snapshot", &[Scope::Admin, Scope::Build]),
+    ("sandbox_ping", &[Scope::Admin, Scope::Build]),
+    ("sandbox_metrics", &Scope::ALL),
+    ("sandbox_exec", &[Scope::Admin, Scope::Build]),
+    ("sandbox_exec_stream", &[Scope::Admin, Scope::Build]),
+    ("sandbox_file_read", &[Scope::Admin, Scope::Build]),
+    ("sandbox_file_write", &[Scope::Admin, Scope::Build]),
+    ("sandbox_file_remove", &[Scope::Admin, Scope::Build]),
+    ("sandbox_directory_list", &[Scope::Admin, Scope::Build]),
+    ("sandbox_directory_make", &[Scope::Admin, Scope::Build]),
 ];
 const PUBLIC: [&str; 2] = ["healthz", "readyz"];
 
@@ -29,7 +45,8 @@ async fn operations(world: &World) -> Vec<(String, Method, String, bool)> {
         for (method, operation) in item.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             let needs_key = !operation["security"].as_array().unwrap().is_empty();
-            let path = path.replace("{id}", "bld_01h455vb4pex5vsknk084sn02q");
+            let kind = if path.starts_with("/v1/sandboxes") { "sbx" } else { "bld" };
+            let path = path.replace("{id}", &format!("{kind}_01h455vb4pex5vsknk084sn02q"));
             found.push((
                 operation["operationId"].as_str().unwrap().into(),
                 method,

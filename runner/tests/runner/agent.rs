@@ -459,5 +459,8 @@ impl HostAgentService for Agent {
         signal_exec(SignalExecRequest) -> SignalExecResponse;
         checkpoint(CheckpointRequest) -> CheckpointResponse;
         restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse;
+        list_directory(ListDirectoryRequest) -> ListDirectoryResponse;
+        make_directory(MakeDirectoryRequest) -> MakeDirectoryResponse;
+        remove_path(RemovePathRequest) -> RemovePathResponse;
     }
 }

@@ -12,6 +12,7 @@
 //! | jobs | queued builds whose job is gone from the stream | forgets the job |
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |
 //! | sandboxes | sandboxes on hosts whose build is over, unknown, elsewhere, or has a newer one | destroys them |
+//! | sandboxes | users' sandboxes whose rows and hosts disagree: paused or ended by themselves, half made, to be destroyed | the host's word into the row; or the row's onto the host |
 //! | templates | built templates on hosts that were never published, or were deleted | removes them |
 //!
 //! A rule that fails does not keep the next one from running. Streams and consumers that vanished are made again
@@ -20,6 +21,7 @@
 mod cancels;
 mod control;
 mod orphans;
+mod users;
 
 use std::time::Duration;
 

@@ -12,4 +12,5 @@ mod relay;
 mod rig;
 mod streams;
 mod sweep;
+mod users;
 mod whole;

@@ -78,8 +78,9 @@ pub enum Refused {
 const CHOICES: usize = 3;
 
 /// Room that others take on host `h`: running builds, queued ones whose sandbox waits there for the next runner,
-/// and sandboxes. A paused sandbox has no process. `$1` is the build that asks.
-const USED: &str = "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
+/// and sandboxes. A paused sandbox has no process. `$1` is the build that asks, or a sandbox that takes no room yet.
+pub(super) const USED: &str =
+    "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
    SELECT o.vcpus AS v, o.memory_mb AS m FROM template_builds o
    WHERE o.host_id = h.id AND o.status IN ('running', 'cancelling')
    UNION ALL
@@ -87,7 +88,7 @@ const USED: &str = "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS
    WHERE o.host_id = h.id AND o.status = 'queued' AND o.sandbox_id IS NOT NULL AND o.id <> $1
    UNION ALL
    SELECT s.vcpus, s.memory_mb FROM sandboxes s
-   WHERE s.host_id = h.id AND s.status IN ('creating', 'running', 'pausing', 'resuming', 'destroying')
+   WHERE s.host_id = h.id AND s.destroyed_at IS NULL AND s.status <> 'paused'
  ) taken)";
 
 #[derive(Debug, FromQueryResult)]
@@ -195,14 +196,7 @@ async fn claim_once(
     let Some(chosen) = candidates.iter().find(|candidate| candidate.fits) else {
         return refused(Refused::NoRoom);
     };
-    let Some(host) = entity::host::Entity::find()
-        .from_raw_sql(sql(
-            "SELECT * FROM hosts WHERE id = $1 AND status = 'online' FOR NO KEY UPDATE",
-            [chosen.id.into()],
-        ))
-        .one(tx)
-        .await?
-    else {
+    let Some(host) = host_lock(tx, chosen.id).await?.filter(|host| host.status == "online") else {
         return Ok(Err(Outcome::RoomTaken));
     };
     let begun = begin(tx, request, next, base.id, host.id).await?;
@@ -210,6 +204,17 @@ async fn claim_once(
         Some(row) => Ok(claimed(row, base, host)),
         None => Err(Outcome::RoomTaken),
     })
+}
+
+/// Nobody else takes room on the host until the transaction ends.
+pub(super) async fn host_lock(
+    tx: &DatabaseTransaction,
+    host: Uuid,
+) -> Result<Option<entity::host::Model>, Error> {
+    Ok(entity::host::Entity::find()
+        .from_raw_sql(sql("SELECT * FROM hosts WHERE id = $1 FOR NO KEY UPDATE", [host.into()]))
+        .one(tx)
+        .await?)
 }
 
 /// Hosts that hold `base`: the one that failed the build last, if it is the only one; else one that has room,

@@ -14,6 +14,8 @@ pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod orphan;
+pub mod sandbox;
+pub mod sandbox_state;
 pub mod template;
 pub mod template_admin;
 

@@ -81,8 +81,8 @@ impl Store {
             .collect()
     }
 
-    /// Those of `held` that are in no catalogue, or deleted from it, and that no build which is not over is
-    /// about to publish. One statement: a publication is seen as done or as not begun.
+    /// Those of `held` that are in no catalogue, or deleted from it, and that no build which is not over, and no
+    /// sandbox that is being saved, is about to publish. One statement: a publication is seen as done or as not begun.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -97,7 +97,9 @@ impl Store {
              WHERE (t.id IS NULL OR t.deleted_at IS NOT NULL)
                AND NOT EXISTS (
                  SELECT 1 FROM template_builds b
-                 WHERE b.planned_template_id = held.id AND b.status IN ('queued', 'running', 'cancelling'))",
+                 WHERE b.planned_template_id = held.id AND b.status IN ('queued', 'running', 'cancelling'))
+               AND NOT EXISTS (
+                 SELECT 1 FROM sandboxes s WHERE s.snapshot_id = held.id AND s.status = 'saving')",
             [json(&ids)?.into()],
         ))
         .all(&self.db)

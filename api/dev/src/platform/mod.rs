@@ -234,7 +234,7 @@ impl Platform {
         options: Options,
     ) -> anyhow::Result<()> {
         let dir = self.place.path().to_owned();
-        let api = config::write(&dir, "api", &self.api_config().await?)?;
+        let api = config::write(&dir, "api", &self.api_config(authority).await?)?;
         step.message("migrations");
         let ovenbird_api = self.binary("ovenbird-api");
         let mut migrate = Command::new(&ovenbird_api);
@@ -313,12 +313,13 @@ impl Platform {
         if self.options.release { tree::release_binary(name) } else { tree::binary(name) }
     }
 
-    async fn api_config(&self) -> anyhow::Result<Value> {
+    async fn api_config(&self, authority: &Authority) -> anyhow::Result<Value> {
         Ok(json!({
             "listen": format!("127.0.0.1:{}", self.api_port),
             "database_url": self.postgres.database("ovenbird").await?,
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
+            "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
         }))
     }
 

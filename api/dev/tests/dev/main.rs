@@ -10,4 +10,5 @@ mod handover;
 mod logs;
 mod platform;
 mod rules;
+mod sandboxes;
 mod templates;
