@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue},
+    app::{App, control::Control, logs, queue, rate::Limiter},
     config::Config,
     http,
     listener::Bounded,
@@ -34,7 +34,7 @@ pub enum Error {
     Database(#[from] ovenbird_db::Error),
     /// `redis_url` cannot be read.
     #[error("Redis: check `redis_url`")]
-    Redis(#[from] queue::Error),
+    Redis(#[source] queue::Error),
     /// `nats_url` cannot be read.
     #[error("NATS: check `nats_url`")]
     Nats(#[from] async_nats::ConnectError),
@@ -90,7 +90,7 @@ impl Service {
         let endpoint = http::endpoint(&app, &config.http, &config.logs)?;
         let acceptor =
             Bounded::new(listener, config.logs.slow_client_timeout).map_err(Error::Serve)?;
-        Server::new_with_acceptor(acceptor)
+        let served = Server::new_with_acceptor(acceptor)
             .name("ovenbird-api")
             .idle_timeout(config.http.idle_timeout)
             .run_with_graceful_shutdown(
@@ -98,8 +98,13 @@ impl Service {
                 stopping.cancelled_owned(),
                 Some(config.http.shutdown_timeout),
             )
-            .await
-            .map_err(Error::Serve)
+            .await;
+        app.changes().close();
+        let changes = app.changes().wait();
+        if tokio::time::timeout(config.http.shutdown_timeout, changes).await.is_err() {
+            tracing::warn!(changes = app.changes().len(), "changes are broken off");
+        }
+        served.map_err(Error::Serve)
     }
 }
 
@@ -109,14 +114,17 @@ impl Service {
 /// A URL that cannot be read.
 pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc<App>, Error> {
     let store = store(config).await?;
-    let queue = queue::Queue::new(config.redis_url.expose(), &Keys::new(&config.prefix))?;
+    let (redis_url, keys) = (config.redis_url.expose(), Keys::new(&config.prefix));
+    let queue = queue::Queue::new(redis_url, &keys).map_err(Error::Redis)?;
+    let limiter =
+        Limiter::new(redis_url, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
     let names = Names::new(&config.prefix);
     let url = config.nats_url.expose();
     let logs =
         logs::Reader::connect(url, names.clone(), store.clone(), config.logs.clone(), stopping)
             .await?;
     let control = Control::new(logs.client().clone(), names);
-    Ok(Arc::new(App::new(store, queue, logs, control, config.bounds)))
+    Ok(Arc::new(App::new(store, queue, logs, control, limiter, config.bounds)))
 }
 
 /// The configured Postgres.

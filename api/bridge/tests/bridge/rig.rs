@@ -264,7 +264,6 @@ impl Rig {
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),
-            idempotency_key: None,
             retry_of: None,
         };
         self.store.build_insert(&new).await.unwrap();
