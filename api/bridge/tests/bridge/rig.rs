@@ -240,6 +240,7 @@ impl Rig {
                 push_after: Duration::ZERO,
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),
+                audit_kept: Duration::from_secs(600),
             },
         }
     }
