@@ -1,6 +1,6 @@
 //! The configuration of the api process. Every key and its default stand in `default.toml`.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
 use ovenbird_kit::{Secret, config::Error, tls};
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub struct Config {
     pub prefix: String,
     /// Bounds of requests.
     pub http: Http,
+    /// How often callers may ask.
+    pub rate: Rate,
     /// Bounds of log reading.
     pub logs: Logs,
     /// Bounds of sandboxes.
@@ -78,6 +80,22 @@ pub struct Http {
     /// What a service that is asked for readiness gets.
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
+    /// Proxies before the api, each of which adds to `X-Forwarded-For`.
+    pub proxies: usize,
+}
+
+/// How often callers may ask.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Requests of one key in a second, for long.
+    pub key_per_second: NonZeroU32,
+    /// Requests of one key at once.
+    pub key_burst: NonZeroU32,
+    /// Requests of one address without a valid key in a second, for long.
+    pub address_per_second: NonZeroU32,
+    /// Requests of one address without a valid key at once.
+    pub address_burst: NonZeroU32,
 }
 
 /// Bounds of log reading.

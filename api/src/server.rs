@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue, sandboxes::Sandboxes},
+    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes},
     config::Config,
     http,
     listener::Bounded,
@@ -35,7 +35,7 @@ pub enum Error {
     Database(#[from] ovenbird_db::Error),
     /// `redis_url` cannot be read.
     #[error("Redis: check `redis_url`")]
-    Redis(#[from] queue::Error),
+    Redis(#[source] queue::Error),
     /// `nats_url` cannot be read.
     #[error("NATS: check `nats_url`")]
     Nats(#[from] async_nats::ConnectError),
@@ -102,10 +102,14 @@ impl Service {
                 stopping.cancelled_owned(),
                 Some(config.http.shutdown_timeout),
             )
-            .await
-            .map_err(Error::Serve);
+            .await;
         app.sandboxes().close(config.http.shutdown_timeout).await;
-        served
+        app.changes().close();
+        let changes = app.changes().wait();
+        if tokio::time::timeout(config.http.shutdown_timeout, changes).await.is_err() {
+            tracing::warn!(changes = app.changes().len(), "changes are broken off");
+        }
+        served.map_err(Error::Serve)
     }
 }
 
@@ -115,7 +119,10 @@ impl Service {
 /// A URL that cannot be read.
 pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc<App>, Error> {
     let store = store(config).await?;
-    let queue = queue::Queue::new(config.redis_url.expose(), &Keys::new(&config.prefix))?;
+    let (redis_url, keys) = (config.redis_url.expose(), Keys::new(&config.prefix));
+    let queue = queue::Queue::new(redis_url, &keys).map_err(Error::Redis)?;
+    let limiter =
+        Limiter::new(redis_url, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
     let names = Names::new(&config.prefix);
     let url = config.nats_url.expose();
     let logs = logs::Reader::connect(
@@ -134,7 +141,7 @@ pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc
     // Before its connection is given up, a client that reads again finds out why nothing more comes.
     let patience = config.logs.slow_client_timeout / 2;
     let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
-    Ok(Arc::new(App::new(store, queue, logs, control, sandboxes, config.bounds)))
+    Ok(Arc::new(App::new(store, queue, logs, control, sandboxes, limiter, config.bounds)))
 }
 
 /// The configured Postgres.

@@ -222,6 +222,7 @@ impl Bridge {
                 push_after: self.config.push_after,
                 job_settled: self.config.job_settled,
                 job_fallback: self.config.job_fallback,
+                audit_kept: self.config.audit_kept,
             },
         }
     }

@@ -62,6 +62,9 @@ pub struct Config {
     /// How long a cancelled build waits for its host.
     #[serde(with = "humantime_serde")]
     pub cancel_patience: Duration,
+    /// How long the audit log goes back.
+    #[serde(with = "humantime_serde")]
+    pub audit_kept: Duration,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,

@@ -19,9 +19,18 @@ pub enum Error {
     /// There is no such thing, or not for this caller.
     #[error("{0} does not exist")]
     NotFound(String),
-    /// The idempotency key belongs to another submission.
+    /// The idempotency key belongs to another request.
     #[error("idempotency key used before with another body")]
     IdempotencyConflict,
+    /// The same request is still being carried out.
+    #[error("the request with this idempotency key goes on")]
+    IdempotencyHeld,
+    /// The request was carried out before, and its answer could not be kept.
+    #[error("the answer to this idempotency key was not kept")]
+    AnswerNotKept,
+    /// Without this key nobody could administer Ovenbird.
+    #[error("the key is the last one of scope admin")]
+    LastAdminKey,
     /// The build ended otherwise than by a cancel, so that there is nothing to cancel.
     #[error("the build has {0} already")]
     BuildOver(Status),

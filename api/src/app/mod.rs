@@ -1,21 +1,25 @@
 //! The use cases, without HTTP. Each module is one resource; they take and give plain types and know
 //! Postgres, Redis, NATS and host agents, but no request.
 
+pub mod audit;
 pub mod builds;
 pub mod control;
 mod error;
 pub mod health;
+pub mod idempotency;
 pub mod keys;
 pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod rate;
 pub mod sandboxes;
 pub mod templates;
 
 use std::sync::Arc;
 
 use ovenbird_db::Store;
+use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 pub use problem::Problem;
@@ -30,7 +34,9 @@ pub struct App {
     logs: Arc<logs::Reader>,
     control: control::Control,
     sandboxes: sandboxes::Sandboxes,
+    limiter: rate::Limiter,
     bounds: Bounds,
+    changes: TaskTracker,
 }
 
 impl App {
@@ -41,13 +47,20 @@ impl App {
         logs: logs::Reader,
         control: control::Control,
         sandboxes: sandboxes::Sandboxes,
+        limiter: rate::Limiter,
         bounds: Bounds,
     ) -> Self {
-        Self { store, queue, logs: Arc::new(logs), control, sandboxes, bounds }
+        let (logs, changes) = (Arc::new(logs), TaskTracker::new());
+        Self { store, queue, logs, control, sandboxes, limiter, bounds, changes }
     }
 
     /// Log reading.
     pub fn logs(&self) -> &Arc<logs::Reader> {
         &self.logs
+    }
+
+    /// The changes that are being made. One that has begun is made, also when its client goes away.
+    pub fn changes(&self) -> &TaskTracker {
+        &self.changes
     }
 }

@@ -83,9 +83,7 @@ impl<'a, T: Type> ApiExtractor<'a> for Submitted<T> {
         if !request.content_type().is_some_and(<Json<T> as Payload>::check_content_type) {
             return Err(Failure::new(Code::UnsupportedMediaType).into());
         }
-        let bytes = tokio::time::timeout(limits.body_timeout, read(body.take()?, limits))
-            .await
-            .map_err(|_| Failure::new(Code::RequestTimeout))??;
+        let bytes = read(body.take()?, limits).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             Failure::with_message(
                 Code::MalformedRequest,
@@ -147,7 +145,14 @@ pub(super) async fn drain(chunks: impl Stream<Item = std::io::Result<Bytes>> + S
     let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
 }
 
-async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
+/// The whole body, as far as the limits let it be read.
+pub(super) async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
+    tokio::time::timeout(limits.body_timeout, collect(body, limits))
+        .await
+        .map_err(|_| Failure::new(Code::RequestTimeout))?
+}
+
+async fn collect(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
     let mut chunks = body.into_bytes_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {

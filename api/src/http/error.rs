@@ -57,6 +57,8 @@ pub struct Problem {
 
 impl From<app::Problem> for Problem {
     fn from(problem: app::Problem) -> Self {
+        let code = &problem.code;
+        debug_assert!(super::code::is_detail(code), "`{code}` is not in the golden list");
         Self {
             field: problem.field,
             code: problem.code.into_owned(),
@@ -110,16 +112,19 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let response = Response::builder()
+        let mut response = Response::builder()
             .status(self.code.status())
             .content_type("application/json")
             .body(self.body().to_json_string());
+        // For the audit log.
+        response.set_data(self.code);
         match self.code {
             Code::Unauthorized => {
                 response.with_header(header::WWW_AUTHENTICATE, "Bearer").into_response()
             }
             Code::Unavailable
             | Code::TooManyStreams
+            | Code::IdempotencyHeld
             | Code::NoCapacity
             | Code::HostUnavailable
             | Code::SandboxBusy => response.with_header(header::RETRY_AFTER, "2").into_response(),
@@ -130,47 +135,29 @@ impl IntoResponse for Failure {
 
 impl From<Failure> for poem::Error {
     fn from(failure: Failure) -> Self {
-        Self::from_response(failure.into_response())
+        let code = failure.code;
+        let mut error = Self::from_response(failure.into_response());
+        // Data of the response is lost on this way.
+        error.set_data(code);
+        error
     }
 }
 
-/// The statuses that are described on every operation; `spec` takes off those that an operation cannot
-/// answer.
-const DESCRIBED: &[(u16, &str)] = &[
-    (400, "A parameter or the body has the wrong form."),
-    (401, "No valid API key was sent."),
-    (403, "The API key lacks the scope."),
-    (404, "There is no such thing, or the API key may not see it."),
-    (408, "The body did not arrive in time."),
-    (
-        409,
-        "The Idempotency-Key was used before with another body, or the state of the build or sandbox does not allow it.",
-    ),
-    (413, "The body is over the limit."),
-    (415, "The body is not JSON."),
-    (416, "No byte of the range is in the file."),
-    (422, "Something in the body is not accepted; all of it is listed."),
-    (429, "Too many requests; try again later."),
-    (500, "A fault of Ovenbird."),
-    (503, "A service that Ovenbird needs did not answer; try again."),
-];
-
+/// Which errors an operation answers follows from its shape; `answers` describes them in the document. One stands
+/// here, or the schema would be left out as unused.
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
-        let responses = DESCRIBED
-            .iter()
-            .map(|&(status, description)| MetaResponse {
-                description,
-                status: Some(status),
-                status_range: None,
-                content: vec![MetaMediaType {
-                    content_type: <Json<Error> as Payload>::CONTENT_TYPE,
-                    schema: Error::schema_ref(),
-                }],
-                headers: Vec::new(),
-            })
-            .collect();
-        MetaResponses { responses }
+        let any = MetaResponse {
+            description: Code::Internal.meaning(),
+            status: Some(Code::Internal.status().as_u16()),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: <Json<Error> as Payload>::CONTENT_TYPE,
+                schema: Error::schema_ref(),
+            }],
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![any] }
     }
 
     fn register(registry: &mut Registry) {
@@ -189,6 +176,9 @@ impl From<app::Error> for Failure {
                 Self::with_message(Code::NotFound, format!("{what} does not exist"))
             }
             app::Error::IdempotencyConflict => Self::new(Code::IdempotencyConflict),
+            app::Error::IdempotencyHeld => Self::new(Code::IdempotencyHeld),
+            app::Error::AnswerNotKept => Self::new(Code::AnswerNotKept),
+            app::Error::LastAdminKey => Self::new(Code::LastAdminKey),
             app::Error::BuildOver(status) => {
                 Self::with_message(Code::BuildOver, format!("the build has {status} already"))
             }

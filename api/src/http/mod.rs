@@ -1,15 +1,22 @@
 //! The REST API: one file or folder per resource, and what all of them share. Handlers translate and call
 //! a use case; none touches Postgres, NATS or Redis.
 
+mod answers;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod builds;
 pub mod code;
+mod cut;
 mod docs;
 pub mod error;
+mod guard;
 pub mod health;
+pub mod keys;
 pub mod logs;
+mod operations;
 pub mod parameters;
+mod repeat;
 pub mod request;
 pub mod sandboxes;
 pub mod schema;
@@ -36,6 +43,10 @@ pub enum Tag {
     Templates,
     /// MicroVMs that were started from templates.
     Sandboxes,
+    /// Who may call.
+    Keys,
+    /// Who asked for which change.
+    Audit,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -49,6 +60,12 @@ needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
 Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
 lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
 
+Requests are limited for each key, as a token bucket: `RateLimit-Limit`, `RateLimit-Remaining` and \
+`RateLimit-Reset` (seconds until it is full) say how it stands, and 429 comes with `Retry-After`.
+
+A POST can be sent again with an `Idempotency-Key`: it is carried out once, and answered for 24 hours as it was \
+the first time.
+
 Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
 
 type Routes = (
@@ -58,6 +75,8 @@ type Routes = (
     sandboxes::SandboxRoutes,
     sandboxes::exec::ExecRoutes,
     sandboxes::files::FileRoutes,
+    keys::KeyRoutes,
+    audit::AuditRoutes,
     health::HealthRoutes,
 );
 
@@ -74,6 +93,8 @@ pub fn service(
         sandboxes::SandboxRoutes::new(Arc::clone(app)),
         sandboxes::exec::ExecRoutes::new(Arc::clone(app), logs.heartbeat),
         sandboxes::files::FileRoutes::new(Arc::clone(app)),
+        keys::KeyRoutes::new(Arc::clone(app)),
+        audit::AuditRoutes::new(Arc::clone(app)),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))
@@ -95,11 +116,14 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
+    let operations = operations::Operations::of(&spec::document(&service)?);
     let route = docs::add(Route::new(), &service)?;
+    let http = Arc::new(http.clone());
     Ok(route
         .nest_no_strip("/", service)
         .with(AddData::new(Arc::clone(app)))
-        .with(AddData::new(Arc::new(http.clone())))
+        .with(AddData::new(Arc::clone(&http)))
         .with(CatchPanic::new().with_handler(shape::panicked))
+        .with(guard::Guard::new(Arc::clone(app), operations, http))
         .with(request::Observe))
 }

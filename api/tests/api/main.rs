@@ -5,10 +5,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like the tests themselves")]
 
 mod access;
+mod audit;
 mod builds;
 mod cancel;
 mod documents;
+mod idempotency;
+mod keys;
 mod logs;
+mod rate;
 mod refusals;
 mod sandbox_exec;
 mod sandbox_host;

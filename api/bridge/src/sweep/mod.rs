@@ -11,6 +11,8 @@
 //! | relaying | lists of bridges that do not live | back to the queue |
 //! | jobs | queued builds whose job is gone from the stream | forgets the job |
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |
+//! | answers | answers to requests with an `Idempotency-Key` whose 24 hours are over | forgets them |
+//! | audit | audit entries that are too old | removes them |
 //! | sandboxes | sandboxes on hosts whose build is over, unknown, elsewhere, or has a newer one | destroys them |
 //! | sandboxes | users' sandboxes whose rows and hosts disagree: paused or ended by themselves, half made, to be destroyed | the host's word into the row; or the row's onto the host |
 //! | templates | built templates on hosts that were never published, or were deleted | removes them |
@@ -20,6 +22,7 @@
 
 mod cancels;
 mod control;
+mod expired;
 mod orphans;
 mod users;
 
@@ -89,6 +92,8 @@ pub struct Times {
     pub job_settled: Duration,
     /// A job is forgotten in any case when it is this old.
     pub job_fallback: Duration,
+    /// An audit entry is kept for so long.
+    pub audit_kept: Duration,
 }
 
 /// The service; every rule can also be run by itself.
@@ -174,6 +179,8 @@ impl Service {
         note("relaying", self.relaying().await);
         note("jobs", self.jobs().await);
         note("queue", self.queued().await);
+        note("answers", self.answers().await);
+        note("audit", self.audit().await);
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.

@@ -244,6 +244,7 @@ impl Rig {
                 push_after: Duration::ZERO,
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),
+                audit_kept: Duration::from_secs(600),
             },
         }
     }
@@ -268,7 +269,6 @@ impl Rig {
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),
-            idempotency_key: None,
             retry_of: None,
         };
         self.store.build_insert(&new).await.unwrap();

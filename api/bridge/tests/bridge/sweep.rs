@@ -5,11 +5,19 @@ use std::time::Duration;
 use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
     desk::{LogPosition, Outcome},
-    id::{BuildId, RunnerId},
+    id::{BuildId, KeyId, RunnerId},
     log::{LogCaps, Record},
 };
-use ovenbird_db::store::{claim, finish, lease::Holder};
+use ovenbird_db::store::{
+    audit::{AuditFilter, NewEntry},
+    claim, finish,
+    idempotency::{Claim, Claimed, Slot},
+    key::NewKey,
+    lease::Holder,
+};
 use redis::AsyncCommands;
+use sea_orm::ConnectionTrait as _;
+use uuid::Uuid;
 
 use crate::rig::{LEASE, Rig, TIME_MAX, ok};
 
@@ -192,4 +200,48 @@ async fn end_of_a_log_goes_on_after_what_postgres_knows_when_the_stream_lost_it(
     rig.sweep().ends().await.unwrap();
     assert_eq!(rig.streamed(build).await, [Record::end(4, Status::Failed)]);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn answers_and_audit_entries_go_when_their_time_is_over() {
+    let rig = Rig::new().await;
+    let hash = [7; 32];
+    let key =
+        NewKey { id: KeyId::new(), name: "k".into(), hash, scope: "read".into(), expires_at: None };
+    rig.store.key_insert(&key).await.unwrap();
+    let claim = |name: &str, kept: Duration| Claim {
+        slot: Slot { api_key: key.id, operation: "build_create".into(), key: name.into() },
+        fingerprint: hash,
+        resource: Uuid::now_v7(),
+        holder: Uuid::new_v4(),
+        hold: LEASE,
+        kept,
+    };
+    let (old, young) = (claim("old", Duration::ZERO), claim("young", LEASE));
+    for claim in [&old, &young] {
+        let claimed = rig.store.idempotency_claim(claim).await.unwrap();
+        assert_eq!(claimed, Claimed::Yours { resource: claim.resource });
+    }
+    assert_eq!(rig.sweep().answers().await.unwrap(), 1);
+    assert_eq!(rig.sweep().answers().await.unwrap(), 0);
+    let again = rig.store.idempotency_claim(&young).await.unwrap();
+    assert_eq!(again, Claimed::Held, "the young one is still there");
+
+    let entry = |action: &str| NewEntry {
+        id: Uuid::now_v7(),
+        actor: "anonymous".into(),
+        action: action.into(),
+        target: "/".into(),
+        request_id: None,
+        status: Some(401),
+        details: serde_json::json!({}),
+    };
+    rig.store.audit_insert(&entry("old")).await.unwrap();
+    let aged = "UPDATE audit_log SET at = now() - interval '1 hour'";
+    rig.store.connection().execute_unprepared(aged).await.unwrap();
+    rig.store.audit_insert(&entry("young")).await.unwrap();
+    assert_eq!(rig.sweep().audit().await.unwrap(), 1);
+    assert_eq!(rig.sweep().audit().await.unwrap(), 0);
+    let left = rig.store.audit_list(&AuditFilter::default(), None, 9).await.unwrap();
+    assert_eq!(left.iter().map(|it| it.action.as_str()).collect::<Vec<_>>(), ["young"]);
 }

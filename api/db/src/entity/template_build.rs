@@ -101,9 +101,6 @@ pub struct Model {
     /// Who asked for it.
     #[sea_orm(column_type = "Text")]
     pub requested_by: String,
-    /// The request's `Idempotency-Key`.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub idempotency_key: Option<String>,
     /// The build that this one repeats.
     pub retry_of: Option<Uuid>,
     /// When its cancel was asked for.

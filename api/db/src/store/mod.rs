@@ -3,12 +3,14 @@
 //! Writing statements compare what they rely on (status, attempt, lease owner, lease) themselves. A
 //! method that returns a refusal changed nothing.
 
+pub mod audit;
 pub mod build;
 pub mod build_admin;
 pub mod cancel;
 pub mod claim;
 pub mod finish;
 pub mod host;
+pub mod idempotency;
 pub mod job;
 pub mod key;
 pub mod lease;

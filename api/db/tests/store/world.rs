@@ -79,7 +79,6 @@ impl World {
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),
-            idempotency_key: None,
             retry_of: None,
         };
         let inserted = self.store.build_insert(&new).await.unwrap();
