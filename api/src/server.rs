@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_nats::jetstream;
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
 use poem::Server;
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue},
+    app::{App, control::Control, logs, queue, slots::Slots},
     config::Config,
     http,
     listener::Bounded,
@@ -115,8 +116,9 @@ pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc
     let logs =
         logs::Reader::connect(url, names.clone(), store.clone(), config.logs.clone(), stopping)
             .await?;
+    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
     let control = Control::new(logs.client().clone(), names);
-    Ok(Arc::new(App::new(store, queue, logs, control, config.bounds)))
+    Ok(Arc::new(App::new(store, queue, logs, control, slots, config.bounds)))
 }
 
 /// The configured Postgres.

@@ -3,14 +3,17 @@
 
 pub mod builds;
 pub mod control;
-mod error;
+pub mod error;
 pub mod health;
+pub mod hosts;
 pub mod keys;
 pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod slots;
 pub mod templates;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -28,6 +31,7 @@ pub struct App {
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
     control: control::Control,
+    slots: slots::Slots,
     bounds: Bounds,
 }
 
@@ -38,9 +42,10 @@ impl App {
         queue: queue::Queue,
         logs: logs::Reader,
         control: control::Control,
+        slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
-        Self { store, queue, logs: Arc::new(logs), control, bounds }
+        Self { store, queue, logs: Arc::new(logs), control, slots, bounds }
     }
 
     /// Log reading.

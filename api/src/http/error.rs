@@ -13,7 +13,7 @@ use poem_openapi::{
 };
 
 use super::code::Code;
-use crate::app;
+use crate::app::{self, error::Resource};
 
 /// Every error answer.
 #[derive(Debug, Clone, Object)]
@@ -141,7 +141,7 @@ const DESCRIBED: &[(u16, &str)] = &[
     (408, "The body did not arrive in time."),
     (
         409,
-        "The Idempotency-Key was used before with another body, or the build's state does not allow it.",
+        "The Idempotency-Key was used before with another body, or the state of things does not allow it.",
     ),
     (413, "The body is over the limit."),
     (415, "The body is not JSON."),
@@ -193,6 +193,22 @@ impl From<app::Error> for Failure {
                 format!(
                     "the build is {status}; only one that failed or was cancelled can be retried"
                 ),
+            ),
+            app::Error::InUse { what, by } => {
+                let code = match what {
+                    Resource::Template => Code::TemplateInUse,
+                    Resource::Host => Code::HostInUse,
+                };
+                Self::with_problems(code, by)
+            }
+            app::Error::TemplateOfHost(name) => Self::with_message(
+                Code::TemplateOfHost,
+                format!("{name} came with a host, which would offer it again; remove it there"),
+            ),
+            app::Error::TemplateDeleted => Self::new(Code::TemplateDeleted),
+            app::Error::HostNotDrained(status) => Self::with_message(
+                Code::HostNotDrained,
+                format!("the host is {status}; drain it first"),
             ),
             app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
             app::Error::Unavailable { .. } => {

@@ -8,8 +8,10 @@ pub mod code;
 mod docs;
 pub mod error;
 pub mod health;
+pub mod hosts;
 pub mod logs;
 pub mod parameters;
+pub mod queue;
 pub mod request;
 pub mod schema;
 mod shape;
@@ -33,6 +35,10 @@ pub enum Tag {
     Builds,
     /// What sandboxes start from.
     Templates,
+    /// The machines that run sandboxes.
+    Hosts,
+    /// The builds that wait.
+    Queue,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -48,8 +54,15 @@ lists everything that is wrong with a request. Every answer carries an `X-Reques
 
 Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
 
-type Routes =
-    (builds::BuildRoutes, logs::LogRoutes, templates::TemplateRoutes, health::HealthRoutes);
+type Routes = (
+    builds::BuildRoutes,
+    logs::LogRoutes,
+    templates::TemplateRoutes,
+    templates::TagRoutes,
+    hosts::HostRoutes,
+    queue::QueueRoutes,
+    health::HealthRoutes,
+);
 
 /// The API over the use cases.
 pub fn service(
@@ -61,6 +74,9 @@ pub fn service(
         builds::BuildRoutes::new(Arc::clone(app)),
         logs::LogRoutes::new(Arc::clone(app), logs.clone()),
         templates::TemplateRoutes::new(Arc::clone(app)),
+        templates::TagRoutes::new(Arc::clone(app)),
+        hosts::HostRoutes::new(Arc::clone(app)),
+        queue::QueueRoutes::new(Arc::clone(app)),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))

@@ -101,6 +101,10 @@ fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
     let has_parameters = operation.contains_key("parameters");
     let repeats = takes("Idempotency-Key");
     let cancels = path.ends_with("/cancel");
+    // What is in use is not deleted.
+    let deletes = ["template_delete", "host_delete"]
+        .iter()
+        .any(|id| operation.get("operationId").and_then(Value::as_str) == Some(*id));
     // It has no body of its own, but submits one.
     let retries = path.ends_with("/retry");
     // A validation tells what is wrong in its answer.
@@ -109,7 +113,7 @@ fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
         return;
     };
     responses.retain(|status, _| match status.as_str() {
-        "409" => repeats || cancels,
+        "409" => repeats || cancels || deletes,
         "422" => (has_body || retries) && !validates,
         status if BODY_ONLY.contains(&status) => has_body,
         "400" => has_body || has_parameters,

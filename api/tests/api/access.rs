@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// What a key of each scope gets from each operation that needs one: its own answer, or 403.
-const OPERATIONS: [(&str, &[Scope]); 9] = [
+const OPERATIONS: [(&str, &[Scope]); 20] = [
     ("build_create", &[Scope::Admin, Scope::Build]),
     ("build_validate", &Scope::ALL),
     ("build_list", &Scope::ALL),
@@ -18,6 +18,17 @@ const OPERATIONS: [(&str, &[Scope]); 9] = [
     ("build_logs", &Scope::ALL),
     ("build_logs_stream", &Scope::ALL),
     ("template_list", &Scope::ALL),
+    ("template_get", &Scope::ALL),
+    ("template_delete", &[Scope::Admin]),
+    ("template_tag_list", &Scope::ALL),
+    ("template_tag_set", &[Scope::Admin]),
+    ("template_tag_remove", &[Scope::Admin]),
+    ("host_list", &[Scope::Admin, Scope::Read]),
+    ("host_get", &[Scope::Admin, Scope::Read]),
+    ("host_drain", &[Scope::Admin]),
+    ("host_undrain", &[Scope::Admin]),
+    ("host_delete", &[Scope::Admin]),
+    ("queue_get", &Scope::ALL),
 ];
 const PUBLIC: [&str; 2] = ["healthz", "readyz"];
 
@@ -29,7 +40,11 @@ async fn operations(world: &World) -> Vec<(String, Method, String, bool)> {
         for (method, operation) in item.as_object().unwrap() {
             let method = method.to_uppercase().parse().unwrap();
             let needs_key = !operation["security"].as_array().unwrap().is_empty();
-            let path = path.replace("{id}", "bld_01h455vb4pex5vsknk084sn02q");
+            let kind = if path.contains("/hosts/") { "hst" } else { "bld" };
+            let path = path
+                .replace("{id}", &format!("{kind}_01h455vb4pex5vsknk084sn02q"))
+                .replace("{name}", "nothing")
+                .replace("{tag}", "latest");
             found.push((
                 operation["operationId"].as_str().unwrap().into(),
                 method,

@@ -6,7 +6,11 @@
 mod access;
 mod builds;
 mod cancel;
+mod contract;
 mod documents;
+mod hosts;
 mod logs;
+mod queue;
 mod refusals;
+mod templates;
 mod world;

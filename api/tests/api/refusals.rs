@@ -161,6 +161,8 @@ async fn every_error_has_the_one_shape_and_its_status() {
         (Method::GET, format!("{builds}?cursor=AAAA"), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?cursor={}", "A".repeat(500)), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?status=done"), 400, "invalid_parameter"),
+        (Method::GET, format!("{builds}?since=yesterday"), 400, "invalid_parameter"),
+        (Method::GET, format!("{builds}?since="), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?name=%00"), 400, "invalid_parameter"),
         (Method::GET, logs("from_seq=0"), 400, "invalid_parameter"),
         (Method::GET, logs("from_seq=-5"), 400, "invalid_parameter"),

@@ -10,4 +10,6 @@ mod job;
 mod lease;
 mod ledger;
 mod orphan;
+mod queue;
+mod template;
 mod world;
