@@ -181,7 +181,7 @@ async fn bad_input_for_templates_is_refused_and_changes_nothing() {
         (Method::GET, format!("{templates}/web:"), 400),
         (Method::GET, format!("{templates}/web:a:b"), 400),
         (Method::GET, format!("{templates}/w%00"), 400),
-        (Method::GET, format!("{templates}/%ff"), 400),
+        (Method::GET, format!("{templates}/%ff"), 404),
         (Method::GET, format!("{templates}/web/tags?limit=-1"), 400),
         (Method::GET, format!("{templates}/web/tags?limit=0"), 400),
         (Method::GET, format!("{templates}/web/tags?cursor=AAAA"), 400),
