@@ -1,6 +1,7 @@
 //! The REST API: one file or folder per resource, and what all of them share. Handlers translate and call
 //! a use case; none touches Postgres, NATS or Redis.
 
+mod allow;
 pub mod auth;
 pub mod body;
 pub mod builds;
@@ -98,9 +99,11 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
+    let allow = allow::Allow::of(&spec::document(&service)?);
     let route = docs::add(Route::new(), &service)?;
     Ok(route
         .nest_no_strip("/", service)
+        .with(allow)
         .with(AddData::new(Arc::clone(app)))
         .with(AddData::new(Arc::new(http.clone())))
         .with(CatchPanic::new().with_handler(shape::panicked))
