@@ -4,6 +4,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_nats::jetstream;
 use ovenbird_agent_client::Agents;
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
@@ -12,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes},
+    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
     config::Config,
     http,
     listener::Bounded,
@@ -133,6 +134,7 @@ pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc
         stopping.clone(),
     )
     .await?;
+    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
     let control = Control::new(logs.client().clone(), names);
     let agents = match &config.agents.tls {
         Some(files) => Some(Agents::new(files, ovenbird_agent_client::Config::default())?),
@@ -141,7 +143,7 @@ pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc
     // Before its connection is given up, a client that reads again finds out why nothing more comes.
     let patience = config.logs.slow_client_timeout / 2;
     let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
-    Ok(Arc::new(App::new(store, queue, logs, control, sandboxes, limiter, config.bounds)))
+    Ok(Arc::new(App::new(store, queue, logs, control, sandboxes, limiter, slots, config.bounds)))
 }
 
 /// The configured Postgres.

@@ -30,6 +30,7 @@ impl MigratorTrait for Migrator {
             "m0006_hand_over",
             "m0007_audit_and_repeats",
             "m0008_user_sandboxes",
+            "m0009_what_admins_decide",
         ]
     }
 }

@@ -7,6 +7,24 @@ use super::Problem;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
+/// What can be in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    /// A template.
+    Template,
+    /// A host.
+    Host,
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Template => "template",
+            Self::Host => "host",
+        })
+    }
+}
+
 /// A use case's refusal or failure.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +55,23 @@ pub enum Error {
     /// The build did neither fail nor was it cancelled, so that there is nothing to retry.
     #[error("the build is {0}")]
     BuildNotEnded(Status),
+    /// It is needed, or holds what is needed; some of that is listed.
+    #[error("the {what} is in use")]
+    InUse {
+        /// What it is.
+        what: Resource,
+        /// What is in the way.
+        by: Vec<Problem>,
+    },
+    /// The template came with a host, under this name, and goes only there.
+    #[error("template {0} came with a host")]
+    TemplateOfHost(String),
+    /// The template was deleted while something was to start from it.
+    #[error("the template is deleted")]
+    TemplateDeleted,
+    /// The host takes builds; its state.
+    #[error("the host is {0}")]
+    HostNotDrained(String),
     /// No more logs can be followed at once.
     #[error("as many logs are followed as may be")]
     TooManyStreams,
@@ -103,6 +138,7 @@ impl Error {
 impl From<ovenbird_db::Error> for Error {
     fn from(error: ovenbird_db::Error) -> Self {
         match &error {
+            ovenbird_db::Error::TemplateDeleted => Self::TemplateDeleted,
             ovenbird_db::Error::Database(cause) if is_away(cause) => {
                 Self::unavailable("Postgres", error)
             }

@@ -4,8 +4,9 @@
 pub mod audit;
 pub mod builds;
 pub mod control;
-mod error;
+pub mod error;
 pub mod health;
+pub mod hosts;
 pub mod idempotency;
 pub mod keys;
 pub mod logs;
@@ -14,7 +15,9 @@ mod problem;
 pub mod queue;
 pub mod rate;
 pub mod sandboxes;
+pub mod slots;
 pub mod templates;
+pub mod waiting;
 
 use std::sync::Arc;
 
@@ -35,6 +38,7 @@ pub struct App {
     control: control::Control,
     sandboxes: sandboxes::Sandboxes,
     limiter: rate::Limiter,
+    slots: slots::Slots,
     bounds: Bounds,
     changes: TaskTracker,
 }
@@ -48,10 +52,11 @@ impl App {
         control: control::Control,
         sandboxes: sandboxes::Sandboxes,
         limiter: rate::Limiter,
+        slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
         let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, sandboxes, limiter, bounds, changes }
+        Self { store, queue, logs, control, sandboxes, limiter, slots, bounds, changes }
     }
 
     /// Log reading.

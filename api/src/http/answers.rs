@@ -14,8 +14,14 @@ use super::{
 const ERROR: &str = "#/components/schemas/Error";
 const SCHEMA: &str = "/content/application~1json/schema/$ref";
 /// What a sandbox's state, or its host, may not allow.
-const STATE: &[Code] =
-    &[Code::SandboxPaused, Code::SandboxBusy, Code::SandboxOver, Code::NoCapacity, Code::HostUnavailable];
+const STATE: &[Code] = &[
+    Code::TemplateDeleted,
+    Code::SandboxPaused,
+    Code::SandboxBusy,
+    Code::SandboxOver,
+    Code::NoCapacity,
+    Code::HostUnavailable,
+];
 /// What is in a sandbox may not allow it either.
 const INSIDE: &[Code] = &[
     Code::NotFound,
@@ -32,9 +38,13 @@ const INSIDE: &[Code] = &[
 const OWN: &[(&str, &[Code])] = &[
     ("build_cancel", &[Code::BuildOver]),
     // It has no body of its own, but submits one.
-    ("build_retry", &[Code::BuildNotEnded, Code::Invalid]),
+    ("build_retry", &[Code::BuildNotEnded, Code::TemplateDeleted, Code::Invalid]),
+    ("build_create", &[Code::TemplateDeleted]),
     ("build_logs_stream", &[Code::TooManyStreams]),
     ("key_revoke", &[Code::LastAdminKey]),
+    ("template_delete", &[Code::TemplateInUse, Code::TemplateOfHost]),
+    ("template_tag_set", &[Code::TemplateDeleted]),
+    ("host_delete", &[Code::HostNotDrained, Code::HostInUse]),
     ("sandbox_create", STATE),
     ("sandbox_delete", STATE),
     ("sandbox_pause", STATE),

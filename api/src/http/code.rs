@@ -72,6 +72,16 @@ codes! {
         "The sandbox's disk is full, or its host passes as many files on as it can.";
     LastAdminKey = "last_admin_key", CONFLICT,
         "Without this key nobody could administer Ovenbird; make another one of scope admin first.";
+    TemplateInUse = "template_in_use", CONFLICT,
+        "A build that is not over or a sandbox needs the template; `details` lists what.";
+    TemplateOfHost = "template_of_host", CONFLICT,
+        "The template came with a host, which would offer it again; remove it there.";
+    TemplateDeleted = "template_deleted", CONFLICT,
+        "The template was deleted at this moment; nothing was started from it.";
+    HostNotDrained = "host_not_drained", CONFLICT,
+        "The host takes builds and sandboxes; drain it first.";
+    HostInUse = "host_in_use", CONFLICT,
+        "The host is not empty; `details` lists what is on it.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body is over the limit.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,

@@ -14,7 +14,7 @@ use poem_openapi::{
 };
 
 use super::code::Code;
-use crate::app;
+use crate::app::{self, error::Resource};
 
 /// Every error answer.
 #[derive(Debug, Clone, Object)]
@@ -205,6 +205,22 @@ impl From<app::Error> for Failure {
                 tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
                 Self::new(Code::HostUnavailable)
             }
+            app::Error::InUse { what, by } => {
+                let code = match what {
+                    Resource::Template => Code::TemplateInUse,
+                    Resource::Host => Code::HostInUse,
+                };
+                Self::with_problems(code, by)
+            }
+            app::Error::TemplateOfHost(name) => Self::with_message(
+                Code::TemplateOfHost,
+                format!("{name} came with a host, which would offer it again; remove it there"),
+            ),
+            app::Error::TemplateDeleted => Self::new(Code::TemplateDeleted),
+            app::Error::HostNotDrained(status) => Self::with_message(
+                Code::HostNotDrained,
+                format!("the host is {status}; drain it first"),
+            ),
             app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
             app::Error::Unavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a service did not answer");

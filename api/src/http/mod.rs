@@ -1,6 +1,7 @@
 //! The REST API: one file or folder per resource, and what all of them share. Handlers translate and call
 //! a use case; none touches Postgres, NATS or Redis.
 
+mod allow;
 mod answers;
 pub mod audit;
 pub mod auth;
@@ -12,10 +13,12 @@ mod docs;
 pub mod error;
 mod guard;
 pub mod health;
+pub mod hosts;
 pub mod keys;
 pub mod logs;
 mod operations;
 pub mod parameters;
+pub mod queue;
 mod repeat;
 pub mod request;
 pub mod sandboxes;
@@ -47,6 +50,10 @@ pub enum Tag {
     Keys,
     /// Who asked for which change.
     Audit,
+    /// The machines that run sandboxes.
+    Hosts,
+    /// The builds that wait.
+    Queue,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -77,6 +84,9 @@ type Routes = (
     sandboxes::files::FileRoutes,
     keys::KeyRoutes,
     audit::AuditRoutes,
+    templates::TagRoutes,
+    hosts::HostRoutes,
+    queue::QueueRoutes,
     health::HealthRoutes,
 );
 
@@ -95,6 +105,9 @@ pub fn service(
         sandboxes::files::FileRoutes::new(Arc::clone(app)),
         keys::KeyRoutes::new(Arc::clone(app)),
         audit::AuditRoutes::new(Arc::clone(app)),
+        templates::TagRoutes::new(Arc::clone(app)),
+        hosts::HostRoutes::new(Arc::clone(app)),
+        queue::QueueRoutes::new(Arc::clone(app)),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))
@@ -116,11 +129,13 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
-    let operations = operations::Operations::of(&spec::document(&service)?);
+    let document = spec::document(&service)?;
+    let (operations, allow) = (operations::Operations::of(&document), allow::Allow::of(&document));
     let route = docs::add(Route::new(), &service)?;
     let http = Arc::new(http.clone());
     Ok(route
         .nest_no_strip("/", service)
+        .with(allow)
         .with(AddData::new(Arc::clone(app)))
         .with(AddData::new(Arc::clone(&http)))
         .with(CatchPanic::new().with_handler(shape::panicked))

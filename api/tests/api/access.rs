@@ -44,6 +44,17 @@ const OPERATIONS: &[(&str, &[Scope])] = &[
     ("sandbox_directory_list", BUILDS),
     ("sandbox_directory_make", BUILDS),
     ("template_list", &Scope::ALL),
+    ("template_get", &Scope::ALL),
+    ("template_delete", ADMIN),
+    ("template_tag_list", &Scope::ALL),
+    ("template_tag_set", ADMIN),
+    ("template_tag_remove", ADMIN),
+    ("host_list", &[Scope::Admin, Scope::Read]),
+    ("host_get", &[Scope::Admin, Scope::Read]),
+    ("host_drain", ADMIN),
+    ("host_undrain", ADMIN),
+    ("host_delete", ADMIN),
+    ("queue_get", &Scope::ALL),
 ];
 const PUBLIC: &[&str] = &["healthz", "readyz"];
 /// What stands for a parameter below each collection. Nothing of this name exists.

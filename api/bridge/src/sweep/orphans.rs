@@ -103,11 +103,26 @@ impl Service {
             let (seconds, _) = id.uuid().get_timestamp().map_or((0, 0), |at| at.to_unix());
             i64::try_from(seconds).unwrap_or(i64::MAX) <= young
         };
-        let held: Vec<TemplateId> =
-            held.iter().filter_map(|held| held.name.parse().ok()).filter(old).collect();
-        let mut removed = 0;
-        for template in self.store.template_orphans(&held).await? {
+        let held: Vec<TemplateId> = held.iter().filter_map(|held| held.name.parse().ok()).collect();
+        let (there, gone): (Vec<_>, Vec<_>) = self
+            .store
+            .template_list_deleting(host)
+            .await?
+            .into_iter()
+            .partition(|template| held.contains(template));
+        for template in gone {
+            self.store.template_removed(host, template).await?;
+        }
+        // What somebody deleted is no doubt to go, however young it is.
+        let mut unwanted = there;
+        let old: Vec<TemplateId> =
+            held.into_iter().filter(|id| old(id) && !unwanted.contains(id)).collect();
+        for template in self.store.template_orphans(&old).await? {
             tracing::warn!(template.id = %template, host.id = %host, "template is in no catalogue");
+            unwanted.push(template);
+        }
+        let mut removed = 0;
+        for template in unwanted {
             match agent.delete_snapshot(&template.to_string()).await {
                 Ok(()) => {
                     self.store.template_removed(host, template).await?;

@@ -6,6 +6,7 @@ mod agent;
 mod cancel;
 mod desk;
 mod handover;
+mod hosts;
 mod ledger;
 mod orphans;
 mod relay;

@@ -90,6 +90,8 @@ pub struct BuildFilter {
     pub name: Option<String>,
     /// Only asked for by this requester.
     pub requested_by: Option<String>,
+    /// Only submitted then or later.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// The place after one row of a list that is sorted by creation, newest first.
@@ -189,6 +191,9 @@ impl Store {
         }
         if let Some(requester) = &filter.requested_by {
             select = select.filter(Column::RequestedBy.eq(requester));
+        }
+        if let Some(since) = filter.since {
+            select = select.filter(Column::CreatedAt.gte(since));
         }
         if let Some(After { created_at, id }) = after {
             select = select.filter(Condition::any().add(Column::CreatedAt.lt(created_at)).add(

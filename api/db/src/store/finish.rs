@@ -17,6 +17,7 @@ use super::{
     corrupt, json,
     lease::{Holder, Refused, refusal},
     sql,
+    template_tag::tag_move,
 };
 use crate::entity::template_build;
 
@@ -234,34 +235,6 @@ async fn publish(
     ))
     .await?;
     Ok(template)
-}
-
-/// Points `name:tag` to `template` and keeps where it pointed before.
-pub(super) async fn tag_move(
-    tx: &DatabaseTransaction,
-    name: &str,
-    tag: &str,
-    template: Uuid,
-    by: &str,
-) -> Result<(), Error> {
-    tx.execute_raw(sql(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1 || ':' || $2, 0))",
-        [name.into(), tag.into()],
-    ))
-    .await?;
-    tx.execute_raw(sql(
-        "UPDATE template_tags SET superseded_at = clock_timestamp()
-         WHERE name = $1 AND tag = $2 AND superseded_at IS NULL",
-        [name.into(), tag.into()],
-    ))
-    .await?;
-    tx.execute_raw(sql(
-        "INSERT INTO template_tags (id, name, tag, template_id, set_by, set_at)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp())",
-        [Uuid::now_v7().into(), name.into(), tag.into(), template.into(), by.into()],
-    ))
-    .await?;
-    Ok(())
 }
 
 /// The statement that ends the build: status, attempt, owner and lease are compared here once more,

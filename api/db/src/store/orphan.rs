@@ -107,6 +107,20 @@ impl Store {
         Ok(rows.into_iter().map(|row| TemplateId::from_uuid(row.id)).collect())
     }
 
+    /// Templates that were deleted and are to go from `host`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_list_deleting(&self, host: HostId) -> Result<Vec<TemplateId>, Error> {
+        let rows = Id::find_by_statement(sql(
+            "SELECT template_id AS id FROM template_placements WHERE host_id = $1 AND state = 'deleting'",
+            [host.uuid().into()],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(rows.into_iter().map(|row| TemplateId::from_uuid(row.id)).collect())
+    }
+
     /// Notes that `host` holds `template` no more.
     ///
     /// # Errors

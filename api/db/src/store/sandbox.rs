@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     Error, Store,
     build_admin::After,
-    claim::{USED, host_lock},
+    claim::{host_lock, used},
     corrupt,
     host::millis,
     json, sql,
@@ -290,11 +290,12 @@ const FITS: &str = "(h.capacity->>'vcpus')::bigint - used.vcpus >= $3
 
 /// Hosts that hold the template; one that has room first, the emptiest of them. Not locked: a hint.
 async fn candidates(tx: &DatabaseTransaction, new: &NewSandbox) -> Result<Vec<Candidate>, Error> {
+    let taken = used("$1");
     let text = format!(
         "SELECT h.id, {FITS} AS fits
          FROM hosts h
          JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
-         CROSS JOIN LATERAL {USED} used
+         CROSS JOIN LATERAL {taken} used
          WHERE h.status = 'online'
          ORDER BY fits DESC, (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
          LIMIT 1"
@@ -314,6 +315,7 @@ async fn insert(
     new: &NewSandbox,
     host: Uuid,
 ) -> Result<Option<sandbox::Model>, Error> {
+    let taken = used("$1");
     let text = format!(
         "INSERT INTO sandboxes
            (id, template_id, host_id, status, vcpus, memory_mb, disk_mb, timeout_sec, requested_by, busy_until)
@@ -321,7 +323,7 @@ async fn insert(
          FROM hosts h
          JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
          JOIN templates t ON t.id = p.template_id AND t.deleted_at IS NULL
-         CROSS JOIN LATERAL {USED} used
+         CROSS JOIN LATERAL {taken} used
          WHERE h.id = $5 AND {FITS}
          RETURNING *"
     );

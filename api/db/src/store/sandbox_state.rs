@@ -15,13 +15,13 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, TransactionTrai
 
 use super::{
     Error, Store,
-    claim::{USED, host_lock},
+    claim::{host_lock, used},
     corrupt,
-    finish::tag_move,
     host::millis,
     json,
     sandbox::status,
     sql,
+    template_tag::tag_move,
 };
 use crate::entity::{sandbox, template};
 
@@ -272,8 +272,9 @@ async fn lock(tx: &DatabaseTransaction, id: SandboxId) -> Result<Option<sandbox:
 
 /// Whether the (locked) host of a sandbox that takes no room has some for it.
 async fn has_room(tx: &DatabaseTransaction, row: &sandbox::Model) -> Result<bool, Error> {
+    let taken = used("$1");
     let text = format!(
-        "SELECT 1 FROM hosts h CROSS JOIN LATERAL {USED} used
+        "SELECT 1 FROM hosts h CROSS JOIN LATERAL {taken} used
          WHERE h.id = $2
            AND (h.capacity->>'vcpus')::bigint - used.vcpus >= $3
            AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $4"

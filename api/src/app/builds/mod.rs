@@ -5,6 +5,7 @@ mod cancel;
 mod check;
 mod retry;
 
+use chrono::{DateTime, Utc};
 use ovenbird_contract::{
     build::Status,
     id::{BuildId, TemplateId},
@@ -65,6 +66,17 @@ pub struct Origin {
     pub again: bool,
     /// `traceparent` of the request.
     pub trace: String,
+}
+
+/// Which builds to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only in this state.
+    pub status: Option<Status>,
+    /// Only of this name.
+    pub name: Option<String>,
+    /// Only submitted then or later.
+    pub since: Option<DateTime<Utc>>,
 }
 
 impl App {
@@ -159,13 +171,15 @@ impl App {
     pub async fn build_list(
         &self,
         caller: &Caller,
-        status: Option<Status>,
-        name: Option<String>,
+        wanted: Wanted,
         cursor: Option<&str>,
         limit: u32,
     ) -> Result<Page<template_build::Model>, Error> {
         let after = cursor.map(page::decode).transpose()?;
-        let filter = BuildFilter { status, name, requested_by: caller.sees() };
+        let Wanted { status, name, since } = wanted;
+        // A year that Postgres cannot say is as good as the nearest that it can.
+        let since = since.map(|since| since.clamp(page::FIRST, page::LAST));
+        let filter = BuildFilter { status, name, requested_by: caller.sees(), since };
         let rows = self.store.build_list(&filter, after, u64::from(limit) + 1).await?;
         Ok(Page::of(rows, limit, |row| After { created_at: row.created_at, id: row.id }))
     }

@@ -17,6 +17,7 @@ pub(super) fn of_agent(error: AgentError) -> Error {
         AgentError::FailedPrecondition { message } | AgentError::AlreadyExists { message } => {
             Error::SandboxRefused(message)
         }
+        AgentError::SandboxLost { .. } => Error::SandboxState(Status::Failed),
         // A newer call of ours: the sandbox is being destroyed.
         AgentError::StaleFence { .. } => Error::SandboxState(Status::Destroying),
         AgentError::NoRoom { message } => Error::SandboxFull(message),

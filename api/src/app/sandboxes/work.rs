@@ -258,6 +258,7 @@ fn is_certain(error: &AgentError) -> bool {
         | AgentError::AlreadyExists { .. }
         | AgentError::StaleFence { .. }
         | AgentError::FailedPrecondition { .. }
+        | AgentError::SandboxLost { .. }
         | AgentError::NoRoom { .. }
         | AgentError::InvalidArgument { .. }
         | AgentError::Unavailable { .. }

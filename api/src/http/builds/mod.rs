@@ -5,6 +5,7 @@ mod types;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use ovenbird_contract::id::BuildId;
 use poem::Request;
 use poem_openapi::{
@@ -23,7 +24,11 @@ use super::{
     error::{Failure, Problem},
     parameters, request,
 };
-use crate::app::{self, App, builds::Origin, page::Page};
+use crate::app::{
+    self, App,
+    builds::{Origin, Wanted},
+    page::Page,
+};
 
 /// The resource.
 #[derive(Debug, Clone)]
@@ -141,6 +146,8 @@ impl BuildRoutes {
         /// Only builds of this name.
         #[oai(validator(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"))]
         name: Query<Option<String>>,
+        /// Only builds that were submitted then or later, such as `2026-01-31T12:00:00Z`.
+        since: Query<Option<DateTime<Utc>>>,
         /// `next_cursor` of the page before.
         #[oai(validator(max_length = 64))]
         cursor: Query<Option<String>>,
@@ -148,10 +155,9 @@ impl BuildRoutes {
         #[oai(validator(minimum(value = "1"), maximum(value = "200")), default = "limit_default")]
         limit: Query<u32>,
     ) -> Result<Json<BuildList>, Failure> {
-        let status = status.0.map(Into::into);
-        let cursor = cursor.0.as_deref();
+        let wanted = Wanted { status: status.0.map(Into::into), name: name.0, since: since.0 };
         let Page { items, next } =
-            self.app.build_list(&caller, status, name.0, cursor, limit.0).await?;
+            self.app.build_list(&caller, wanted, cursor.0.as_deref(), limit.0).await?;
         let items = items.into_iter().map(Build::brief).collect::<Result<_, _>>()?;
         Ok(Json(BuildList { items, next_cursor: next }))
     }
