@@ -7,6 +7,7 @@ pub mod builds;
 pub mod code;
 mod docs;
 pub mod error;
+mod example;
 pub mod health;
 pub mod logs;
 pub mod parameters;
