@@ -8,6 +8,8 @@ mod image;
 mod kernel;
 mod nats_server;
 mod packages;
+pub mod tools;
+mod wheel;
 
 use std::time::Instant;
 
