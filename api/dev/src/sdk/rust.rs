@@ -1,4 +1,4 @@
-//! Rust: `progenitor`, in a program of its own (`openapi/tools/progenitor`), and `rustfmt`.
+//! Rust: `progenitor`, in a program and a workspace of its own (`openapi/tools/progenitor`), and `rustfmt`.
 
 use std::{path::Path, process::Stdio};
 
@@ -6,13 +6,17 @@ use anyhow::Context;
 use fs_err as fs;
 use tokio::process::Command;
 
-use crate::{program, progress::Step, tree};
+use crate::{openapi, program, progress::Step, tree};
 
 const GENERATOR: &str = "ovenbird-sdk-generator";
 
 pub(super) async fn generate(step: &Step, document: &Path, into: &Path) -> anyhow::Result<()> {
     let mut build = tree::cargo();
-    build.args(["build", "--package", GENERATOR]);
+    build
+        .args(["build", "--locked", "--manifest-path"])
+        .arg(openapi::folder().join("tools/progenitor/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(tree::target());
     program::run(step, build).await?;
     let mut command = Command::new(tree::binary(GENERATOR));
     command.stdin(Stdio::from(std::fs::File::open(document)?)).kill_on_drop(true);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod asyncapi;
+mod caps;
 mod failures;
 mod faults;
 mod faults_of_others;
@@ -10,5 +11,6 @@ mod handover;
 mod logs;
 mod platform;
 mod rules;
+mod sandboxes;
 mod sdk;
 mod templates;
