@@ -10,7 +10,7 @@ use ovenbird_contract::{
     log::{Batch, LineRecord, Record, Resume, Stream},
     nats::Names,
     standing::Standing,
-    step::{Phase, StepLog, Truncated},
+    step::{Amount, Phase, StepLog},
 };
 use ovenbird_dev::openapi;
 use serde_json::{Value, json};
@@ -102,6 +102,8 @@ fn every_message_of_a_log_fits_the_document() {
         stderr_open: false,
         step: 1,
         background: true,
+        logged: Amount { bytes: 3, lines: 1 },
+        cut: Amount { bytes: 5, lines: 2 },
     };
     let host_id: HostId = "hst_01h455vb4pex5vsknk084sn02q".parse().unwrap();
     let standing = Standing {
@@ -112,6 +114,7 @@ fn every_message_of_a_log_fits_the_document() {
         step_try: 0,
         healthy: false,
         outputs: vec![resume.clone()],
+        log_bytes: 3,
     };
     let batch = Batch { records: lines(), resume: Some(resume), standing: Some(standing) };
     assert_fits(&schema, &json(&batch));
@@ -156,7 +159,8 @@ fn every_event_fits_the_document() {
             ok: false,
             elapsed_ms: 3,
             cached: false,
-            truncated: Some(Truncated { bytes: 3, lines: 1 }),
+            truncated: Some(Amount { bytes: 3, lines: 1 }),
+            log_truncated: Some(Amount { bytes: 3, lines: 1 }),
         };
         assert_fits(&schema, &event(What::StepFinished(step)));
     }

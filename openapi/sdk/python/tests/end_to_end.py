@@ -6,12 +6,33 @@ API behind a line that breaks again and again.
 
 import asyncio
 import os
+from io import BytesIO
 
 import ovenbird
 from ovenbird import live
 from ovenbird.rest.api.builds import build_create, build_get
+from ovenbird.rest.api.sandboxes import (
+    sandbox_create,
+    sandbox_delete,
+    sandbox_exec,
+    sandbox_file_read,
+    sandbox_file_write,
+)
 from ovenbird.rest.api.templates import template_list
-from ovenbird.rest.models import Build, BuildCreate, BuildStatus, Error, LogRecord, TemplateList
+from ovenbird.rest.models import (
+    Build,
+    BuildCreate,
+    BuildStatus,
+    Error,
+    Exec,
+    ExecResult,
+    LogRecord,
+    Sandbox,
+    SandboxCreate,
+    SandboxStatus,
+    TemplateList,
+)
+from ovenbird.rest.types import File
 
 LINES = 3000
 URL, CUT_URL, NATS, KEY = (
@@ -62,6 +83,22 @@ def recipe_becomes_a_template_while_its_log_is_followed(client: ovenbird.rest.Au
     assert [template.id for template in templates.items] == [build.template_id]
 
 
+def sandbox_runs_a_command_and_keeps_a_file(client: ovenbird.rest.AuthenticatedClient) -> None:
+    sandbox = sandbox_create.sync(client=client, body=SandboxCreate(template="sdk-python"))
+    assert isinstance(sandbox, Sandbox), sandbox
+    done = sandbox_exec.sync(sandbox.id, client=client, body=Exec(script="cat /etc/sdk"))
+    assert isinstance(done, ExecResult) and (done.exit_code, done.stdout) == (0, "baked\n"), done
+    content = bytes(range(256)) * 512
+    written = sandbox_file_write.sync_detailed(
+        sandbox.id, client=client, path="/srv/data", body=File(payload=BytesIO(content))
+    )
+    assert written.status_code == 204, written
+    read = sandbox_file_read.sync(sandbox.id, client=client, path="/srv/data")
+    assert isinstance(read, File) and read.payload.read() == content, read
+    gone = sandbox_delete.sync(sandbox.id, client=client)
+    assert isinstance(gone, Sandbox) and gone.status == SandboxStatus.DESTROYED, gone
+
+
 def refusals_are_typed(client: ovenbird.rest.AuthenticatedClient) -> None:
     refused = build_create.sync(client=client, body=BuildCreate(name="a", recipe=["RUM true"]))
     assert isinstance(refused, Error) and refused.error.code == "invalid", refused
@@ -79,7 +116,11 @@ def refusals_are_typed(client: ovenbird.rest.AuthenticatedClient) -> None:
 
 def main() -> None:
     client = ovenbird.connect(URL, KEY)
-    tests = [recipe_becomes_a_template_while_its_log_is_followed, refusals_are_typed]
+    tests = [
+        recipe_becomes_a_template_while_its_log_is_followed,
+        sandbox_runs_a_command_and_keeps_a_file,
+        refusals_are_typed,
+    ]
     for test in tests:
         test(client)
         print(f"{test.__name__} … ok")

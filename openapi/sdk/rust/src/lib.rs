@@ -6,10 +6,10 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use ovenbird_sdk::{Log, build_end, connect, rest::types::BuildCreate};
+//! use ovenbird_sdk::{Log, build_end, connect, rest::types::{BuildCreate, RecipeEntry}};
 //!
 //! let client = connect("https://ovenbird.example", "ovb_…")?;
-//! let body = BuildCreate::builder().name("hello").recipe(vec!["RUN echo hello".to_owned().into()]);
+//! let body = BuildCreate::builder().name("hello").recipe(vec![RecipeEntry::String("RUN echo hello".to_owned())]);
 //! let build = client.build_create().body(body).send().await?.into_inner();
 //! let mut log = Log::follow(&client, &build.id, 0);
 //! while let Some(record) = log.next().await? {

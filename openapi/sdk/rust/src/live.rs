@@ -122,7 +122,8 @@ impl<'c> Live<'c> {
     }
 
     async fn read_page(&mut self) -> Result<(), Error> {
-        match self.client.build_logs().id(&self.build).from_seq(self.last + 1).send().await {
+        match self.client.build_logs().id(self.build.as_str()).from_seq(self.last + 1).send().await
+        {
             Ok(page) => {
                 let page = page.into_inner();
                 self.is_behind = !page.records.is_empty();

@@ -83,7 +83,8 @@ impl<'c> Log<'c> {
     }
 
     async fn open(&self) -> Result<Opened, Error> {
-        let request = self.client.build_logs_stream().id(&self.build).last_event_id(self.last);
+        let request =
+            self.client.build_logs_stream().id(self.build.as_str()).last_event_id(self.last);
         Ok(match request.send().await {
             Ok(answer) => {
                 let bytes = answer.into_inner_stream();

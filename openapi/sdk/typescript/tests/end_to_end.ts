@@ -8,7 +8,22 @@
 import assert from "node:assert/strict";
 
 import { connect as connectNats } from "@nats-io/transport-node";
-import { buildCreate, buildEnd, buildGet, type Client, connect, follow, type LogRecord, Refused, templateList } from "@ovenbird/sdk";
+import {
+  buildCreate,
+  buildEnd,
+  buildGet,
+  type Client,
+  connect,
+  follow,
+  type LogRecord,
+  Refused,
+  sandboxCreate,
+  sandboxDelete,
+  sandboxExec,
+  sandboxFileRead,
+  sandboxFileWrite,
+  templateList,
+} from "@ovenbird/sdk";
 import { followLive } from "@ovenbird/sdk/live";
 
 const LINES = 3000;
@@ -55,6 +70,22 @@ async function recipeBecomesATemplateWhileItsLogIsFollowed(client: Client): Prom
   assert.deepEqual(templates.data?.items.map((template) => template.id), [build.template_id]);
 }
 
+async function sandboxRunsACommandAndKeepsAFile(client: Client): Promise<void> {
+  const { data: sandbox, error } = await sandboxCreate({ client, body: { template: "sdk-typescript" } });
+  assert(sandbox, JSON.stringify(error));
+  const path = { id: sandbox.id };
+  const done = await sandboxExec({ client, path, body: { script: "cat /etc/sdk" } });
+  assert.deepEqual([done.data?.exit_code, done.data?.stdout], [0, "baked\n"]);
+  const content = Uint8Array.from({ length: 131072 }, (_, at) => at % 256);
+  const query = { path: "/srv/data" };
+  const written = await sandboxFileWrite({ client, path, query, body: new Blob([content]) });
+  assert.equal(written.response?.status, 204);
+  const read = await sandboxFileRead({ client, path, query, parseAs: "blob" });
+  assert(read.data);
+  assert.deepEqual(new Uint8Array(await read.data.arrayBuffer()), content);
+  assert.equal((await sandboxDelete({ client, path })).data?.status, "destroyed");
+}
+
 async function refusalsAreTyped(client: Client): Promise<void> {
   const refused = await buildCreate({ client, body: { name: "a", recipe: ["RUM true"] } });
   assert.equal(refused.error?.error.code, "invalid");
@@ -72,7 +103,7 @@ async function all(records: AsyncIterable<LogRecord>): Promise<LogRecord[]> {
 }
 
 const client = connect(place("URL"), place("KEY"));
-const tests = [recipeBecomesATemplateWhileItsLogIsFollowed, refusalsAreTyped];
+const tests = [recipeBecomesATemplateWhileItsLogIsFollowed, sandboxRunsACommandAndKeepsAFile, refusalsAreTyped];
 for (const test of tests) {
   await test(client);
   console.log(`${test.name} … ok`);

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use ovenbird_sdk::{
     Error, Log, build_end, connect, live,
     rest::{
         Client,
-        types::{BuildCreate, BuildStatus, LogRecord},
+        types::{
+            BuildCreate, BuildStatus, Exec, ExecScript, LogRecord, RecipeEntry, SandboxCreate,
+            SandboxStatus,
+        },
     },
 };
 
@@ -18,6 +22,7 @@ const NOTHING: &str = "bld_01h455vb4pex5vsknk084sn02q";
 pub(super) async fn end_to_end(places: &Places) {
     let client = connect(&places.url, &places.key).unwrap();
     recipe_becomes_a_template_while_its_log_is_followed(&client, places).await;
+    sandbox_runs_a_command_and_keeps_a_file(&client).await;
     refusals_are_typed(&client).await;
 }
 
@@ -69,6 +74,23 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     assert_eq!(ids, [build.template_id]);
 }
 
+async fn sandbox_runs_a_command_and_keeps_a_file(client: &Client) {
+    let body = SandboxCreate::builder().template("sdk-rust");
+    let sandbox = client.sandbox_create().body(body).send().await.unwrap().into_inner();
+    let body = Exec::builder().script("cat /etc/sdk".parse::<ExecScript>().unwrap());
+    let done = client.sandbox_exec().id(sandbox.id.as_str()).body(body).send().await.unwrap();
+    assert_eq!((done.exit_code, done.stdout.as_str()), (Some(0), "baked\n"));
+    let content: Vec<u8> = (0..131_072u32).map(|at| at as u8).collect();
+    let write = client.sandbox_file_write().id(sandbox.id.as_str()).path("/srv/data");
+    write.body(content.clone()).send().await.unwrap();
+    let read =
+        client.sandbox_file_read().id(sandbox.id.as_str()).path("/srv/data").send().await.unwrap();
+    let read: Vec<_> = read.into_inner_stream().try_collect().await.unwrap();
+    assert!(read.concat() == content);
+    let gone = client.sandbox_delete().id(sandbox.id.as_str()).send().await.unwrap();
+    assert_eq!(gone.status, SandboxStatus::Destroyed);
+}
+
 async fn refusals_are_typed(client: &Client) {
     let refused = client.build_create().body(wish("a", &["RUM true"])).send().await.unwrap_err();
     let ovenbird_sdk::rest::Error::ErrorResponse(answer) = refused else { panic!("{refused}") };
@@ -81,7 +103,8 @@ async fn refusals_are_typed(client: &Client) {
 }
 
 fn wish(name: &str, recipe: &[&str]) -> BuildCreate {
-    let recipe: Vec<_> = recipe.iter().map(|step| (*step).to_owned().into()).collect();
+    let recipe: Vec<_> =
+        recipe.iter().map(|step| RecipeEntry::String((*step).to_owned())).collect();
     BuildCreate::builder().name(name).memory_mb(256).recipe(recipe).try_into().unwrap()
 }
 

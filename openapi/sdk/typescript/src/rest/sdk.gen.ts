@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import type { Client, ClientMeta, Options as Options2, RequestResult, ServerSentEventsResult, TDataShape } from './client/index.js';
-import type { BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, HealthzData, HealthzResponses, ReadyzData, ReadyzErrors, ReadyzResponses, TemplateListData, TemplateListErrors, TemplateListResponses } from './types.gen.js';
+import type { AuditListData, AuditListErrors, AuditListResponses, BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, HealthzData, HealthzResponses, HostDeleteData, HostDeleteErrors, HostDeleteResponses, HostDrainData, HostDrainErrors, HostDrainResponses, HostGetData, HostGetErrors, HostGetResponses, HostListData, HostListErrors, HostListResponses, HostUndrainData, HostUndrainErrors, HostUndrainResponses, KeyCreateData, KeyCreateErrors, KeyCreateResponses, KeyGetData, KeyGetErrors, KeyGetResponses, KeyListData, KeyListErrors, KeyListResponses, KeyRevokeData, KeyRevokeErrors, KeyRevokeResponses, QueueGetData, QueueGetErrors, QueueGetResponses, ReadyzData, ReadyzErrors, ReadyzResponses, SandboxCreateData, SandboxCreateErrors, SandboxCreateResponses, SandboxDeleteData, SandboxDeleteErrors, SandboxDeleteResponses, SandboxDirectoryListData, SandboxDirectoryListErrors, SandboxDirectoryListResponses, SandboxDirectoryMakeData, SandboxDirectoryMakeErrors, SandboxDirectoryMakeResponses, SandboxExecData, SandboxExecErrors, SandboxExecResponses, SandboxExecStreamData, SandboxExecStreamErrors, SandboxExecStreamResponse, SandboxExecStreamResponses, SandboxFileReadData, SandboxFileReadErrors, SandboxFileReadResponses, SandboxFileRemoveData, SandboxFileRemoveErrors, SandboxFileRemoveResponses, SandboxFileWriteData, SandboxFileWriteErrors, SandboxFileWriteResponses, SandboxGetData, SandboxGetErrors, SandboxGetResponses, SandboxListData, SandboxListErrors, SandboxListResponses, SandboxMetricsData, SandboxMetricsErrors, SandboxMetricsResponses, SandboxPauseData, SandboxPauseErrors, SandboxPauseResponses, SandboxPingData, SandboxPingErrors, SandboxPingResponses, SandboxResumeData, SandboxResumeErrors, SandboxResumeResponses, SandboxSnapshotData, SandboxSnapshotErrors, SandboxSnapshotResponses, TemplateDeleteData, TemplateDeleteErrors, TemplateDeleteResponses, TemplateGetData, TemplateGetErrors, TemplateGetResponses, TemplateListData, TemplateListErrors, TemplateListResponses, TemplateTagListData, TemplateTagListErrors, TemplateTagListResponses, TemplateTagRemoveData, TemplateTagRemoveErrors, TemplateTagRemoveResponses, TemplateTagSetData, TemplateTagSetErrors, TemplateTagSetResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -33,6 +33,18 @@ export const healthz = <ThrowOnError extends boolean = false>(options?: Options<
 export const readyz = <ThrowOnError extends boolean = false>(options?: Options<ReadyzData, ThrowOnError>): RequestResult<ReadyzResponses, ReadyzErrors, ThrowOnError> => (options?.client ?? client).get<ReadyzResponses, ReadyzErrors, ThrowOnError>({ url: '/readyz', ...options });
 
 /**
+ * Read the audit log
+ *
+ * Who asked for which change, granted or refused, newest first. A change that cannot be noted is not made. Of
+ * callers without a valid key a sample is noted; requests over the rate limit are not.
+ */
+export const auditList = <ThrowOnError extends boolean = false>(options?: Options<AuditListData, ThrowOnError>): RequestResult<AuditListResponses, AuditListErrors, ThrowOnError> => (options?.client ?? client).get<AuditListResponses, AuditListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/audit',
+    ...options
+});
+
+/**
  * List builds
  *
  * Newest first. A key of scope `build` sees its own.
@@ -47,8 +59,7 @@ export const buildList = <ThrowOnError extends boolean = false>(options?: Option
  * Submit a build
  *
  * Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
- * follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
- * without making a second build.
+ * follow it with `links.stream`.
  */
 export const buildCreate = <ThrowOnError extends boolean = false>(options: Options<BuildCreateData, ThrowOnError>): RequestResult<BuildCreateResponses, BuildCreateErrors, ThrowOnError> => (options.client ?? client).post<BuildCreateResponses, BuildCreateErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
@@ -135,12 +146,133 @@ export const buildLogsStream = <ThrowOnError extends boolean = false>(options: O
  *
  * Submits the recipe of a build that failed or was cancelled again, with everything that came with it, as a
  * new build whose `retry_of` names the old one. It is checked like any submission, and starts from what
- * the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
- * making a second build.
+ * the name of its base template points to now.
  */
 export const buildRetry = <ThrowOnError extends boolean = false>(options: Options<BuildRetryData, ThrowOnError>): RequestResult<BuildRetryResponses, BuildRetryErrors, ThrowOnError> => (options.client ?? client).post<BuildRetryResponses, BuildRetryErrors, ThrowOnError>({
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/v1/admin/builds/{id}/retry',
+    ...options
+});
+
+/**
+ * List hosts
+ *
+ * Newest first.
+ */
+export const hostList = <ThrowOnError extends boolean = false>(options?: Options<HostListData, ThrowOnError>): RequestResult<HostListResponses, HostListErrors, ThrowOnError> => (options?.client ?? client).get<HostListResponses, HostListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/hosts',
+    ...options
+});
+
+/**
+ * Delete a host
+ *
+ * Only a host that is drained or unreachable, on which there is no build, no sandbox and no template that
+ * no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone from
+ * then on, even while it is in their configuration and answers; undrain it to have it back.
+ */
+export const hostDelete = <ThrowOnError extends boolean = false>(options: Options<HostDeleteData, ThrowOnError>): RequestResult<HostDeleteResponses, HostDeleteErrors, ThrowOnError> => (options.client ?? client).delete<HostDeleteResponses, HostDeleteErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/hosts/{id}',
+    ...options
+});
+
+/**
+ * Get a host
+ *
+ * With what it may promise, what it has promised and what is on it.
+ */
+export const hostGet = <ThrowOnError extends boolean = false>(options: Options<HostGetData, ThrowOnError>): RequestResult<HostGetResponses, HostGetErrors, ThrowOnError> => (options.client ?? client).get<HostGetResponses, HostGetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/hosts/{id}',
+    ...options
+});
+
+/**
+ * Drain a host
+ *
+ * From now on it gets no new build and no new sandbox, until it is undrained; what runs there goes on, and
+ * a build whose runner changes goes on there, too. It is empty when `builds` and `sandboxes` are 0.
+ * Repeating it changes nothing.
+ */
+export const hostDrain = <ThrowOnError extends boolean = false>(options: Options<HostDrainData, ThrowOnError>): RequestResult<HostDrainResponses, HostDrainErrors, ThrowOnError> => (options.client ?? client).post<HostDrainResponses, HostDrainErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/hosts/{id}/drain',
+    ...options
+});
+
+/**
+ * Undrain a host
+ *
+ * It gets builds and sandboxes again. A host that was deleted is back, and `pending` until it answers.
+ * Repeating it changes nothing.
+ */
+export const hostUndrain = <ThrowOnError extends boolean = false>(options: Options<HostUndrainData, ThrowOnError>): RequestResult<HostUndrainResponses, HostUndrainErrors, ThrowOnError> => (options.client ?? client).post<HostUndrainResponses, HostUndrainErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/hosts/{id}/undrain',
+    ...options
+});
+
+/**
+ * List keys
+ *
+ * Newest first, the expired and revoked ones too: builds and the audit log name them.
+ */
+export const keyList = <ThrowOnError extends boolean = false>(options?: Options<KeyListData, ThrowOnError>): RequestResult<KeyListResponses, KeyListErrors, ThrowOnError> => (options?.client ?? client).get<KeyListResponses, KeyListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/keys',
+    ...options
+});
+
+/**
+ * Make a key
+ *
+ * Its text, `ovb_…`, is in this answer and cannot be had again, except by the same request with the same
+ * `Idempotency-Key`.
+ */
+export const keyCreate = <ThrowOnError extends boolean = false>(options: Options<KeyCreateData, ThrowOnError>): RequestResult<KeyCreateResponses, KeyCreateErrors, ThrowOnError> => (options.client ?? client).post<KeyCreateResponses, KeyCreateErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/keys',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Revoke a key
+ *
+ * Every request with it is refused from now on. It stays in the list. Repeating it changes nothing. The last
+ * key of scope `admin` that can be used is not revoked.
+ */
+export const keyRevoke = <ThrowOnError extends boolean = false>(options: Options<KeyRevokeData, ThrowOnError>): RequestResult<KeyRevokeResponses, KeyRevokeErrors, ThrowOnError> => (options.client ?? client).delete<KeyRevokeResponses, KeyRevokeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/keys/{id}',
+    ...options
+});
+
+/**
+ * Get a key
+ *
+ * Never its text.
+ */
+export const keyGet = <ThrowOnError extends boolean = false>(options: Options<KeyGetData, ThrowOnError>): RequestResult<KeyGetResponses, KeyGetErrors, ThrowOnError> => (options.client ?? client).get<KeyGetResponses, KeyGetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/keys/{id}',
+    ...options
+});
+
+/**
+ * Look at the queue
+ *
+ * How many builds wait and run, how many runners are free, and for each waiting build its place, why it
+ * waits and when it will probably have ended. The only list that begins with the oldest.
+ */
+export const queueGet = <ThrowOnError extends boolean = false>(options?: Options<QueueGetData, ThrowOnError>): RequestResult<QueueGetResponses, QueueGetErrors, ThrowOnError> => (options?.client ?? client).get<QueueGetResponses, QueueGetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/queue',
     ...options
 });
 
@@ -153,4 +285,287 @@ export const templateList = <ThrowOnError extends boolean = false>(options?: Opt
     security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
     url: '/v1/admin/templates',
     ...options
+});
+
+/**
+ * Delete templates
+ *
+ * A name alone deletes every template of that name; `name:tag` or an id deletes this one only. The tags
+ * that point there go with it. Hosts that are away now lose it as soon as they answer again. Nothing is
+ * deleted while a build that is not over starts from one of them or a sandbox of one of them exists; what
+ * is in the way is listed. A template that came with a host is removed on that host, not here.
+ */
+export const templateDelete = <ThrowOnError extends boolean = false>(options: Options<TemplateDeleteData, ThrowOnError>): RequestResult<TemplateDeleteResponses, TemplateDeleteErrors, ThrowOnError> => (options.client ?? client).delete<TemplateDeleteResponses, TemplateDeleteErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/templates/{name}',
+    ...options
+});
+
+/**
+ * Get a template
+ *
+ * With its tags, and the hosts that hold it.
+ */
+export const templateGet = <ThrowOnError extends boolean = false>(options: Options<TemplateGetData, ThrowOnError>): RequestResult<TemplateGetResponses, TemplateGetErrors, ThrowOnError> => (options.client ?? client).get<TemplateGetResponses, TemplateGetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/templates/{name}',
+    ...options
+});
+
+/**
+ * List tags and their history
+ *
+ * Every entry says where a tag points, or pointed from `set_at` to `superseded_at`; the latest move comes
+ * first. To move a tag back, set it to the `template_id` of an earlier entry.
+ */
+export const templateTagList = <ThrowOnError extends boolean = false>(options: Options<TemplateTagListData, ThrowOnError>): RequestResult<TemplateTagListResponses, TemplateTagListErrors, ThrowOnError> => (options.client ?? client).get<TemplateTagListResponses, TemplateTagListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/templates/{name}/tags',
+    ...options
+});
+
+/**
+ * Take a tag away
+ *
+ * The template that it points to stays, and so does the tag's history.
+ */
+export const templateTagRemove = <ThrowOnError extends boolean = false>(options: Options<TemplateTagRemoveData, ThrowOnError>): RequestResult<TemplateTagRemoveResponses, TemplateTagRemoveErrors, ThrowOnError> => (options.client ?? client).delete<TemplateTagRemoveResponses, TemplateTagRemoveErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/templates/{name}/tags/{tag}',
+    ...options
+});
+
+/**
+ * Set or move a tag
+ *
+ * Points the tag to a template of this name, a newer or an older one. Builds and sandboxes that name the
+ * tag start from there from then on; what runs is not touched. Moves of one tag are done one after the
+ * other. Repeating it changes nothing.
+ */
+export const templateTagSet = <ThrowOnError extends boolean = false>(options: Options<TemplateTagSetData, ThrowOnError>): RequestResult<TemplateTagSetResponses, TemplateTagSetErrors, ThrowOnError> => (options.client ?? client).put<TemplateTagSetResponses, TemplateTagSetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/admin/templates/{name}/tags/{tag}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * List sandboxes
+ *
+ * Newest first, those that are over included. A key of scope `build` sees its own.
+ */
+export const sandboxList = <ThrowOnError extends boolean = false>(options?: Options<SandboxListData, ThrowOnError>): RequestResult<SandboxListResponses, SandboxListErrors, ThrowOnError> => (options?.client ?? client).get<SandboxListResponses, SandboxListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes',
+    ...options
+});
+
+/**
+ * Start a sandbox
+ *
+ * Starts a microVM from a template, on a host that holds the template and has room, and answers when its guest
+ * does: in some hundredths of a second from a snapshot, after a boot from an image. When it cannot be made
+ * nothing is left of it; the list tells it as `failed`, with a `reason`.
+ */
+export const sandboxCreate = <ThrowOnError extends boolean = false>(options: Options<SandboxCreateData, ThrowOnError>): RequestResult<SandboxCreateResponses, SandboxCreateErrors, ThrowOnError> => (options.client ?? client).post<SandboxCreateResponses, SandboxCreateErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Delete a sandbox
+ *
+ * Ends whatever runs in it and removes everything. It is `destroyed` then; while its host does not answer it
+ * stays `destroying`, and goes as soon as the host does. Repeating it is fine.
+ */
+export const sandboxDelete = <ThrowOnError extends boolean = false>(options: Options<SandboxDeleteData, ThrowOnError>): RequestResult<SandboxDeleteResponses, SandboxDeleteErrors, ThrowOnError> => (options.client ?? client).delete<SandboxDeleteResponses, SandboxDeleteErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}',
+    ...options
+});
+
+/**
+ * Get a sandbox
+ *
+ * One that is over is kept. A sandbox that another key of scope `build` asked for is not found. That one paused
+ * by itself, or ended by itself, is told some seconds later.
+ */
+export const sandboxGet = <ThrowOnError extends boolean = false>(options: Options<SandboxGetData, ThrowOnError>): RequestResult<SandboxGetResponses, SandboxGetErrors, ThrowOnError> => (options.client ?? client).get<SandboxGetResponses, SandboxGetErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}',
+    ...options
+});
+
+/**
+ * List a directory
+ *
+ * By name, a page at a time.
+ */
+export const sandboxDirectoryList = <ThrowOnError extends boolean = false>(options: Options<SandboxDirectoryListData, ThrowOnError>): RequestResult<SandboxDirectoryListResponses, SandboxDirectoryListErrors, ThrowOnError> => (options.client ?? client).get<SandboxDirectoryListResponses, SandboxDirectoryListErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/directories',
+    ...options
+});
+
+/**
+ * Make a directory
+ *
+ * And those above it that are missing; root's, 0755. One that is there already is fine.
+ */
+export const sandboxDirectoryMake = <ThrowOnError extends boolean = false>(options: Options<SandboxDirectoryMakeData, ThrowOnError>): RequestResult<SandboxDirectoryMakeResponses, SandboxDirectoryMakeErrors, ThrowOnError> => (options.client ?? client).post<SandboxDirectoryMakeResponses, SandboxDirectoryMakeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/directories',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Run a command and wait for its end
+ *
+ * A command that ends badly is a result and no error. It is killed when you hang up, when its time is over, and
+ * when the sandbox is paused or deleted.
+ */
+export const sandboxExec = <ThrowOnError extends boolean = false>(options: Options<SandboxExecData, ThrowOnError>): RequestResult<SandboxExecResponses, SandboxExecErrors, ThrowOnError> => (options.client ?? client).post<SandboxExecResponses, SandboxExecErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/exec',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Run a command and follow its output
+ *
+ * Server-sent events. A client that reads slowly holds the command back, and is cut off after a while.
+ */
+export const sandboxExecStream = <ThrowOnError extends boolean = false>(options: Options<SandboxExecStreamData, ThrowOnError, SandboxExecStreamResponse>): Promise<ServerSentEventsResult<SandboxExecStreamResponses>> => (options.client ?? client).sse.post<SandboxExecStreamResponses, SandboxExecStreamErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/exec/stream',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Remove a file or directory
+ *
+ * A symbolic link itself, not what it points to.
+ */
+export const sandboxFileRemove = <ThrowOnError extends boolean = false>(options: Options<SandboxFileRemoveData, ThrowOnError>): RequestResult<SandboxFileRemoveResponses, SandboxFileRemoveErrors, ThrowOnError> => (options.client ?? client).delete<SandboxFileRemoveResponses, SandboxFileRemoveErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/files',
+    ...options
+});
+
+/**
+ * Download a file
+ *
+ * Streams a regular file of any size. With `Range: bytes=…` (one range) only a part of it. A download that breaks
+ * off ends its connection early: it is never mistaken for a whole one.
+ */
+export const sandboxFileRead = <ThrowOnError extends boolean = false>(options: Options<SandboxFileReadData, ThrowOnError>): RequestResult<SandboxFileReadResponses, SandboxFileReadErrors, ThrowOnError> => (options.client ?? client).get<SandboxFileReadResponses, SandboxFileReadErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/files',
+    ...options
+});
+
+/**
+ * Upload a file
+ *
+ * Streams a file of any size: the request's body is its content. It is whole or not at all; an upload that breaks
+ * off leaves what was there. Directories above it that are missing are made. What it replaces keeps mode and
+ * owner; a new file is root's, 0644.
+ */
+export const sandboxFileWrite = <ThrowOnError extends boolean = false>(options: Options<SandboxFileWriteData, ThrowOnError>): RequestResult<SandboxFileWriteResponses, SandboxFileWriteErrors, ThrowOnError> => (options.client ?? client).put<SandboxFileWriteResponses, SandboxFileWriteErrors, ThrowOnError>({
+    bodySerializer: null,
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/files',
+    ...options,
+    headers: {
+        'Content-Type': 'application/octet-stream',
+        ...options.headers
+    }
+});
+
+/**
+ * Read a sandbox's metrics
+ *
+ * Processor, memory and disk, measured by its host. Asking is no use of the sandbox. Of one that is over: what it
+ * used last.
+ */
+export const sandboxMetrics = <ThrowOnError extends boolean = false>(options: Options<SandboxMetricsData, ThrowOnError>): RequestResult<SandboxMetricsResponses, SandboxMetricsErrors, ThrowOnError> => (options.client ?? client).get<SandboxMetricsResponses, SandboxMetricsErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/metrics',
+    ...options
+});
+
+/**
+ * Pause a sandbox
+ *
+ * Puts its memory on its host's disk; it keeps its processes, its address and its files, and takes no room.
+ * Commands that somebody waits for or follows are ended. Pausing a paused one is fine. When it takes longer than a
+ * minute the answer says `pausing`.
+ */
+export const sandboxPause = <ThrowOnError extends boolean = false>(options: Options<SandboxPauseData, ThrowOnError>): RequestResult<SandboxPauseResponses, SandboxPauseErrors, ThrowOnError> => (options.client ?? client).post<SandboxPauseResponses, SandboxPauseErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/pause',
+    ...options
+});
+
+/**
+ * Ping a sandbox
+ *
+ * Counts as use, so that it is not paused for being idle.
+ */
+export const sandboxPing = <ThrowOnError extends boolean = false>(options: Options<SandboxPingData, ThrowOnError>): RequestResult<SandboxPingResponses, SandboxPingErrors, ThrowOnError> => (options.client ?? client).post<SandboxPingResponses, SandboxPingErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/ping',
+    ...options
+});
+
+/**
+ * Resume a sandbox
+ *
+ * Lets it go on where it was paused, and may set another idle limit, also of one that runs. When its host has no
+ * room by now it stays paused.
+ */
+export const sandboxResume = <ThrowOnError extends boolean = false>(options: Options<SandboxResumeData, ThrowOnError>): RequestResult<SandboxResumeResponses, SandboxResumeErrors, ThrowOnError> => (options.client ?? client).post<SandboxResumeResponses, SandboxResumeErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/resume',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Make a template of a sandbox
+ *
+ * Stores memory and disk as a snapshot template, and ends the sandbox: it is `destroyed` then, and `snapshot`
+ * names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to learn its end.
+ */
+export const sandboxSnapshot = <ThrowOnError extends boolean = false>(options: Options<SandboxSnapshotData, ThrowOnError>): RequestResult<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError> => (options.client ?? client).post<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError>({
+    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    url: '/v1/sandboxes/{id}/snapshot',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
 });

@@ -17,6 +17,83 @@ export type Alive = {
 };
 
 /**
+ * AuditEntry
+ *
+ * One request for a change.
+ */
+export type AuditEntry = {
+    /**
+     * The operation, by its id in the OpenAPI document.
+     */
+    action: string;
+    /**
+     * The id of the key that asked; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
+     */
+    actor: string;
+    /**
+     * Where the request came from.
+     */
+    address?: string;
+    /**
+     * When it came.
+     */
+    at: string;
+    /**
+     * The stable word of the error, where one was answered.
+     */
+    code?: string;
+    /**
+     * Its id.
+     */
+    id: string;
+    /**
+     * Where what was made is.
+     */
+    location?: string;
+    /**
+     * What came of it.
+     */
+    outcome: AuditOutcome;
+    /**
+     * It was answered as the same request before it, and not carried out again.
+     */
+    replayed?: boolean;
+    /**
+     * The request, as its answer's `X-Request-Id` has it.
+     */
+    request_id?: string;
+    /**
+     * HTTP status of the answer, once there is one.
+     */
+    status?: number;
+    /**
+     * The path.
+     */
+    target: string;
+};
+
+/**
+ * AuditList
+ *
+ * A page of the log.
+ */
+export type AuditList = {
+    /**
+     * Newest first.
+     */
+    items: Array<AuditEntry>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * What came of a request.
+ */
+export type AuditOutcome = 'granted' | 'refused' | 'failed' | 'open';
+
+/**
  * Build
  *
  * A build.
@@ -309,6 +386,83 @@ export type Cancel = {
 };
 
 /**
+ * Directory
+ *
+ * A directory that is there.
+ */
+export type Directory = {
+    /**
+     * It was not there before.
+     */
+    made: boolean;
+    /**
+     * Its path.
+     */
+    path: string;
+};
+
+/**
+ * DirectoryCreate
+ *
+ * A directory to be.
+ */
+export type DirectoryCreate = {
+    /**
+     * An absolute path without `..`.
+     */
+    path: string;
+};
+
+/**
+ * DirectoryList
+ *
+ * A page of a directory.
+ */
+export type DirectoryList = {
+    /**
+     * By name.
+     */
+    items: Array<Entry>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * Entry
+ *
+ * What is in a directory.
+ */
+export type Entry = {
+    /**
+     * What it is.
+     */
+    kind: EntryKind;
+    /**
+     * Its permission bits, in octal.
+     */
+    mode: string;
+    /**
+     * When it was last changed.
+     */
+    modified_at?: string;
+    /**
+     * Its name there. What is not UTF-8 is replaced.
+     */
+    name: string;
+    /**
+     * Its size, in bytes.
+     */
+    size_bytes: number;
+};
+
+/**
+ * What a path names.
+ */
+export type EntryKind = 'file' | 'directory' | 'link' | 'other';
+
+/**
  * Error
  *
  * Every error answer.
@@ -339,6 +493,364 @@ export type ErrorBody = {
      */
     message: string;
 };
+
+/**
+ * Exec
+ *
+ * A command: either a script or a program with its arguments. Unknown fields are refused.
+ */
+export type Exec = {
+    /**
+     * A program, searched in `PATH`, and its arguments.
+     */
+    command?: Array<string>;
+    /**
+     * Environment, over the template's.
+     */
+    env?: {
+        [key: string]: string;
+    };
+    /**
+     * Text for `/bin/sh -c`.
+     */
+    script?: string;
+    /**
+     * It is killed with its children after so many seconds. At most 100 for a command that is waited for, and 3600 for
+     * one that is followed.
+     */
+    timeout_sec?: number;
+    /**
+     * A user of the sandbox; the template's, or root, when absent.
+     */
+    user?: string;
+    /**
+     * An absolute path that exists; `/` when absent.
+     */
+    workdir?: string;
+};
+
+/**
+ * ExecResult
+ *
+ * How a command ended.
+ */
+export type ExecResult = {
+    /**
+     * From the request to its end, in milliseconds.
+     */
+    elapsed_ms: number;
+    /**
+     * Why it could not be started, or which limit of the sandbox it ran into.
+     */
+    error?: string;
+    /**
+     * Its exit code; 128 and the signal's number when a signal ended it. Absent when its time was over.
+     */
+    exit_code?: number;
+    /**
+     * The beginning of its standard error, likewise.
+     */
+    stderr: string;
+    /**
+     * The raw bytes of `stderr` in base64, where they are not UTF-8.
+     */
+    stderr_data?: string;
+    /**
+     * The beginning of its standard output, 1 MiB by default. What is not UTF-8 is replaced.
+     */
+    stdout: string;
+    /**
+     * The raw bytes of `stdout` in base64, where they are not UTF-8.
+     */
+    stdout_data?: string;
+    /**
+     * It was killed with its children because its time was over.
+     */
+    timed_out: boolean;
+    /**
+     * What the two leave out: follow the command to see all of it.
+     */
+    truncated?: ExecTruncated;
+};
+
+/**
+ * ExecTruncated
+ *
+ * Output that was left out.
+ */
+export type ExecTruncated = {
+    /**
+     * Bytes of standard error.
+     */
+    stderr_bytes: number;
+    /**
+     * Bytes of standard output.
+     */
+    stdout_bytes: number;
+};
+
+/**
+ * Host
+ *
+ * A machine that runs sandboxes.
+ */
+export type Host = {
+    /**
+     * `host:port` of its agent.
+     */
+    address: string;
+    /**
+     * What it has promised, by its agent's count.
+     */
+    allocated: HostAllocated;
+    /**
+     * Builds that run there, or whose sandbox waits there for the next runner.
+     */
+    builds: number;
+    /**
+     * What it may promise to sandboxes.
+     */
+    capacity: HostCapacity;
+    /**
+     * When it was first seen.
+     */
+    created_at: string;
+    /**
+     * There while the host is to take nothing new, also while it does not answer.
+     */
+    drain?: HostDrain;
+    /**
+     * When it last answered.
+     */
+    heartbeat?: string;
+    /**
+     * Its id.
+     */
+    id: string;
+    /**
+     * Sandboxes that were started from templates there, paused ones too.
+     */
+    sandboxes: number;
+    /**
+     * The name in its agent's certificate.
+     */
+    server_name: string;
+    /**
+     * Where it stands.
+     */
+    status: HostStatus;
+    /**
+     * Templates that it holds.
+     */
+    templates: number;
+    /**
+     * What runs on it.
+     */
+    versions: HostVersions;
+};
+
+/**
+ * HostAllocated
+ *
+ * What a host's agent has promised.
+ */
+export type HostAllocated = {
+    /**
+     * Memory, in MiB.
+     */
+    memory_mb: number;
+    /**
+     * Sandboxes, those of builds too.
+     */
+    sandboxes: number;
+    /**
+     * Virtual CPUs.
+     */
+    vcpus: number;
+};
+
+/**
+ * HostCapacity
+ *
+ * What a host may promise to sandboxes.
+ */
+export type HostCapacity = {
+    /**
+     * Free disk, in bytes.
+     */
+    disk_free_bytes: number;
+    /**
+     * Memory of one sandbox at most, in MiB.
+     */
+    max_sandbox_memory_mb: number;
+    /**
+     * Virtual CPUs of one sandbox at most.
+     */
+    max_sandbox_vcpus: number;
+    /**
+     * Memory of all sandboxes together, in MiB.
+     */
+    memory_mb: number;
+    /**
+     * Virtual CPUs of all sandboxes together.
+     */
+    vcpus: number;
+};
+
+/**
+ * HostDrain
+ *
+ * Who wants a host to take nothing new.
+ */
+export type HostDrain = {
+    /**
+     * Since when.
+     */
+    at: string;
+    /**
+     * Who asked first: the id of an API key.
+     */
+    by: string;
+};
+
+/**
+ * HostList
+ *
+ * A page of hosts.
+ */
+export type HostList = {
+    /**
+     * Newest first.
+     */
+    items: Array<Host>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * Where a host stands.
+ */
+export type HostStatus = 'pending' | 'online' | 'draining' | 'unreachable';
+
+/**
+ * HostVersions
+ *
+ * What runs on a host. Empty texts until it has answered once.
+ */
+export type HostVersions = {
+    /**
+     * `kvm`, or `tcg` where there is no KVM.
+     */
+    accelerator: string;
+    /**
+     * Why that one.
+     */
+    accelerator_reason: string;
+    /**
+     * Version of the agent.
+     */
+    agent: string;
+    /**
+     * Digest of the guest kernel.
+     */
+    kernel: string;
+    /**
+     * Version of QEMU.
+     */
+    qemu: string;
+    /**
+     * How root disks are made: `reflink`, `dm_snapshot` or `copy`.
+     */
+    storage: string;
+};
+
+/**
+ * Key
+ *
+ * A key, without its text.
+ */
+export type Key = {
+    /**
+     * When it was made.
+     */
+    created_at: string;
+    /**
+     * When it ends by itself.
+     */
+    expires_at?: string;
+    /**
+     * Its id. Builds and the audit log name their callers by it.
+     */
+    id: string;
+    /**
+     * When it was last used, to the minute.
+     */
+    last_used_at?: string;
+    /**
+     * What people call it.
+     */
+    name: string;
+    /**
+     * When it was revoked.
+     */
+    revoked_at?: string;
+    /**
+     * What it may do.
+     */
+    scope: KeyScope;
+    /**
+     * Whether it can be used.
+     */
+    status: KeyStatus;
+};
+
+/**
+ * KeyCreate
+ *
+ * A key to be. Unknown fields are refused.
+ */
+export type KeyCreate = {
+    /**
+     * When it ends by itself; never when absent.
+     */
+    expires_at?: string;
+    /**
+     * What people call it; it need not be unique.
+     */
+    name: string;
+    /**
+     * What it may do.
+     */
+    scope: KeyScope;
+};
+
+/**
+ * KeyList
+ *
+ * A page of keys.
+ */
+export type KeyList = {
+    /**
+     * Newest first, the expired and revoked ones too.
+     */
+    items: Array<Key>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * What a key may do.
+ */
+export type KeyScope = 'admin' | 'build' | 'read';
+
+/**
+ * Whether a key can be used.
+ */
+export type KeyStatus = 'active' | 'expired' | 'revoked';
 
 /**
  * LogEnd
@@ -422,6 +934,48 @@ export type LogRecord = {
 export type LogStream = 'stdout' | 'stderr' | 'system';
 
 /**
+ * How far back metrics go.
+ */
+export type MetricsRange = '10m' | '2h' | '24h';
+
+/**
+ * NewKey
+ *
+ * A key that was just made.
+ */
+export type NewKey = {
+    /**
+     * When it was made.
+     */
+    created_at: string;
+    /**
+     * When it ends by itself.
+     */
+    expires_at?: string;
+    /**
+     * Its id.
+     */
+    id: string;
+    /**
+     * The text of the key, to send with every request. It is told here only; Ovenbird keeps a hash of it.
+     */
+    key: string;
+    /**
+     * What people call it.
+     */
+    name: string;
+    /**
+     * What it may do.
+     */
+    scope: KeyScope;
+};
+
+/**
+ * What a host has of a template.
+ */
+export type PlacementState = 'present' | 'deleting' | 'missing';
+
+/**
  * PlannedStep
  *
  * A step as it is understood.
@@ -467,6 +1021,39 @@ export type Problem = {
      * What is wrong.
      */
     message: string;
+};
+
+/**
+ * Queue
+ *
+ * The queue.
+ */
+export type Queue = {
+    /**
+     * Builds that wait, everybody's.
+     */
+    depth: number;
+    /**
+     * Slots of runners that wait for a build; absent while NATS does not say.
+     */
+    free_slots?: number;
+    /**
+     * The builds that wait, the one that waits longest first. A key of scope `build` sees its own.
+     */
+    items: Array<WaitingBuild>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+    /**
+     * Builds that hold a slot of a runner, everybody's.
+     */
+    running: number;
+    /**
+     * Slots with which no build would wait for a runner: `depth` and `running` together. An autoscaler divides
+     * it by the slots of one runner; work in flight counts, so no busy runner is scaled away.
+     */
+    slots_wanted: number;
 };
 
 /**
@@ -527,6 +1114,227 @@ export type RecipeStep = {
 };
 
 /**
+ * Sandbox
+ *
+ * A microVM that somebody started from a template.
+ */
+export type Sandbox = {
+    /**
+     * When it was asked for.
+     */
+    created_at: string;
+    /**
+     * When it was gone.
+     */
+    destroyed_at?: string;
+    /**
+     * Size of the root disk, in MiB, where one was asked for.
+     */
+    disk_mb?: number;
+    /**
+     * The host that it is on.
+     */
+    host_id: string;
+    /**
+     * Its address, reachable from its host.
+     */
+    host_ip?: string;
+    /**
+     * Its id.
+     */
+    id: string;
+    /**
+     * When it was last used, as far as its host has told.
+     */
+    last_active_at: string;
+    /**
+     * Memory, in MiB.
+     */
+    memory_mb: number;
+    /**
+     * Why it failed.
+     */
+    reason?: SandboxReason;
+    /**
+     * Who asked for it: the id of an API key.
+     */
+    requested_by: string;
+    /**
+     * The template that it becomes, or became.
+     */
+    snapshot?: SandboxSnapshot;
+    /**
+     * Where it stands.
+     */
+    status: SandboxStatus;
+    /**
+     * That template's name.
+     */
+    template: string;
+    /**
+     * The template that it started from.
+     */
+    template_id: string;
+    /**
+     * Idle seconds until it is paused by itself; 0 means never.
+     */
+    timeout_sec: number;
+    /**
+     * Virtual CPUs.
+     */
+    vcpus: number;
+};
+
+/**
+ * SandboxCreate
+ *
+ * A sandbox to be. Unknown fields are refused.
+ */
+export type SandboxCreate = {
+    /**
+     * Size of the root disk, in MiB, which the template must fit into; the template's when absent.
+     */
+    disk_mb?: number;
+    /**
+     * Memory, in MiB; the template's when absent. That of a snapshot cannot be changed.
+     */
+    memory_mb?: number;
+    /**
+     * The template to start from: `name`, `name:tag`, or a template's id.
+     */
+    template: string;
+    /**
+     * Idle seconds until it is paused by itself; 0 means never.
+     */
+    timeout_sec?: number;
+    /**
+     * Virtual CPUs; the template's when absent. Those of a snapshot cannot be changed.
+     */
+    vcpus?: number;
+};
+
+/**
+ * SandboxList
+ *
+ * A page of sandboxes.
+ */
+export type SandboxList = {
+    /**
+     * Newest first.
+     */
+    items: Array<Sandbox>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * SandboxMetric
+ *
+ * What a sandbox used at a time.
+ */
+export type SandboxMetric = {
+    /**
+     * When.
+     */
+    at: string;
+    /**
+     * Of one processor, in percent: 100 is one virtual CPU that is busy all the time.
+     */
+    cpu_pct: number;
+    /**
+     * What its disk takes on the host, in bytes.
+     */
+    disk_bytes: number;
+    /**
+     * The host's memory that it takes, in bytes.
+     */
+    mem_bytes: number;
+};
+
+/**
+ * SandboxMetrics
+ *
+ * What a sandbox used.
+ */
+export type SandboxMetrics = {
+    /**
+     * Oldest first. While it is paused there are none.
+     */
+    points: Array<SandboxMetric>;
+};
+
+/**
+ * SandboxReason
+ *
+ * Why a sandbox failed.
+ */
+export type SandboxReason = {
+    /**
+     * A stable word, such as `stopped`.
+     */
+    code: string;
+    /**
+     * What happened.
+     */
+    message: string;
+};
+
+/**
+ * SandboxResume
+ *
+ * How a sandbox goes on.
+ */
+export type SandboxResume = {
+    /**
+     * Idle seconds until it is paused by itself, from now on; 0 means never. As before when absent.
+     */
+    timeout_sec?: number;
+};
+
+/**
+ * SandboxSave
+ *
+ * What a sandbox becomes.
+ */
+export type SandboxSave = {
+    /**
+     * Name of the template to be.
+     */
+    name: string;
+    /**
+     * Tag of the template to be; it moves here once the template is there.
+     */
+    tag?: string;
+};
+
+/**
+ * SandboxSnapshot
+ *
+ * The template that a sandbox becomes.
+ */
+export type SandboxSnapshot = {
+    /**
+     * Its name.
+     */
+    name: string;
+    /**
+     * The tag that points to it once it is there.
+     */
+    tag: string;
+    /**
+     * The template's id.
+     */
+    template_id: string;
+};
+
+/**
+ * Where a sandbox stands.
+ */
+export type SandboxStatus = 'creating' | 'running' | 'pausing' | 'paused' | 'resuming' | 'saving' | 'destroying' | 'destroyed' | 'failed';
+
+/**
  * ServiceCheck
  *
  * One service.
@@ -565,6 +1373,10 @@ export type StepEntry = {
      */
     exit?: number;
     /**
+     * What of its output the caps kept out of the log, too. Head and tail are always there.
+     */
+    log_truncated?: StepTruncated;
+    /**
      * Whether it did what was asked.
      */
     ok: boolean;
@@ -585,7 +1397,7 @@ export type StepEntry = {
      */
     step: number;
     /**
-     * What `stdout` and `stderr` leave out; all of it is in the log.
+     * What `stdout` and `stderr` leave out; it is in the log, but for `log_truncated`.
      */
     truncated?: StepTruncated;
 };
@@ -598,7 +1410,7 @@ export type StepPhase = 'boot' | 'pre' | 'step' | 'post' | 'health' | 'publish';
 /**
  * StepTruncated
  *
- * Output that is in the log only.
+ * Output that is left out.
  */
 export type StepTruncated = {
     /**
@@ -609,6 +1421,70 @@ export type StepTruncated = {
      * Line ends among them.
      */
     lines: number;
+};
+
+/**
+ * TagEntry
+ *
+ * Where a tag points, or pointed for a while.
+ */
+export type TagEntry = {
+    /**
+     * The name whose tag it is.
+     */
+    name: string;
+    /**
+     * Since when.
+     */
+    set_at: string;
+    /**
+     * Who set it: the id of an API key, or `host` for a template that came with a host.
+     */
+    set_by: string;
+    /**
+     * Until when; absent where it points now.
+     */
+    superseded_at?: string;
+    /**
+     * Who moved it on or took it away.
+     */
+    superseded_by?: string;
+    /**
+     * The tag.
+     */
+    tag: string;
+    /**
+     * The template that it points to, or pointed to; that one may be deleted by now.
+     */
+    template_id: string;
+};
+
+/**
+ * TagList
+ *
+ * A page of entries.
+ */
+export type TagList = {
+    /**
+     * The latest move first.
+     */
+    items: Array<TagEntry>;
+    /**
+     * Pass it as `cursor` for the next page; absent on the last one.
+     */
+    next_cursor?: string;
+};
+
+/**
+ * TagSet
+ *
+ * Where a tag is to point. Unknown fields are refused.
+ */
+export type TagSet = {
+    /**
+     * A template of this name.
+     */
+    template_id: string;
 };
 
 /**
@@ -656,6 +1532,10 @@ export type Template = {
      */
     name: string;
     /**
+     * Where it is. Absent in lists.
+     */
+    placements?: Array<TemplatePlacement>;
+    /**
      * Its size on a host, in bytes.
      */
     size_bytes: number;
@@ -690,6 +1570,26 @@ export type TemplateList = {
 };
 
 /**
+ * TemplatePlacement
+ *
+ * A template on a host.
+ */
+export type TemplatePlacement = {
+    /**
+     * Its size there, in bytes.
+     */
+    bytes: number;
+    /**
+     * The host.
+     */
+    host_id: string;
+    /**
+     * What the host has of it.
+     */
+    state: PlacementState;
+};
+
+/**
  * What a template holds.
  */
 export type TemplateType = 'image' | 'snapshot';
@@ -712,6 +1612,56 @@ export type Validation = {
      * Whether it would be accepted.
      */
     valid: boolean;
+};
+
+/**
+ * Why a build waits.
+ */
+export type WaitReason = 'base_deleted' | 'no_host' | 'no_room' | 'not_relayed' | 'no_runner' | 'next' | 'unknown';
+
+/**
+ * WaitingBuild
+ *
+ * A build that waits.
+ */
+export type WaitingBuild = {
+    /**
+     * The build.
+     */
+    build_id: string;
+    /**
+     * When it will probably have ended, from how long the last builds of its name, and of those before it,
+     * took. Absent when that cannot be told.
+     */
+    eta?: string;
+    /**
+     * The lane whose runners may take it.
+     */
+    lane: string;
+    /**
+     * The same, and what to do, for people.
+     */
+    message: string;
+    /**
+     * Name of the template to be.
+     */
+    name: string;
+    /**
+     * Its place in the lane, from 1; everybody's builds count.
+     */
+    position: number;
+    /**
+     * When it was put into the queue.
+     */
+    queued_at: string;
+    /**
+     * A stable word for why it waits.
+     */
+    reason: WaitReason;
+    /**
+     * Tag of the template to be.
+     */
+    tag: string;
 };
 
 export type HealthzData = {
@@ -755,6 +1705,72 @@ export type ReadyzResponses = {
 
 export type ReadyzResponse = ReadyzResponses[keyof ReadyzResponses];
 
+export type AuditListData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Only of this key, of `anonymous`, or of `command-line`.
+         */
+        actor?: string;
+        /**
+         * Only of this operation, by its id in the OpenAPI document.
+         */
+        action?: string;
+        /**
+         * Only from then on.
+         */
+        since?: string;
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Entries of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/admin/audit';
+};
+
+export type AuditListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type AuditListError = AuditListErrors[keyof AuditListErrors];
+
+export type AuditListResponses = {
+    /**
+     * A page of the log.
+     */
+    200: AuditList;
+};
+
+export type AuditListResponse = AuditListResponses[keyof AuditListResponses];
+
 export type BuildListData = {
     body?: never;
     path?: never;
@@ -767,6 +1783,10 @@ export type BuildListData = {
          * Only builds of this name.
          */
         name?: string;
+        /**
+         * Only builds that were submitted then or later, such as `2026-01-31T12:00:00Z`.
+         */
+        since?: string;
         /**
          * `next_cursor` of the page before.
          */
@@ -781,23 +1801,27 @@ export type BuildListData = {
 
 export type BuildListErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -817,7 +1841,7 @@ export type BuildCreateData = {
     body: BuildCreate;
     headers?: {
         /**
-         * Any text of your own, at most 255 printable characters; a UUID is usual.
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
          */
         'Idempotency-Key'?: string;
     };
@@ -828,43 +1852,55 @@ export type BuildCreateData = {
 
 export type BuildCreateErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * The body did not arrive in time.
+     * `request_timeout`: The body did not arrive in time.
      */
     408: Error;
     /**
-     * The Idempotency-Key was used before with another body, or the build's state does not allow it.
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
      */
     409: Error;
     /**
-     * The body is over the limit.
+     * `body_too_large`: The body is over the limit.
      */
     413: Error;
     /**
-     * The body is not JSON.
+     * `unsupported_media_type`: The body is not sent as application/json.
      */
     415: Error;
     /**
-     * Something in the body is not accepted; all of it is listed.
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
      */
     422: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -889,35 +1925,41 @@ export type BuildValidateData = {
 
 export type BuildValidateErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * The body did not arrive in time.
+     * `request_timeout`: The body did not arrive in time.
      */
     408: Error;
     /**
-     * The body is over the limit.
+     * `body_too_large`: The body is over the limit.
      */
     413: Error;
     /**
-     * The body is not JSON.
+     * `unsupported_media_type`: The body is not sent as application/json.
      */
     415: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -947,27 +1989,31 @@ export type BuildGetData = {
 
 export type BuildGetErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * There is no such thing, or the API key may not see it.
+     * `not_found`: There is nothing here, or nothing that the API key may see.
      */
     404: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -985,6 +2031,12 @@ export type BuildGetResponse = BuildGetResponses[keyof BuildGetResponses];
 
 export type BuildCancelData = {
     body?: BuildCancel;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
     path: {
         /**
          * The build.
@@ -997,47 +2049,59 @@ export type BuildCancelData = {
 
 export type BuildCancelErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * There is no such thing, or the API key may not see it.
+     * `not_found`: There is nothing here, or nothing that the API key may see.
      */
     404: Error;
     /**
-     * The body did not arrive in time.
+     * `request_timeout`: The body did not arrive in time.
      */
     408: Error;
     /**
-     * The Idempotency-Key was used before with another body, or the build's state does not allow it.
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `build_over`: The build has ended; there is nothing to cancel.
      */
     409: Error;
     /**
-     * The body is over the limit.
+     * `body_too_large`: The body is over the limit.
      */
     413: Error;
     /**
-     * The body is not JSON.
+     * `unsupported_media_type`: The body is not sent as application/json.
      */
     415: Error;
     /**
-     * Something in the body is not accepted; all of it is listed.
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
      */
     422: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -1084,27 +2148,31 @@ export type BuildLogsData = {
 
 export type BuildLogsErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * There is no such thing, or the API key may not see it.
+     * `not_found`: There is nothing here, or nothing that the API key may see.
      */
     404: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -1145,31 +2213,33 @@ export type BuildLogsStreamData = {
 
 export type BuildLogsStreamErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * There is no such thing, or the API key may not see it.
+     * `not_found`: There is nothing here, or nothing that the API key may see.
      */
     404: Error;
     /**
-     * Too many requests; try again later.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
      */
     429: Error;
     /**
-     * A fault of Ovenbird.
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -1194,7 +2264,7 @@ export type BuildRetryData = {
     body?: never;
     headers?: {
         /**
-         * Any text of your own, at most 255 printable characters; a UUID is usual.
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
          */
         'Idempotency-Key'?: string;
     };
@@ -1210,35 +2280,47 @@ export type BuildRetryData = {
 
 export type BuildRetryErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * There is no such thing, or the API key may not see it.
+     * `not_found`: There is nothing here, or nothing that the API key may see.
      */
     404: Error;
     /**
-     * The Idempotency-Key was used before with another body, or the build's state does not allow it.
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `build_not_ended`: Only a build that failed or was cancelled can be retried.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
      */
     409: Error;
     /**
-     * Something in the body is not accepted; all of it is listed.
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
      */
     422: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -1253,6 +2335,607 @@ export type BuildRetryResponses = {
 };
 
 export type BuildRetryResponse = BuildRetryResponses[keyof BuildRetryResponses];
+
+export type HostListData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Hosts of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/admin/hosts';
+};
+
+export type HostListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostListError = HostListErrors[keyof HostListErrors];
+
+export type HostListResponses = {
+    /**
+     * A page of hosts.
+     */
+    200: HostList;
+};
+
+export type HostListResponse = HostListResponses[keyof HostListResponses];
+
+export type HostDeleteData = {
+    body?: never;
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}';
+};
+
+export type HostDeleteErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `host_not_drained`: The host takes builds and sandboxes; drain it first.
+     *
+     * `host_in_use`: The host is not empty; `details` lists what is on it.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostDeleteError = HostDeleteErrors[keyof HostDeleteErrors];
+
+export type HostDeleteResponses = {
+    /**
+     * The host is gone.
+     */
+    204: void;
+};
+
+export type HostDeleteResponse = HostDeleteResponses[keyof HostDeleteResponses];
+
+export type HostGetData = {
+    body?: never;
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}';
+};
+
+export type HostGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostGetError = HostGetErrors[keyof HostGetErrors];
+
+export type HostGetResponses = {
+    /**
+     * A machine that runs sandboxes.
+     */
+    200: Host;
+};
+
+export type HostGetResponse = HostGetResponses[keyof HostGetResponses];
+
+export type HostDrainData = {
+    body?: never;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}/drain';
+};
+
+export type HostDrainErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostDrainError = HostDrainErrors[keyof HostDrainErrors];
+
+export type HostDrainResponses = {
+    /**
+     * A machine that runs sandboxes.
+     */
+    200: Host;
+};
+
+export type HostDrainResponse = HostDrainResponses[keyof HostDrainResponses];
+
+export type HostUndrainData = {
+    body?: never;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}/undrain';
+};
+
+export type HostUndrainErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostUndrainError = HostUndrainErrors[keyof HostUndrainErrors];
+
+export type HostUndrainResponses = {
+    /**
+     * A machine that runs sandboxes.
+     */
+    200: Host;
+};
+
+export type HostUndrainResponse = HostUndrainResponses[keyof HostUndrainResponses];
+
+export type KeyListData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Keys of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/admin/keys';
+};
+
+export type KeyListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type KeyListError = KeyListErrors[keyof KeyListErrors];
+
+export type KeyListResponses = {
+    /**
+     * A page of keys.
+     */
+    200: KeyList;
+};
+
+export type KeyListResponse = KeyListResponses[keyof KeyListResponses];
+
+export type KeyCreateData = {
+    body: KeyCreate;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/v1/admin/keys';
+};
+
+export type KeyCreateErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type KeyCreateError = KeyCreateErrors[keyof KeyCreateErrors];
+
+export type KeyCreateResponses = {
+    /**
+     * The key, with its text.
+     */
+    201: NewKey;
+};
+
+export type KeyCreateResponse = KeyCreateResponses[keyof KeyCreateResponses];
+
+export type KeyRevokeData = {
+    body?: never;
+    path: {
+        /**
+         * The key.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/keys/{id}';
+};
+
+export type KeyRevokeErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `last_admin_key`: Without this key nobody could administer Ovenbird; make another one of scope admin first.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type KeyRevokeError = KeyRevokeErrors[keyof KeyRevokeErrors];
+
+export type KeyRevokeResponses = {
+    /**
+     * A key, without its text.
+     */
+    200: Key;
+};
+
+export type KeyRevokeResponse = KeyRevokeResponses[keyof KeyRevokeResponses];
+
+export type KeyGetData = {
+    body?: never;
+    path: {
+        /**
+         * The key.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/keys/{id}';
+};
+
+export type KeyGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type KeyGetError = KeyGetErrors[keyof KeyGetErrors];
+
+export type KeyGetResponses = {
+    /**
+     * A key, without its text.
+     */
+    200: Key;
+};
+
+export type KeyGetResponse = KeyGetResponses[keyof KeyGetResponses];
+
+export type QueueGetData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Builds of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/admin/queue';
+};
+
+export type QueueGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type QueueGetError = QueueGetErrors[keyof QueueGetErrors];
+
+export type QueueGetResponses = {
+    /**
+     * The queue.
+     */
+    200: Queue;
+};
+
+export type QueueGetResponse = QueueGetResponses[keyof QueueGetResponses];
 
 export type TemplateListData = {
     body?: never;
@@ -1276,23 +2959,27 @@ export type TemplateListData = {
 
 export type TemplateListErrors = {
     /**
-     * A parameter or the body has the wrong form.
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
      */
     400: Error;
     /**
-     * No valid API key was sent.
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
      */
     401: Error;
     /**
-     * The API key lacks the scope.
+     * `forbidden`: The API key does not have the scope that the operation needs.
      */
     403: Error;
     /**
-     * A fault of Ovenbird.
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
      */
     500: Error;
     /**
-     * A service that Ovenbird needs did not answer; try again.
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
      */
     503: Error;
 };
@@ -1307,3 +2994,1682 @@ export type TemplateListResponses = {
 };
 
 export type TemplateListResponse = TemplateListResponses[keyof TemplateListResponses];
+
+export type TemplateDeleteData = {
+    body?: never;
+    path: {
+        /**
+         * A name for all templates of it, or `name:tag`, or an id.
+         */
+        name: string;
+    };
+    query?: never;
+    url: '/v1/admin/templates/{name}';
+};
+
+export type TemplateDeleteErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `template_in_use`: A build that is not over or a sandbox needs the template; `details` lists what.
+     *
+     * `template_of_host`: The template came with a host, which would offer it again; remove it there.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type TemplateDeleteError = TemplateDeleteErrors[keyof TemplateDeleteErrors];
+
+export type TemplateDeleteResponses = {
+    /**
+     * It is in no list any more, and goes from each host that holds it as soon as that host answers.
+     */
+    204: void;
+};
+
+export type TemplateDeleteResponse = TemplateDeleteResponses[keyof TemplateDeleteResponses];
+
+export type TemplateGetData = {
+    body?: never;
+    path: {
+        /**
+         * `name:tag`, a name alone for its tag `latest`, or an id.
+         */
+        name: string;
+    };
+    query?: never;
+    url: '/v1/admin/templates/{name}';
+};
+
+export type TemplateGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type TemplateGetError = TemplateGetErrors[keyof TemplateGetErrors];
+
+export type TemplateGetResponses = {
+    /**
+     * What sandboxes start from.
+     */
+    200: Template;
+};
+
+export type TemplateGetResponse = TemplateGetResponses[keyof TemplateGetResponses];
+
+export type TemplateTagListData = {
+    body?: never;
+    path: {
+        /**
+         * The name of the templates.
+         */
+        name: string;
+    };
+    query?: {
+        /**
+         * Only this tag.
+         */
+        tag?: string;
+        /**
+         * Only where tags point now, without history.
+         */
+        current?: boolean;
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Entries of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/admin/templates/{name}/tags';
+};
+
+export type TemplateTagListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type TemplateTagListError = TemplateTagListErrors[keyof TemplateTagListErrors];
+
+export type TemplateTagListResponses = {
+    /**
+     * A page of entries.
+     */
+    200: TagList;
+};
+
+export type TemplateTagListResponse = TemplateTagListResponses[keyof TemplateTagListResponses];
+
+export type TemplateTagRemoveData = {
+    body?: never;
+    path: {
+        /**
+         * The name of the templates.
+         */
+        name: string;
+        /**
+         * The tag.
+         */
+        tag: string;
+    };
+    query?: never;
+    url: '/v1/admin/templates/{name}/tags/{tag}';
+};
+
+export type TemplateTagRemoveErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type TemplateTagRemoveError = TemplateTagRemoveErrors[keyof TemplateTagRemoveErrors];
+
+export type TemplateTagRemoveResponses = {
+    /**
+     * The tag is gone; its template stays.
+     */
+    204: void;
+};
+
+export type TemplateTagRemoveResponse = TemplateTagRemoveResponses[keyof TemplateTagRemoveResponses];
+
+export type TemplateTagSetData = {
+    body: TagSet;
+    path: {
+        /**
+         * The name of the templates.
+         */
+        name: string;
+        /**
+         * The tag.
+         */
+        tag: string;
+    };
+    query?: never;
+    url: '/v1/admin/templates/{name}/tags/{tag}';
+};
+
+export type TemplateTagSetErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type TemplateTagSetError = TemplateTagSetErrors[keyof TemplateTagSetErrors];
+
+export type TemplateTagSetResponses = {
+    /**
+     * Where a tag points, or pointed for a while.
+     */
+    200: TagEntry;
+};
+
+export type TemplateTagSetResponse = TemplateTagSetResponses[keyof TemplateTagSetResponses];
+
+export type SandboxListData = {
+    body?: never;
+    path?: never;
+    query?: {
+        /**
+         * Only sandboxes in this state.
+         */
+        status?: SandboxStatus;
+        /**
+         * Only sandboxes from this template.
+         */
+        template_id?: string;
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Sandboxes of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/sandboxes';
+};
+
+export type SandboxListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxListError = SandboxListErrors[keyof SandboxListErrors];
+
+export type SandboxListResponses = {
+    /**
+     * A page of sandboxes.
+     */
+    200: SandboxList;
+};
+
+export type SandboxListResponse = SandboxListResponses[keyof SandboxListResponses];
+
+export type SandboxCreateData = {
+    body: SandboxCreate;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/v1/sandboxes';
+};
+
+export type SandboxCreateErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxCreateError = SandboxCreateErrors[keyof SandboxCreateErrors];
+
+export type SandboxCreateResponses = {
+    /**
+     * The sandbox, which runs. When that takes longer than a minute it is still `creating`.
+     */
+    201: Sandbox;
+};
+
+export type SandboxCreateResponse = SandboxCreateResponses[keyof SandboxCreateResponses];
+
+export type SandboxDeleteData = {
+    body?: never;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}';
+};
+
+export type SandboxDeleteErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxDeleteError = SandboxDeleteErrors[keyof SandboxDeleteErrors];
+
+export type SandboxDeleteResponses = {
+    /**
+     * A microVM that somebody started from a template.
+     */
+    200: Sandbox;
+};
+
+export type SandboxDeleteResponse = SandboxDeleteResponses[keyof SandboxDeleteResponses];
+
+export type SandboxGetData = {
+    body?: never;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}';
+};
+
+export type SandboxGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxGetError = SandboxGetErrors[keyof SandboxGetErrors];
+
+export type SandboxGetResponses = {
+    /**
+     * A microVM that somebody started from a template.
+     */
+    200: Sandbox;
+};
+
+export type SandboxGetResponse = SandboxGetResponses[keyof SandboxGetResponses];
+
+export type SandboxDirectoryListData = {
+    body?: never;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query: {
+        /**
+         * An absolute path without `..`.
+         */
+        path: string;
+        /**
+         * `next_cursor` of the page before.
+         */
+        cursor?: string;
+        /**
+         * Entries of a page.
+         */
+        limit?: number;
+    };
+    url: '/v1/sandboxes/{id}/directories';
+};
+
+export type SandboxDirectoryListErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxDirectoryListError = SandboxDirectoryListErrors[keyof SandboxDirectoryListErrors];
+
+export type SandboxDirectoryListResponses = {
+    /**
+     * A page of a directory.
+     */
+    200: DirectoryList;
+};
+
+export type SandboxDirectoryListResponse = SandboxDirectoryListResponses[keyof SandboxDirectoryListResponses];
+
+export type SandboxDirectoryMakeData = {
+    body: DirectoryCreate;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/directories';
+};
+
+export type SandboxDirectoryMakeErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxDirectoryMakeError = SandboxDirectoryMakeErrors[keyof SandboxDirectoryMakeErrors];
+
+export type SandboxDirectoryMakeResponses = {
+    /**
+     * A directory that is there.
+     */
+    200: Directory;
+};
+
+export type SandboxDirectoryMakeResponse = SandboxDirectoryMakeResponses[keyof SandboxDirectoryMakeResponses];
+
+export type SandboxExecData = {
+    body: Exec;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/exec';
+};
+
+export type SandboxExecErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxExecError = SandboxExecErrors[keyof SandboxExecErrors];
+
+export type SandboxExecResponses = {
+    /**
+     * How a command ended.
+     */
+    200: ExecResult;
+};
+
+export type SandboxExecResponse = SandboxExecResponses[keyof SandboxExecResponses];
+
+export type SandboxExecStreamData = {
+    body: Exec;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/exec/stream';
+};
+
+export type SandboxExecStreamErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxExecStreamError = SandboxExecStreamErrors[keyof SandboxExecStreamErrors];
+
+export type SandboxExecStreamResponses = {
+    /**
+     * Server-sent events. `data` of each is an ExecEvent.
+     */
+    200: string;
+};
+
+export type SandboxExecStreamResponse = SandboxExecStreamResponses[keyof SandboxExecStreamResponses];
+
+export type SandboxFileRemoveData = {
+    body?: never;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query: {
+        /**
+         * An absolute path without `..`.
+         */
+        path: string;
+        /**
+         * A directory with everything in it.
+         */
+        recursive?: boolean;
+    };
+    url: '/v1/sandboxes/{id}/files';
+};
+
+export type SandboxFileRemoveErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxFileRemoveError = SandboxFileRemoveErrors[keyof SandboxFileRemoveErrors];
+
+export type SandboxFileRemoveResponses = {
+    /**
+     * It is done.
+     */
+    204: void;
+};
+
+export type SandboxFileRemoveResponse = SandboxFileRemoveResponses[keyof SandboxFileRemoveResponses];
+
+export type SandboxFileReadData = {
+    body?: never;
+    headers?: {
+        /**
+         * The part that is wanted: `bytes=0-99`, `bytes=100-` or `bytes=-100`.
+         */
+        Range?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query: {
+        /**
+         * An absolute path without `..`.
+         */
+        path: string;
+    };
+    url: '/v1/sandboxes/{id}/files';
+};
+
+export type SandboxFileReadErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxFileReadError = SandboxFileReadErrors[keyof SandboxFileReadErrors];
+
+export type SandboxFileReadResponses = {
+    /**
+     * All of it.
+     */
+    200: Blob | File;
+    /**
+     * The part that was asked for.
+     */
+    206: Blob | File;
+};
+
+export type SandboxFileReadResponse = SandboxFileReadResponses[keyof SandboxFileReadResponses];
+
+export type SandboxFileWriteData = {
+    body: Blob | File;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query: {
+        /**
+         * An absolute path without `..`.
+         */
+        path: string;
+    };
+    url: '/v1/sandboxes/{id}/files';
+};
+
+export type SandboxFileWriteErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `sandbox_refused`: The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.
+     *
+     * `sandbox_full`: The sandbox's disk is full, or its host passes as many files on as it can.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `range_outside`: No byte of the range is in the file.
+     */
+    416: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxFileWriteError = SandboxFileWriteErrors[keyof SandboxFileWriteErrors];
+
+export type SandboxFileWriteResponses = {
+    /**
+     * It is done.
+     */
+    204: void;
+};
+
+export type SandboxFileWriteResponse = SandboxFileWriteResponses[keyof SandboxFileWriteResponses];
+
+export type SandboxMetricsData = {
+    body?: never;
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: {
+        /**
+         * How far back, and how fine.
+         */
+        range?: MetricsRange;
+    };
+    url: '/v1/sandboxes/{id}/metrics';
+};
+
+export type SandboxMetricsErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxMetricsError = SandboxMetricsErrors[keyof SandboxMetricsErrors];
+
+export type SandboxMetricsResponses = {
+    /**
+     * What a sandbox used.
+     */
+    200: SandboxMetrics;
+};
+
+export type SandboxMetricsResponse = SandboxMetricsResponses[keyof SandboxMetricsResponses];
+
+export type SandboxPauseData = {
+    body?: never;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/pause';
+};
+
+export type SandboxPauseErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxPauseError = SandboxPauseErrors[keyof SandboxPauseErrors];
+
+export type SandboxPauseResponses = {
+    /**
+     * A microVM that somebody started from a template.
+     */
+    200: Sandbox;
+};
+
+export type SandboxPauseResponse = SandboxPauseResponses[keyof SandboxPauseResponses];
+
+export type SandboxPingData = {
+    body?: never;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/ping';
+};
+
+export type SandboxPingErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxPingError = SandboxPingErrors[keyof SandboxPingErrors];
+
+export type SandboxPingResponses = {
+    /**
+     * It counts as use.
+     */
+    204: void;
+};
+
+export type SandboxPingResponse = SandboxPingResponses[keyof SandboxPingResponses];
+
+export type SandboxResumeData = {
+    body?: SandboxResume;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/resume';
+};
+
+export type SandboxResumeErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxResumeError = SandboxResumeErrors[keyof SandboxResumeErrors];
+
+export type SandboxResumeResponses = {
+    /**
+     * A microVM that somebody started from a template.
+     */
+    200: Sandbox;
+};
+
+export type SandboxResumeResponse = SandboxResumeResponses[keyof SandboxResumeResponses];
+
+export type SandboxSnapshotData = {
+    body: SandboxSave;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The sandbox.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/sandboxes/{id}/snapshot';
+};
+
+export type SandboxSnapshotErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     *
+     * `sandbox_paused`: The sandbox is paused; resume it first.
+     *
+     * `sandbox_busy`: Something else is being done with the sandbox; try again when it has ended.
+     *
+     * `sandbox_over`: The sandbox has ended or is being deleted; start another one.
+     *
+     * `template_deleted`: The template was deleted at this moment; nothing was started from it.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `no_capacity`: No host that answers holds the template and has room for the sandbox; try again later.
+     *
+     * `host_unavailable`: The sandbox's host does not answer, or cannot do it now; try again.
+     *
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SandboxSnapshotError = SandboxSnapshotErrors[keyof SandboxSnapshotErrors];
+
+export type SandboxSnapshotResponses = {
+    /**
+     * A microVM that somebody started from a template.
+     */
+    200: Sandbox;
+};
+
+export type SandboxSnapshotResponse = SandboxSnapshotResponses[keyof SandboxSnapshotResponses];

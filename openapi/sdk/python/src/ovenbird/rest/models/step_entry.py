@@ -30,7 +30,8 @@ class StepEntry:
         stdout (str): Head and tail of its standard output.
         step (int): The step, as you numbered it; 0 outside of the recipe.
         exit_ (int | Unset): Its exit code, where a command ended.
-        truncated (StepTruncated | Unset): Output that is in the log only.
+        log_truncated (StepTruncated | Unset): Output that is left out.
+        truncated (StepTruncated | Unset): Output that is left out.
     """
 
     cached: bool
@@ -42,6 +43,7 @@ class StepEntry:
     stdout: str
     step: int
     exit_: int | Unset = UNSET
+    log_truncated: StepTruncated | Unset = UNSET
     truncated: StepTruncated | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
@@ -64,6 +66,10 @@ class StepEntry:
 
         exit_ = self.exit_
 
+        log_truncated: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.log_truncated, Unset):
+            log_truncated = self.log_truncated.to_dict()
+
         truncated: dict[str, Any] | Unset = UNSET
         if not isinstance(self.truncated, Unset):
             truncated = self.truncated.to_dict()
@@ -84,6 +90,8 @@ class StepEntry:
         )
         if exit_ is not UNSET:
             field_dict["exit"] = exit_
+        if log_truncated is not UNSET:
+            field_dict["log_truncated"] = log_truncated
         if truncated is not UNSET:
             field_dict["truncated"] = truncated
 
@@ -112,6 +120,13 @@ class StepEntry:
 
         exit_ = d.pop("exit", UNSET)
 
+        _log_truncated = d.pop("log_truncated", UNSET)
+        log_truncated: StepTruncated | Unset
+        if isinstance(_log_truncated, Unset):
+            log_truncated = UNSET
+        else:
+            log_truncated = StepTruncated.from_dict(_log_truncated)
+
         _truncated = d.pop("truncated", UNSET)
         truncated: StepTruncated | Unset
         if isinstance(_truncated, Unset):
@@ -129,6 +144,7 @@ class StepEntry:
             stdout=stdout,
             step=step,
             exit_=exit_,
+            log_truncated=log_truncated,
             truncated=truncated,
         )
 

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="StepTruncated")
 
 @_attrs_define
 class StepTruncated:
-    """Output that is in the log only.
+    """Output that is left out.
 
     Attributes:
         bytes_ (int): Bytes left out.

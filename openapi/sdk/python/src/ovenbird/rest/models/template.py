@@ -12,6 +12,7 @@ from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.template_default_env import TemplateDefaultEnv
+    from ..models.template_placement import TemplatePlacement
 
 
 T = TypeVar("T", bound="Template")
@@ -35,6 +36,7 @@ class Template:
         build_id (str | Unset): The build that made it; absent for one that came with a host.
         default_user (str | Unset): User for whoever starts a sandbox from it.
         digest (str | Unset): Digest of its content, where it is known.
+        placements (list[TemplatePlacement] | Unset): Where it is. Absent in lists.
     """
 
     created_at: datetime.datetime
@@ -50,6 +52,7 @@ class Template:
     build_id: str | Unset = UNSET
     default_user: str | Unset = UNSET
     digest: str | Unset = UNSET
+    placements: list[TemplatePlacement] | Unset = UNSET
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,6 +82,13 @@ class Template:
 
         digest = self.digest
 
+        placements: list[dict[str, Any]] | Unset = UNSET
+        if not isinstance(self.placements, Unset):
+            placements = []
+            for placements_item_data in self.placements:
+                placements_item = placements_item_data.to_dict()
+                placements.append(placements_item)
+
         field_dict: dict[str, Any] = {}
         field_dict.update(self.additional_properties)
         field_dict.update(
@@ -102,12 +112,15 @@ class Template:
             field_dict["default_user"] = default_user
         if digest is not UNSET:
             field_dict["digest"] = digest
+        if placements is not UNSET:
+            field_dict["placements"] = placements
 
         return field_dict
 
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
         from ..models.template_default_env import TemplateDefaultEnv
+        from ..models.template_placement import TemplatePlacement
 
         d = dict(src_dict)
         created_at = datetime.datetime.fromisoformat(d.pop("created_at"))
@@ -136,6 +149,15 @@ class Template:
 
         digest = d.pop("digest", UNSET)
 
+        _placements = d.pop("placements", UNSET)
+        placements: list[TemplatePlacement] | Unset = UNSET
+        if _placements is not UNSET:
+            placements = []
+            for placements_item_data in _placements:
+                placements_item = TemplatePlacement.from_dict(placements_item_data)
+
+                placements.append(placements_item)
+
         template = cls(
             created_at=created_at,
             default_env=default_env,
@@ -150,6 +172,7 @@ class Template:
             build_id=build_id,
             default_user=default_user,
             digest=digest,
+            placements=placements,
         )
 
         template.additional_properties = d

@@ -16,8 +16,11 @@ def _get_kwargs(
     id: str,
     *,
     body: BuildCancel | Unset = UNSET,
+    idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
+    if not isinstance(idempotency_key, Unset):
+        headers["Idempotency-Key"] = idempotency_key
 
     _kwargs: dict[str, Any] = {
         "method": "post",
@@ -88,6 +91,11 @@ def _parse_response(
 
         return response_422
 
+    if response.status_code == 429:
+        response_429 = Error.from_dict(response.json())
+
+        return response_429
+
     if response.status_code == 500:
         response_500 = Error.from_dict(response.json())
 
@@ -120,6 +128,7 @@ def sync_detailed(
     *,
     client: AuthenticatedClient,
     body: BuildCancel | Unset = UNSET,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[Build | Error]:
     """Cancel a build
 
@@ -133,6 +142,7 @@ def sync_detailed(
 
     Args:
         id (str):
+        idempotency_key (str | Unset):
         body (BuildCancel | Unset): Why a build is cancelled.
 
     Raises:
@@ -146,6 +156,7 @@ def sync_detailed(
     kwargs = _get_kwargs(
         id=id,
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = client.get_httpx_client().request(
@@ -160,6 +171,7 @@ def sync(
     *,
     client: AuthenticatedClient,
     body: BuildCancel | Unset = UNSET,
+    idempotency_key: str | Unset = UNSET,
 ) -> Build | Error | None:
     """Cancel a build
 
@@ -173,6 +185,7 @@ def sync(
 
     Args:
         id (str):
+        idempotency_key (str | Unset):
         body (BuildCancel | Unset): Why a build is cancelled.
 
     Raises:
@@ -187,6 +200,7 @@ def sync(
         id=id,
         client=client,
         body=body,
+        idempotency_key=idempotency_key,
     ).parsed
 
 
@@ -195,6 +209,7 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient,
     body: BuildCancel | Unset = UNSET,
+    idempotency_key: str | Unset = UNSET,
 ) -> Response[Build | Error]:
     """Cancel a build
 
@@ -208,6 +223,7 @@ async def asyncio_detailed(
 
     Args:
         id (str):
+        idempotency_key (str | Unset):
         body (BuildCancel | Unset): Why a build is cancelled.
 
     Raises:
@@ -221,6 +237,7 @@ async def asyncio_detailed(
     kwargs = _get_kwargs(
         id=id,
         body=body,
+        idempotency_key=idempotency_key,
     )
 
     response = await client.get_async_httpx_client().request(**kwargs)
@@ -233,6 +250,7 @@ async def asyncio(
     *,
     client: AuthenticatedClient,
     body: BuildCancel | Unset = UNSET,
+    idempotency_key: str | Unset = UNSET,
 ) -> Build | Error | None:
     """Cancel a build
 
@@ -246,6 +264,7 @@ async def asyncio(
 
     Args:
         id (str):
+        idempotency_key (str | Unset):
         body (BuildCancel | Unset): Why a build is cancelled.
 
     Raises:
@@ -261,5 +280,6 @@ async def asyncio(
             id=id,
             client=client,
             body=body,
+            idempotency_key=idempotency_key,
         )
     ).parsed

@@ -81,6 +81,11 @@ def _parse_response(
 
         return response_422
 
+    if response.status_code == 429:
+        response_429 = Error.from_dict(response.json())
+
+        return response_429
+
     if response.status_code == 500:
         response_500 = Error.from_dict(response.json())
 
@@ -117,8 +122,7 @@ def sync_detailed(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
-    without making a second build.
+    follow it with `links.stream`.
 
     Args:
         idempotency_key (str | Unset):
@@ -154,8 +158,7 @@ def sync(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
-    without making a second build.
+    follow it with `links.stream`.
 
     Args:
         idempotency_key (str | Unset):
@@ -186,8 +189,7 @@ async def asyncio_detailed(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
-    without making a second build.
+    follow it with `links.stream`.
 
     Args:
         idempotency_key (str | Unset):
@@ -221,8 +223,7 @@ async def asyncio(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
-    without making a second build.
+    follow it with `links.stream`.
 
     Args:
         idempotency_key (str | Unset):

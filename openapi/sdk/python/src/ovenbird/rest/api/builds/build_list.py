@@ -1,3 +1,4 @@
+import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ def _get_kwargs(
     *,
     status: BuildStatus | Unset = UNSET,
     name: str | Unset = UNSET,
+    since: datetime.datetime | Unset = UNSET,
     cursor: str | Unset = UNSET,
     limit: int | Unset = 50,
 ) -> dict[str, Any]:
@@ -28,6 +30,11 @@ def _get_kwargs(
     params["status"] = json_status
 
     params["name"] = name
+
+    json_since: str | Unset = UNSET
+    if not isinstance(since, Unset):
+        json_since = since.isoformat()
+    params["since"] = json_since
 
     params["cursor"] = cursor
 
@@ -67,6 +74,11 @@ def _parse_response(
 
         return response_403
 
+    if response.status_code == 429:
+        response_429 = Error.from_dict(response.json())
+
+        return response_429
+
     if response.status_code == 500:
         response_500 = Error.from_dict(response.json())
 
@@ -99,6 +111,7 @@ def sync_detailed(
     client: AuthenticatedClient,
     status: BuildStatus | Unset = UNSET,
     name: str | Unset = UNSET,
+    since: datetime.datetime | Unset = UNSET,
     cursor: str | Unset = UNSET,
     limit: int | Unset = 50,
 ) -> Response[BuildList | Error]:
@@ -109,6 +122,7 @@ def sync_detailed(
     Args:
         status (BuildStatus | Unset): Where a build stands.
         name (str | Unset):
+        since (datetime.datetime | Unset):
         cursor (str | Unset):
         limit (int | Unset):  Default: 50.
 
@@ -123,6 +137,7 @@ def sync_detailed(
     kwargs = _get_kwargs(
         status=status,
         name=name,
+        since=since,
         cursor=cursor,
         limit=limit,
     )
@@ -139,6 +154,7 @@ def sync(
     client: AuthenticatedClient,
     status: BuildStatus | Unset = UNSET,
     name: str | Unset = UNSET,
+    since: datetime.datetime | Unset = UNSET,
     cursor: str | Unset = UNSET,
     limit: int | Unset = 50,
 ) -> BuildList | Error | None:
@@ -149,6 +165,7 @@ def sync(
     Args:
         status (BuildStatus | Unset): Where a build stands.
         name (str | Unset):
+        since (datetime.datetime | Unset):
         cursor (str | Unset):
         limit (int | Unset):  Default: 50.
 
@@ -164,6 +181,7 @@ def sync(
         client=client,
         status=status,
         name=name,
+        since=since,
         cursor=cursor,
         limit=limit,
     ).parsed
@@ -174,6 +192,7 @@ async def asyncio_detailed(
     client: AuthenticatedClient,
     status: BuildStatus | Unset = UNSET,
     name: str | Unset = UNSET,
+    since: datetime.datetime | Unset = UNSET,
     cursor: str | Unset = UNSET,
     limit: int | Unset = 50,
 ) -> Response[BuildList | Error]:
@@ -184,6 +203,7 @@ async def asyncio_detailed(
     Args:
         status (BuildStatus | Unset): Where a build stands.
         name (str | Unset):
+        since (datetime.datetime | Unset):
         cursor (str | Unset):
         limit (int | Unset):  Default: 50.
 
@@ -198,6 +218,7 @@ async def asyncio_detailed(
     kwargs = _get_kwargs(
         status=status,
         name=name,
+        since=since,
         cursor=cursor,
         limit=limit,
     )
@@ -212,6 +233,7 @@ async def asyncio(
     client: AuthenticatedClient,
     status: BuildStatus | Unset = UNSET,
     name: str | Unset = UNSET,
+    since: datetime.datetime | Unset = UNSET,
     cursor: str | Unset = UNSET,
     limit: int | Unset = 50,
 ) -> BuildList | Error | None:
@@ -222,6 +244,7 @@ async def asyncio(
     Args:
         status (BuildStatus | Unset): Where a build stands.
         name (str | Unset):
+        since (datetime.datetime | Unset):
         cursor (str | Unset):
         limit (int | Unset):  Default: 50.
 
@@ -238,6 +261,7 @@ async def asyncio(
             client=client,
             status=status,
             name=name,
+            since=since,
             cursor=cursor,
             limit=limit,
         )

@@ -69,6 +69,11 @@ def _parse_response(
 
         return response_422
 
+    if response.status_code == 429:
+        response_429 = Error.from_dict(response.json())
+
+        return response_429
+
     if response.status_code == 500:
         response_500 = Error.from_dict(response.json())
 
@@ -108,8 +113,7 @@ def sync_detailed(
     as a
     new build whose `retry_of` names the old one. It is checked like any submission, and starts from
     what
-    the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
-    making a second build.
+    the name of its base template points to now.
 
     Args:
         id (str):
@@ -147,8 +151,7 @@ def sync(
     as a
     new build whose `retry_of` names the old one. It is checked like any submission, and starts from
     what
-    the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
-    making a second build.
+    the name of its base template points to now.
 
     Args:
         id (str):
@@ -181,8 +184,7 @@ async def asyncio_detailed(
     as a
     new build whose `retry_of` names the old one. It is checked like any submission, and starts from
     what
-    the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
-    making a second build.
+    the name of its base template points to now.
 
     Args:
         id (str):
@@ -218,8 +220,7 @@ async def asyncio(
     as a
     new build whose `retry_of` names the old one. It is checked like any submission, and starts from
     what
-    the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
-    making a second build.
+    the name of its base template points to now.
 
     Args:
         id (str):
