@@ -11,6 +11,7 @@ pub mod code;
 mod cut;
 mod docs;
 pub mod error;
+mod example;
 mod guard;
 pub mod health;
 pub mod hosts;

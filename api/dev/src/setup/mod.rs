@@ -9,6 +9,8 @@ mod kernel;
 mod nats_server;
 mod packages;
 mod schemathesis;
+pub mod tools;
+mod wheel;
 
 use std::time::Instant;
 

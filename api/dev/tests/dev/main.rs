@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod asyncapi;
 mod caps;
 mod failures;
 mod faults;
@@ -11,4 +12,5 @@ mod logs;
 mod platform;
 mod rules;
 mod sandboxes;
+mod sdk;
 mod templates;
