@@ -10,4 +10,5 @@ mod job;
 mod lease;
 mod ledger;
 mod orphan;
+mod reader;
 mod world;
