@@ -1,6 +1,9 @@
 //! The bridge's settings; `default.toml` documents each one.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ovenbird_kit::{Secret, config, tls};
 use serde::Deserialize;
@@ -17,6 +20,9 @@ pub struct Config {
     pub redis_url: Secret<String>,
     /// Where NATS listens; may hold a password.
     pub nats_url: Secret<String>,
+    /// The file of the seed with which NATS is told who this is; needed where NATS asks.
+    #[serde(default)]
+    pub nats_nkey: Option<PathBuf>,
     /// Connections to Postgres at most.
     pub database_connections: u32,
     /// First word of all subjects and part of all Redis keys.
@@ -105,6 +111,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let config = config.unwrap();
         assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
+        assert!(config.nats_nkey.is_some());
         assert_eq!(config.attempts_max, ovenbird_contract::limits::ATTEMPTS_MAX);
         // A key of the struct that the file leaves out would have made the load fail, but for these two.
         assert!(DEFAULTS.contains("# [[hosts]]") && DEFAULTS.contains("# [tls]"));

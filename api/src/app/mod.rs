@@ -10,6 +10,7 @@ pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod readers;
 pub mod templates;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use ovenbird_db::Store;
 pub use error::Error;
 pub use problem::Problem;
 
-use crate::config::Bounds;
+use crate::{config::Bounds, nats_access::Revoker};
 
 /// Everything a use case needs.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct App {
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
     control: control::Control,
+    revoker: Revoker,
     bounds: Bounds,
 }
 
@@ -38,9 +40,15 @@ impl App {
         queue: queue::Queue,
         logs: logs::Reader,
         control: control::Control,
+        revoker: Revoker,
         bounds: Bounds,
     ) -> Self {
-        Self { store, queue, logs: Arc::new(logs), control, bounds }
+        Self { store, queue, logs: Arc::new(logs), control, revoker, bounds }
+    }
+
+    /// Told when a key has ended, after Postgres.
+    pub fn revoker(&self) -> &Revoker {
+        &self.revoker
     }
 
     /// Log reading.

@@ -8,5 +8,6 @@ mod builds;
 mod cancel;
 mod documents;
 mod logs;
+mod nats_access;
 mod refusals;
 mod world;

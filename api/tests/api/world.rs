@@ -1,12 +1,16 @@
 //! One API with services of its own, and the hands of the processes that are not there.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use chrono::{DateTime, Utc};
 use ovenbird_api::{
-    app::keys::{self, Scope},
-    config::{Config, DEFAULTS},
+    app::{
+        App,
+        keys::{self, Scope},
+    },
+    config::{Config, DEFAULTS, Nkeys},
+    nats_access::files,
     server::{Error, Service},
 };
 use ovenbird_contract::{
@@ -15,6 +19,7 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Batch, LineRecord, Record, Stream},
     nats::{EXPECTED_LAST_SUBJECT_SEQUENCE, Names, Retention},
+    nats_access::Role,
 };
 use ovenbird_db::{
     Store,
@@ -23,7 +28,7 @@ use ovenbird_db::{
         ledger::LogBatch,
     },
 };
-use ovenbird_testkit::{Folder, Nats, Postgres, Redis, postgres, redis};
+use ovenbird_testkit::{Folder, Nats, Postgres, Redis, nats, postgres, redis};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use sea_orm_migration::MigratorTrait as _;
 use serde_json::{Value, json};
@@ -37,6 +42,7 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) url: String,
     pub(crate) admin: String,
+    pub(crate) app: Arc<App>,
     pub(crate) store: Store,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) names: Names,
@@ -46,7 +52,15 @@ pub(crate) struct World {
     config: Config,
     stopping: CancellationToken,
     server: Option<JoinHandle<Result<(), Error>>>,
+    /// Where the seeds are, when NATS asks.
+    access: Option<PathBuf>,
     _folder: Folder,
+}
+
+fn as_role(dir: &std::path::Path, role: Role) -> async_nats::ConnectOptions {
+    let seed = std::fs::read_to_string(files::seed(dir, role)).unwrap();
+    async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
+        .custom_inbox_prefix(role.inbox_prefix())
 }
 
 impl World {
@@ -56,12 +70,40 @@ impl World {
 
     /// A world whose configuration `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(nats::Options::default(), Folder::new("api").unwrap(), change).await
+    }
+
+    /// A world whose NATS asks who everybody is, as it does in production, with a host.
+    pub(crate) async fn guarded(change: impl FnOnce(&mut Config)) -> Self {
         let folder = Folder::new("api").unwrap();
+        let dir = folder.join("access");
+        files::write(&dir, &Names::default(), true).unwrap();
+        let include = Some(dir.join(files::SERVER_CONFIG));
+        let options = nats::Options { include, ..nats::Options::default() };
+        let world = Self::on(options, folder, |config| {
+            config.nats_nkey = Some(files::seed(&dir, Role::Api));
+            config.nats_access.nkeys = Some(Nkeys {
+                issuer: files::issuer(&dir),
+                callout: files::seed(&dir, Role::Callout),
+                revoker: files::seed(&dir, Role::Revoker),
+            });
+            change(config);
+        })
+        .await;
+        world.host(4, 8192).await;
+        world
+    }
+
+    async fn on(
+        nats_options: nats::Options,
+        folder: Folder,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let (pg_dir, nats_dir, redis_dir) =
             (folder.join("pg"), folder.join("nats"), folder.join("redis"));
         let (postgres, nats, redis) = tokio::join!(
             Postgres::start(&pg_dir, postgres::Options::default()),
-            Nats::start(&nats_dir),
+            Nats::start_with(&nats_dir, nats_options.clone()),
             Redis::start(&redis_dir, redis::Options { append_only: false }),
         );
         let (postgres, nats, redis) = (postgres.unwrap(), nats.unwrap(), redis.unwrap());
@@ -80,12 +122,18 @@ impl World {
         let admin = keys::create(&store, "test", Scope::Admin, None).await.unwrap();
 
         let names = Names::new(&config.prefix);
-        let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        let access = nats_options.include.is_some().then(|| folder.join("access"));
+        let client = match &access {
+            None => async_nats::connect(nats.url()).await.unwrap(),
+            Some(dir) => as_role(dir, Role::Tools).connect(nats.url()).await.unwrap(),
+        };
+        let jetstream = jetstream::new(client);
         logs_stream(&jetstream, &names).await;
 
         let stopping = CancellationToken::new();
         let service = Service::bind(config.clone(), stopping.clone()).await.unwrap();
         let url = format!("http://{}", service.address().unwrap());
+        let app = Arc::clone(service.app());
         let server = Some(tokio::spawn(service.run()));
         let admin = admin.expose().clone();
         let client = Client::new();
@@ -93,6 +141,7 @@ impl World {
             client,
             url,
             admin,
+            app,
             store,
             jetstream,
             names,
@@ -102,8 +151,14 @@ impl World {
             config,
             stopping,
             server,
+            access,
             _folder: folder,
         }
+    }
+
+    /// How a process of ours connects to a NATS that asks.
+    pub(crate) fn role(&self, role: Role) -> async_nats::ConnectOptions {
+        as_role(self.access.as_ref().expect("the world is guarded"), role)
     }
 
     /// A world with a host that offers `minimal`.
@@ -160,8 +215,14 @@ impl World {
 
     /// Submits a build that is in order.
     pub(crate) async fn submit(&self, name: &str) -> Value {
+        self.submit_as(&self.admin, name).await
+    }
+
+    /// Submits a build with another key.
+    pub(crate) async fn submit_as(&self, key: &str, name: &str) -> Value {
         let body = json!({"name": name, "recipe": ["RUN true"]});
-        let response = self.post("/v1/admin/builds", &body).await;
+        let request = self.client.post(format!("{}/v1/admin/builds", self.url));
+        let response = request.bearer_auth(key).json(&body).send().await.unwrap();
         assert_eq!(response.status(), 201);
         response.json().await.unwrap()
     }

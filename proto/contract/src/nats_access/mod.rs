@@ -172,28 +172,28 @@ pub fn customers(event: &str) -> String {
 }
 
 fn api(names: &Names) -> Permissions {
-    let (logs, events) = (names.logs_stream().name, names.events_stream().name);
     let (contexts, bucket) = contexts(names);
     let mut publish = vec![names.control_all(), js("INFO")];
-    for stream in [&logs, &events] {
-        // Readers of one log: consumers without a name, which end by themselves.
-        publish.push(js(&format!("CONSUMER.CREATE.{stream}")));
+    let mut publish_denied = Vec::new();
+    for (stream, subjects) in [
+        (names.logs_stream().name, names.logs_all()),
+        (names.events_stream().name, names.events_all()),
+    ] {
+        // A reader of one log: a consumer that ends by itself. With its name in the subject, because a request
+        // that names it inside could name, and so rewrite, the ledger's.
+        publish.push(js(&format!("CONSUMER.CREATE.{stream}.*.{subjects}")));
         publish.push(js(&format!("CONSUMER.MSG.NEXT.{stream}.*")));
         publish.push(js(&format!("CONSUMER.DELETE.{stream}.*")));
         publish.push(js(&format!("STREAM.MSG.GET.{stream}")));
+        for (verb, rest) in [("CREATE", ".>"), ("MSG.NEXT", ""), ("DELETE", "")] {
+            publish_denied.push(js(&format!("CONSUMER.{verb}.{stream}.{LEDGER_DURABLE}{rest}")));
+        }
     }
     publish.push(js(&format!("STREAM.INFO.{contexts}")));
     publish.push(js(&format!("DIRECT.GET.{contexts}.$O.{bucket}.M.*")));
     publish.push(js(&format!("STREAM.PURGE.{contexts}")));
     publish.push(format!("$O.{bucket}.C.*"));
     publish.push(format!("$O.{bucket}.M.*"));
-    let publish_denied = [&logs, &events]
-        .into_iter()
-        .flat_map(|stream| {
-            let durable = |verb| js(&format!("CONSUMER.{verb}.{stream}.{LEDGER_DURABLE}"));
-            ["MSG.NEXT", "DELETE"].map(durable)
-        })
-        .collect();
     let subscribe = vec![names.logs_all()];
     Permissions { publish, publish_denied, subscribe, answer_within: None }
 }
