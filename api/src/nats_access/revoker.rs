@@ -174,7 +174,7 @@ impl Hands {
         let Ok(Event { server, client }) = serde_json::from_slice(payload) else {
             return tracing::warn!("the server's word on a customer is not read");
         };
-        let Ok(key) = client.user.parse() else { return };
+        let Ok(key) = client.user.parse::<KeyId>() else { return };
         let connection = (server.id, client.id);
         if !came {
             self.guests.left(key, &connection);
@@ -278,7 +278,7 @@ impl Hands {
             servers += 1;
             full |= data.connections.len() >= PAGE;
             found.extend(data.connections.into_iter().filter_map(|present| {
-                let key = present.authorized_user.parse().ok()?;
+                let key = present.authorized_user.parse::<KeyId>().ok()?;
                 Some((key, (server.id.clone(), present.cid)))
             }));
         }
