@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_nats::jetstream;
+use ovenbird_agent_client::Agents;
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
 use ovenbird_kit::{Secret, secret};
@@ -12,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue},
+    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
     config::Config,
     http,
     listener::Bounded,
@@ -36,7 +38,7 @@ pub enum Error {
     Database(#[from] ovenbird_db::Error),
     /// `redis_url` cannot be read.
     #[error("Redis: check `redis_url`")]
-    Redis(#[from] queue::Error),
+    Redis(#[source] queue::Error),
     /// `nats_url` cannot be read.
     #[error("NATS: check `nats_url`")]
     Nats(#[from] async_nats::ConnectError),
@@ -46,6 +48,9 @@ pub enum Error {
     /// `[nats_access]`.
     #[error("customers cannot be let in to NATS")]
     NatsAccess(#[from] nats_access::Error),
+    /// A TLS file for the host agents cannot be read.
+    #[error("host agents: check `agents.tls`")]
+    Tls(#[from] ovenbird_kit::tls::Error),
     /// The API's own description is broken.
     #[error("the OpenAPI document cannot be made")]
     Spec(#[from] serde_json::Error),
@@ -113,7 +118,8 @@ impl Service {
         let endpoint = http::endpoint(&app, &config.http, &config.logs)?;
         let acceptor =
             Bounded::new(listener, config.logs.slow_client_timeout).map_err(Error::Serve)?;
-        let ended = stopping.child_token();
+        // Until the last change is made: it may revoke a key.
+        let ended = CancellationToken::new();
         let serve = async {
             let served = Server::new_with_acceptor(acceptor)
                 .name("ovenbird-api")
@@ -124,7 +130,12 @@ impl Service {
                     Some(config.http.shutdown_timeout),
                 )
                 .await;
-            // Also when it broke: this process is over.
+            app.sandboxes().close(config.http.shutdown_timeout).await;
+            app.changes().close();
+            let changes = app.changes().wait();
+            if tokio::time::timeout(config.http.shutdown_timeout, changes).await.is_err() {
+                tracing::warn!(changes = app.changes().len(), "changes are broken off");
+            }
             ended.cancel();
             served
         };
@@ -147,14 +158,33 @@ pub async fn connect(
     stopping: CancellationToken,
 ) -> Result<Arc<App>, Error> {
     let store = store(config).await?;
-    let queue = queue::Queue::new(config.redis_url.expose(), &Keys::new(&config.prefix))?;
+    let (redis_url, keys) = (config.redis_url.expose(), Keys::new(&config.prefix));
+    let queue = queue::Queue::new(redis_url, &keys).map_err(Error::Redis)?;
+    let limiter =
+        Limiter::new(redis_url, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
     let names = Names::new(&config.prefix);
     let url = config.nats_url.expose();
     let nkey = config.nats_nkey.as_deref().map(Secret::read).transpose()?;
-    let (limits, readers) = (config.logs.clone(), store.clone());
-    let logs = logs::Reader::connect(url, nkey, names.clone(), readers, limits, stopping).await?;
+    let logs = logs::Reader::connect(
+        url,
+        nkey,
+        names.clone(),
+        store.clone(),
+        config.logs.clone(),
+        stopping.clone(),
+    )
+    .await?;
+    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
     let control = Control::new(logs.client().clone(), names);
-    Ok(Arc::new(App::new(store, queue, logs, control, revoker, config.bounds)))
+    let agents = match &config.agents.tls {
+        Some(files) => Some(Agents::new(files, ovenbird_agent_client::Config::default())?),
+        None => None,
+    };
+    // Before its connection is given up, a client that reads again finds out why nothing more comes.
+    let patience = config.logs.slow_client_timeout / 2;
+    let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
+    let bounds = config.bounds;
+    Ok(Arc::new(App::new(store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds)))
 }
 
 /// The configured Postgres.

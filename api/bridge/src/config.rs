@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use ovenbird_contract::log::LogCaps;
 use ovenbird_kit::{Secret, config, tls};
 use serde::Deserialize;
 
@@ -32,6 +33,13 @@ pub struct Config {
     pub lease: Duration,
     /// How often a build may be lost.
     pub attempts_max: u32,
+    /// How long a build may take.
+    #[serde(with = "humantime_serde")]
+    pub build_time_max: Duration,
+    /// Head of a step's output that goes into the log.
+    pub log_step_bytes: u64,
+    /// Output of a build that goes into the log.
+    pub log_build_bytes: u64,
     /// Requests answered at the same time.
     pub desk_requests: usize,
     /// How long a finish waits for the ledger.
@@ -60,6 +68,9 @@ pub struct Config {
     /// How long a cancelled build waits for its host.
     #[serde(with = "humantime_serde")]
     pub cancel_patience: Duration,
+    /// How long the audit log goes back.
+    #[serde(with = "humantime_serde")]
+    pub audit_kept: Duration,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,
@@ -92,6 +103,11 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, config::Error> {
         config::load(DEFAULTS, file, "OVENBIRD_BRIDGE")
     }
+
+    /// How much of a build's output goes into its log.
+    pub fn log_caps(&self) -> LogCaps {
+        LogCaps { step_bytes: self.log_step_bytes, build_bytes: self.log_build_bytes }
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +128,10 @@ mod tests {
         let config = config.unwrap();
         assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
         assert!(config.nats_nkey.is_some());
-        assert_eq!(config.attempts_max, ovenbird_contract::limits::ATTEMPTS_MAX);
+        use ovenbird_contract::limits;
+        assert_eq!(config.attempts_max, limits::ATTEMPTS_MAX);
+        assert_eq!(config.build_time_max, Duration::from_secs(limits::BUILD_SECONDS_MAX));
+        assert_eq!(config.log_caps(), LogCaps::default());
         // A key of the struct that the file leaves out would have made the load fail, but for these two.
         assert!(DEFAULTS.contains("# [[hosts]]") && DEFAULTS.contains("# [tls]"));
     }

@@ -1,7 +1,7 @@
 //! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, and the scope that an operation
 //! needs, as a type that stands in its signature. An operation without one of these types is public.
 
-use std::{marker::PhantomData, ops::Deref, sync::Arc};
+use std::{marker::PhantomData, ops::Deref};
 
 use poem::{
     Request, RequestBody,
@@ -14,7 +14,7 @@ use poem_openapi::{
 
 use super::{code::Code, error::Failure};
 use crate::app::{
-    App,
+    self, App,
     keys::{Caller, Scope},
 };
 
@@ -116,17 +116,9 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
         _: &mut RequestBody,
         _: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let app = request.data::<Arc<App>>().ok_or_else(|| {
-            tracing::error!("no use cases are wired in");
-            Failure::new(Code::Internal)
-        })?;
-        let text = key_text(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
-        let caller = app
-            .key_authenticate(text)
-            .await
-            .map_err(Failure::from)?
-            .ok_or_else(|| Failure::new(Code::Unauthorized))?;
-        tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
+        // Without the guard before it nobody is let in.
+        let caller =
+            request.data::<Caller>().cloned().ok_or_else(|| Failure::new(Code::Unauthorized))?;
         if !N::SCOPES.contains(&caller.scope) {
             let needed: Vec<_> = N::SCOPES.iter().map(|scope| scope.as_str()).collect();
             let message = format!(
@@ -140,8 +132,18 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
     }
 }
 
+/// Who holds the key of a request; nobody without one, or with one that is unknown, revoked or expired.
+pub(super) async fn caller(app: &App, request: &Request) -> Result<Option<Caller>, app::Error> {
+    let Some(text) = key_text(request) else { return Ok(None) };
+    let caller = app.key_authenticate(text).await?;
+    if let Some(caller) = &caller {
+        tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
+    }
+    Ok(caller)
+}
+
 /// The key of a request. Two headers that disagree are no key: guessing would hide a mistake.
-fn key_text(request: &Request) -> Option<&str> {
+pub(super) fn key_text(request: &Request) -> Option<&str> {
     let bearer = request.headers().get(AUTHORIZATION).map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

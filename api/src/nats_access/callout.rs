@@ -60,13 +60,13 @@ impl Callout {
     }
 
     /// Runs until `stopping`; questions that were begun are answered.
-    pub(super) async fn run(self, stopping: &CancellationToken) {
+    pub(super) async fn run(self, stopping: CancellationToken) {
         let mut tasks = JoinSet::new();
         while !stopping.is_cancelled() {
             let subscribed = self.client.queue_subscribe(CALLOUT_SUBJECT, CALLOUT_QUEUE.into());
             match subscribed.await {
                 Ok(mut questions) => {
-                    self.answer(&mut questions, &mut tasks, stopping).await;
+                    self.answer(&mut questions, &mut tasks, &stopping).await;
                     if let Err(error) = questions.unsubscribe().await {
                         tracing::debug!(%error, "the connection was gone already");
                     }

@@ -93,7 +93,7 @@ impl Service {
 
     /// Runs until `stopping`. Clients stay connected.
     pub async fn run(self, stopping: CancellationToken) {
-        tokio::join!(self.callout.run(&stopping), self.watch.run(&stopping));
+        tokio::join!(self.callout.run(stopping.clone()), self.watch.run(stopping));
     }
 }
 

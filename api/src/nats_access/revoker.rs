@@ -142,7 +142,7 @@ impl Watch {
     }
 
     /// Runs until `stopping`.
-    pub(super) async fn run(self, stopping: &CancellationToken) {
+    pub(super) async fn run(self, stopping: CancellationToken) {
         let Self { hands, mut requests, every } = self;
         let cuts = stream::poll_fn(|context| requests.0.poll_recv(context))
             .for_each_concurrent(CUTS_AT_ONCE, |key| hands.cut(key));

@@ -1,6 +1,6 @@
 //! One API with services of its own, and the hands of the processes that are not there.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use ovenbird_api::{
         keys::{self, Scope},
     },
     config::{Config, DEFAULTS, Nkeys},
-    nats_access::files,
+    nats_access::{Revoker, files},
     server::{Error, Service},
 };
 use ovenbird_contract::{
@@ -42,7 +42,6 @@ pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) url: String,
     pub(crate) admin: String,
-    pub(crate) app: Arc<App>,
     pub(crate) store: Store,
     pub(crate) jetstream: jetstream::Context,
     pub(crate) names: Names,
@@ -133,7 +132,6 @@ impl World {
         let stopping = CancellationToken::new();
         let service = Service::bind(config.clone(), stopping.clone()).await.unwrap();
         let url = format!("http://{}", service.address().unwrap());
-        let app = Arc::clone(service.app());
         let server = Some(tokio::spawn(service.run()));
         let admin = admin.expose().clone();
         let client = Client::new();
@@ -141,7 +139,6 @@ impl World {
             client,
             url,
             admin,
-            app,
             store,
             jetstream,
             names,
@@ -241,6 +238,13 @@ impl World {
         self.stopping.cancel();
         let server = self.server.take().unwrap();
         tokio::time::timeout(SOON, server).await.unwrap().unwrap().unwrap();
+    }
+
+    /// The use cases alone, over the same services.
+    pub(crate) async fn app(&self) -> std::sync::Arc<App> {
+        ovenbird_api::server::connect(&self.config, Revoker::default(), CancellationToken::new())
+            .await
+            .unwrap()
     }
 
     /// Another server over the same services.

@@ -10,5 +10,8 @@ mod job;
 mod lease;
 mod ledger;
 mod orphan;
+mod queue;
 mod reader;
+mod sandbox;
+mod template;
 mod world;

@@ -8,6 +8,7 @@ mod image;
 mod kernel;
 mod nats_server;
 mod packages;
+mod schemathesis;
 
 use std::time::Instant;
 
@@ -35,6 +36,7 @@ pub async fn run(ui: &Ui, again: Again) -> anyhow::Result<Artifacts> {
     let cache = Cache::open()?;
     let _lock = cache.lock(ui).await?;
     let nats_server = nats_server::ensure(ui, &cache).await?;
+    schemathesis::ensure(ui, &cache).await?;
     let kernel = kernel::ensure(ui, &cache, again.kernel).await?;
     let initrd = guest::ensure(ui, &cache, &kernel).await?;
     let image = image::ensure(ui, &cache, again.image).await?;

@@ -37,7 +37,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("kmod", "looking into kernel modules"),
     ("util-linux", "setpriv, losetup, mount"),
     ("procps", "looking at processes"),
-    ("python3-venv", "pip, which fetches nats-server"),
+    ("python3-venv", "pip, which fetches nats-server and schemathesis"),
     ("ca-certificates", "the same"),
     ("curl", "the README's examples"),
     ("jq", "the same"),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod caps;
 mod failures;
 mod faults;
 mod faults_of_others;
@@ -9,4 +10,5 @@ mod handover;
 mod logs;
 mod platform;
 mod rules;
+mod sandboxes;
 mod templates;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use ovenbird_api::app::keys::Scope;
 use ovenbird_contract::id::KeyId;
+use reqwest::Method;
 
 use super::party::{Party, is_refused};
 use crate::world::{SOON, World};
@@ -12,12 +13,15 @@ use crate::world::{SOON, World};
 /// Within this time nobody hears anything by a key that was revoked.
 const CUT_WITHIN: Duration = Duration::from_secs(2);
 
+async fn id(world: &World, key: &str) -> KeyId {
+    world.app().await.key_authenticate(key).await.unwrap().unwrap().key
+}
+
 /// Says in Postgres that a key is revoked, and nothing more.
-async fn mark(world: &World, key: &str) -> KeyId {
-    let id = world.app.key_authenticate(key).await.unwrap().unwrap().key;
+async fn mark(world: &World, key: &str) {
+    let id = id(world, key).await;
     let statement = format!("UPDATE api_keys SET revoked_at = now() WHERE id = '{}'", id.uuid());
     world.postgres.sql("ovenbird", &statement).await.unwrap();
-    id
 }
 
 #[tokio::test]
@@ -33,9 +37,10 @@ async fn revoking_a_key_cuts_its_connections_within_two_seconds_and_nobody_elses
     let mut live = stays.client.subscribe(world.names.logs(&build)).await.unwrap();
     stays.caught_up().await;
 
-    let id = mark(&world, &key).await;
+    let path = format!("/v1/admin/keys/{}", id(&world, &key).await);
     let begun = Instant::now();
-    world.app.revoker().cut(id);
+    let response = world.request(Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(response.status(), 200);
     for customer in &mut customers {
         let took = customer.closed(begun).await;
         println!("closed {took:?} after the revocation");

@@ -189,6 +189,8 @@ fn api(names: &Names) -> Permissions {
             publish_denied.push(js(&format!("CONSUMER.{verb}.{stream}.{LEDGER_DURABLE}{rest}")));
         }
     }
+    // How many runners wait there.
+    publish.push(js(&format!("CONSUMER.INFO.{}.{RUNNERS_DURABLE}", names.builds_stream().name)));
     publish.push(js(&format!("STREAM.INFO.{contexts}")));
     publish.push(js(&format!("DIRECT.GET.{contexts}.$O.{bucket}.M.*")));
     publish.push(js(&format!("STREAM.PURGE.{contexts}")));
