@@ -24,6 +24,7 @@ mod revoker;
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions};
+use futures::FutureExt as _;
 use nkeys::KeyPair;
 use ovenbird_contract::{nats::Names, nats_access::Role};
 use ovenbird_kit::{Secret, secret};
@@ -93,7 +94,9 @@ impl Service {
 
     /// Runs until `stopping`. Clients stay connected.
     pub async fn run(self, stopping: CancellationToken) {
-        tokio::join!(self.callout.run(stopping.clone()), self.watch.run(stopping));
+        let callout = self.callout.run(stopping.clone()).boxed();
+        let watch = self.watch.run(stopping).boxed();
+        tokio::join!(callout, watch);
     }
 }
 

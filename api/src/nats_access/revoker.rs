@@ -78,7 +78,7 @@ enum Error {
 
 /// Sees who comes and goes, and closes connections.
 pub(super) struct Watch {
-    hands: Hands,
+    hands: Arc<Hands>,
     requests: Requests,
     every: Duration,
 }
@@ -138,14 +138,19 @@ impl Watch {
         requests: Requests,
         every: Duration,
     ) -> Self {
-        Self { hands: Hands { client, app, guests }, requests, every }
+        Self { hands: Arc::new(Hands { client, app, guests }), requests, every }
     }
 
     /// Runs until `stopping`.
     pub(super) async fn run(self, stopping: CancellationToken) {
         let Self { hands, mut requests, every } = self;
-        let cuts = stream::poll_fn(|context| requests.0.poll_recv(context))
-            .for_each_concurrent(CUTS_AT_ONCE, |key| hands.cut(key));
+        let cuts = stream::poll_fn(|context| requests.0.poll_recv(context)).for_each_concurrent(
+            CUTS_AT_ONCE,
+            |key| {
+                let hands = Arc::clone(&hands);
+                async move { hands.cut(key).await }
+            },
+        );
         let all = async { tokio::join!(hands.listen(), hands.sweep_every(every), cuts) };
         let _ = stopping.run_until_cancelled(all).await;
     }
