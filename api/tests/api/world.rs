@@ -90,6 +90,17 @@ impl World {
         })
         .await;
         world.host(4, 8192).await;
+        let open = async {
+            // Refused until somebody answers the server's questions.
+            while async_nats::ConnectOptions::with_token(world.admin.clone())
+                .connect(world.nats.url())
+                .await
+                .is_err()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, open).await.unwrap();
         world
     }
 

@@ -89,6 +89,7 @@ impl Party {
     /// The server must refuse a subscription.
     pub(super) async fn must_not_subscribe(&mut self, subject: &str) {
         let subscription = self.client.subscribe(subject.to_owned()).await.unwrap();
+        println!("{subject}");
         let text = self.refusal().await;
         let expected = format!("Permissions Violation for Subscription to \"{subject}\"");
         assert!(text.contains(&expected), "{subject}: {text}");
