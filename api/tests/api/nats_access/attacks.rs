@@ -82,11 +82,12 @@ async fn customer_hears_nothing_but_logs_and_events() {
     let world = World::guarded(|_| {}).await;
     let key = world.key(Scope::Admin, None).await;
     let mut customer = Party::customer(&world, &key).await.unwrap();
+    // Not `ovenbird.logs.>`: the server takes its `>` for a token that `*` allows. The account imports `logs.*`, so
+    // that nothing more is heard by it.
     for subject in [
         ">",
         "*.*",
         "ovenbird.>",
-        "ovenbird.logs.>",
         "ovenbird.*.*",
         "ovenbird.builds.*",
         "ovenbird.desk.*",
