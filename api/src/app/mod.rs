@@ -47,6 +47,10 @@ pub struct App {
 
 impl App {
     /// The use cases over these services. `bounds` hold while no host is known.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a service of its own, named once, where all are made"
+    )]
     pub fn new(
         store: Store,
         queue: queue::Queue,
