@@ -52,6 +52,19 @@ pub struct Http {
     /// What a service that is asked for readiness gets.
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
+    /// Browsers that are signed in.
+    pub session: Session,
+}
+
+/// Browsers that are signed in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// A session ends by itself after this long.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// The cookie is for https only.
+    pub secure: bool,
 }
 
 /// Bounds of log reading.

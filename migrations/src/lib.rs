@@ -28,6 +28,7 @@ impl MigratorTrait for Migrator {
             "m0004_keys_and_audit",
             "m0005_cancels_without_proof",
             "m0006_hand_over",
+            "m0010_sessions",
         ]
     }
 }

@@ -7,7 +7,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use ovenbird_contract::id::KeyId;
-use ovenbird_db::store::key::NewKey;
+use ovenbird_db::{entity::api_key, store::key::NewKey};
 use ovenbird_kit::Secret;
 use rand::{TryRngCore as _, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
@@ -100,6 +100,11 @@ impl App {
         if !bool::from(row.hash.ct_eq(&hash)) {
             return Ok(None);
         }
+        self.key_caller(row).await
+    }
+
+    /// What the key of this row gives its holder: nothing once it is revoked or expired.
+    pub(super) async fn key_caller(&self, row: api_key::Model) -> Result<Option<Caller>, Error> {
         let ended = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= Utc::now());
         if ended(row.revoked_at) || ended(row.expires_at) {
             return Ok(None);

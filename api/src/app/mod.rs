@@ -4,12 +4,14 @@
 pub mod builds;
 pub mod control;
 mod error;
+pub mod events;
 pub mod health;
 pub mod keys;
 pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod sessions;
 pub mod templates;
 
 use std::sync::Arc;

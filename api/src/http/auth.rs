@@ -1,5 +1,6 @@
-//! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, and the scope that an operation
-//! needs, as a type that stands in its signature. An operation without one of these types is public.
+//! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, or the cookie of a browser that signed in
+//! with one; and the scope that an operation needs, as a type that stands in its signature. An operation without one
+//! of these types is public.
 
 use std::{marker::PhantomData, ops::Deref, sync::Arc};
 
@@ -12,7 +13,7 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 
-use super::{code::Code, error::Failure};
+use super::{code::Code, error::Failure, session};
 use crate::app::{
     App,
     keys::{Caller, Scope},
@@ -21,6 +22,7 @@ use crate::app::{
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const BEARER_SCHEME: &str = "bearer";
 const API_KEY_SCHEME: &str = "api_key";
+const SESSION_SCHEME: &str = "session";
 
 /// What an operation needs.
 pub trait Needs: Send + Sync + 'static {
@@ -105,10 +107,22 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
                 ..scheme("apiKey", "An API key, `ovb_…`, in a header of its own.")
             },
         );
+        registry.create_security_scheme(
+            SESSION_SCHEME,
+            MetaSecurityScheme {
+                name: Some(session::COOKIE),
+                key_in: Some("cookie"),
+                ..scheme(
+                    "apiKey",
+                    "The cookie of a browser that signed in. Whatever changes something also needs the session's \
+                     `csrf_token` as `X-CSRF-Token`.",
+                )
+            },
+        );
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec![BEARER_SCHEME, API_KEY_SCHEME]
+        vec![BEARER_SCHEME, API_KEY_SCHEME, SESSION_SCHEME]
     }
 
     async fn from_request(
@@ -120,12 +134,7 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
             tracing::error!("no use cases are wired in");
             Failure::new(Code::Internal)
         })?;
-        let text = key_text(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
-        let caller = app
-            .key_authenticate(text)
-            .await
-            .map_err(Failure::from)?
-            .ok_or_else(|| Failure::new(Code::Unauthorized))?;
+        let caller = caller(app, request).await?.ok_or_else(|| Failure::new(Code::Unauthorized))?;
         tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
         if !N::SCOPES.contains(&caller.scope) {
             let needed: Vec<_> = N::SCOPES.iter().map(|scope| scope.as_str()).collect();
@@ -140,8 +149,22 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
     }
 }
 
+/// Who holds the key of a request, or the session of its cookie; nobody without one, or with one that is over.
+async fn caller(app: &App, request: &Request) -> Result<Option<Caller>, Failure> {
+    match key_text(request) {
+        Some(text) => Ok(app.key_authenticate(text).await?),
+        // A key that was sent and is none is refused, whatever the cookie says.
+        None if has_key(request) => Ok(None),
+        None => session::caller(app, request).await,
+    }
+}
+
+fn has_key(request: &Request) -> bool {
+    request.headers().contains_key(AUTHORIZATION) || request.headers().contains_key(API_KEY)
+}
+
 /// The key of a request. Two headers that disagree are no key: guessing would hide a mistake.
-fn key_text(request: &Request) -> Option<&str> {
+pub(super) fn key_text(request: &Request) -> Option<&str> {
     let bearer = request.headers().get(AUTHORIZATION).map(|value| {
         let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

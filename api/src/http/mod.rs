@@ -5,13 +5,16 @@ pub mod auth;
 pub mod body;
 pub mod builds;
 pub mod code;
+mod dashboard;
 mod docs;
 pub mod error;
+pub mod events;
 pub mod health;
 pub mod logs;
 pub mod parameters;
 pub mod request;
 pub mod schema;
+pub mod session;
 mod shape;
 pub mod spec;
 pub mod templates;
@@ -33,6 +36,8 @@ pub enum Tag {
     Builds,
     /// What sandboxes start from.
     Templates,
+    /// Browsers that sign in with a key.
+    Session,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -41,15 +46,21 @@ const DESCRIPTION: &str = "\
 Ovenbird bakes recipes into microVM templates.
 
 Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks \
-needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
 
 Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
 lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
 
 Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
 
-type Routes =
-    (builds::BuildRoutes, logs::LogRoutes, templates::TemplateRoutes, health::HealthRoutes);
+type Routes = (
+    builds::BuildRoutes,
+    logs::LogRoutes,
+    templates::TemplateRoutes,
+    events::EventRoutes,
+    session::SessionRoutes,
+    health::HealthRoutes,
+);
 
 /// The API over the use cases.
 pub fn service(
@@ -61,6 +72,8 @@ pub fn service(
         builds::BuildRoutes::new(Arc::clone(app)),
         logs::LogRoutes::new(Arc::clone(app), logs.clone()),
         templates::TemplateRoutes::new(Arc::clone(app)),
+        events::EventRoutes::new(Arc::clone(app), logs.heartbeat),
+        session::SessionRoutes::new(Arc::clone(app), http.session.clone()),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))
@@ -82,7 +95,7 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
-    let route = docs::add(Route::new(), &service)?;
+    let route = dashboard::add(docs::add(Route::new(), &service)?);
     Ok(route
         .nest_no_strip("/", service)
         .with(AddData::new(Arc::clone(app)))

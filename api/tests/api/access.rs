@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::world::World;
 
 /// What a key of each scope gets from each operation that needs one: its own answer, or 403.
-const OPERATIONS: [(&str, &[Scope]); 9] = [
+const OPERATIONS: [(&str, &[Scope]); 13] = [
     ("build_create", &[Scope::Admin, Scope::Build]),
     ("build_validate", &Scope::ALL),
     ("build_list", &Scope::ALL),
@@ -18,6 +18,11 @@ const OPERATIONS: [(&str, &[Scope]); 9] = [
     ("build_logs", &Scope::ALL),
     ("build_logs_stream", &Scope::ALL),
     ("template_list", &Scope::ALL),
+    ("build_events", &Scope::ALL),
+    ("session_open", &Scope::ALL),
+    // Only a cookie has a session.
+    ("session_get", &[]),
+    ("session_close", &Scope::ALL),
 ];
 const PUBLIC: [&str; 2] = ["healthz", "readyz"];
 

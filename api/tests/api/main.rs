@@ -6,7 +6,9 @@
 mod access;
 mod builds;
 mod cancel;
+mod dashboard;
 mod documents;
 mod logs;
 mod refusals;
+mod session;
 mod world;

@@ -7,6 +7,7 @@ pub mod build_log_chunk;
 pub mod host;
 pub mod sandbox;
 pub mod sandbox_metric_point;
+pub mod session;
 pub mod template;
 pub mod template_build;
 pub mod template_placement;

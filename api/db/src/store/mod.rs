@@ -14,6 +14,7 @@ pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod orphan;
+pub mod session;
 pub mod template;
 pub mod template_admin;
 

@@ -313,6 +313,8 @@ impl Platform {
             "database_url": self.postgres.database("ovenbird").await?,
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
+            // The platform is reached over plain http.
+            "http": { "session": { "secure": false } },
         }))
     }
 
