@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::{
     cache::{Artifacts, Cache},
+    dashboard,
     progress::Ui,
 };
 
@@ -25,6 +26,14 @@ pub struct Again {
     pub image: bool,
 }
 
+/// Installs the Debian packages alone.
+///
+/// # Errors
+/// As [`run`].
+pub async fn install_packages(ui: &Ui) -> anyhow::Result<()> {
+    packages::ensure(ui).await.map(drop)
+}
+
 /// Brings the machine and the cache up to date.
 ///
 /// # Errors
@@ -35,6 +44,7 @@ pub async fn run(ui: &Ui, again: Again) -> anyhow::Result<Artifacts> {
     let cache = Cache::open()?;
     let _lock = cache.lock(ui).await?;
     let nats_server = nats_server::ensure(ui, &cache).await?;
+    dashboard::ensure(ui).await?;
     let kernel = kernel::ensure(ui, &cache, again.kernel).await?;
     let initrd = guest::ensure(ui, &cache, &kernel).await?;
     let image = image::ensure(ui, &cache, again.image).await?;
