@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod dashboard;
 mod failures;
 mod faults;
 mod faults_of_others;
