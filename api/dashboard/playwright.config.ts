@@ -1,8 +1,12 @@
 // The browser tests: Debian's Chromium against a real platform, which `api/dev/tests/dev/dashboard.rs` starts.
+// OVENBIRD_BROWSER_TESTS takes a part of the names of those to run.
 import { defineConfig } from "@playwright/test";
+
+const only = process.env.OVENBIRD_BROWSER_TESTS;
 
 export default defineConfig({
   testDir: "tests",
+  ...(only === undefined ? {} : { grep: new RegExp(only) }),
   // Builds run in emulated machines, and this machine may have a single core to spare.
   timeout: 240_000,
   expect: { timeout: 60_000 },

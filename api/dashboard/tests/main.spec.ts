@@ -68,18 +68,18 @@ test("a failing build opens on the failing step, with its exit code and its log 
   await expect(page.locator(".verdict")).toContainText("exited with 3");
   await expect(page.getByRole("button", { name: /step 2/ })).toHaveAttribute("aria-pressed", "true");
   const log = page.getByRole("log", { name: "Lines" });
-  await expect(log.getByText("error: no such thing")).toBeVisible();
-  await expect(log.getByText("all is fine")).toHaveCount(0);
+  await expect(log.getByText("error: no such thing", { exact: true })).toBeVisible();
+  await expect(log.getByText("all is fine", { exact: true })).toHaveCount(0);
   await judge(page, "build-failed");
 
   await page.getByRole("button", { name: "Whole log" }).click();
-  await expect(log.getByText("all is fine")).toBeVisible();
+  await expect(log.getByText("all is fine", { exact: true })).toBeVisible();
   await page.keyboard.press("g");
   await page.keyboard.press("e");
   await expect(log.locator(".here")).toBeVisible();
 
   // A link to a line leads there.
-  const place = log.getByText("error: no such thing").locator("xpath=ancestor::*[contains(@class,'line')][1]").locator("a.place");
+  const place = log.getByText("error: no such thing", { exact: true }).locator("xpath=ancestor::*[contains(@class,'line')][1]").locator("a.place");
   await place.click();
   await expect(page).toHaveURL(/line=\d+/);
   await page.reload();
@@ -118,7 +118,7 @@ test("output is text, whatever is in it", async ({ page, request }) => {
   const log = page.getByRole("log", { name: "Lines" });
   await expect(log.getByText("end of it", { exact: true })).toBeVisible();
   await log.evaluate((area) => (area.scrollTop = 0));
-  await expect(log.getByText("<img src=x onerror=alert(1)><script>alert(2)</script>")).toBeVisible();
+  await expect(log.getByText("<img src=x onerror=alert(1)><script>alert(2)</script>", { exact: true })).toBeVisible();
   await expect(log.locator(".front-1")).toHaveText("red");
   await expect(log.getByText("[U+202E]gnp.exe")).toBeVisible();
   expect(await log.locator("img, script").count()).toBe(0);

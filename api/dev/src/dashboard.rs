@@ -120,7 +120,8 @@ impl Server {
         types.args(["run", "types"]);
         program::run(&step, types).await?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let log: std::fs::File = fs::File::create(tree::scratch().join("dashboard-dev.log"))?.into();
+        let log: std::fs::File =
+            fs::File::create(tree::scratch().join("dashboard-dev.log"))?.into();
         let child = Command::new("node")
             .arg("node_modules/vite/bin/vite.js")
             .args(["--port", &port.to_string()])

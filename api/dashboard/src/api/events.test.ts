@@ -14,6 +14,7 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
   const outside: Outside = {
     now: () => 1000,
     random: () => 1,
+    breathe: () => Promise.resolve(),
     sleep: (milliseconds) => {
       waits.push(milliseconds);
       return Promise.resolve();

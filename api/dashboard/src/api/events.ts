@@ -8,6 +8,8 @@ import { Failure, failureOf } from "./failure";
 
 /** The api sends a comment every 15 s on a silent stream. */
 const SILENCE_MS = 45_000;
+/** What waits to be read is read in bites of this length: a whole backlog in one go would hold up the page. */
+const BITE_MS = 10;
 
 export interface Event {
   readonly type: string;
@@ -41,9 +43,21 @@ export interface Outside {
   readonly random: () => number;
   /** Resolves after `milliseconds`, or at once when `signal` is aborted. */
   readonly sleep: (milliseconds: number, signal: AbortSignal) => Promise<void>;
+  /** Lets the page do what waits, drawing and clicks. */
+  readonly breathe: () => Promise<void>;
 }
 
 export const OUTSIDE: Outside = {
+  // A message and no timer: those are held back in hidden pages.
+  breathe: () =>
+    new Promise((resolve) => {
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = () => {
+        port1.close();
+        resolve();
+      };
+      port2.postMessage(null);
+    }),
   fetch: (input, init) => fetch(input, init),
   now: () => Date.now(),
   random: () => Math.random(),
@@ -112,7 +126,12 @@ async function connect(
     });
     const decoder = new TextDecoder();
     const bytes = response.body.getReader();
+    let since = outside.now();
     for (;;) {
+      if (outside.now() - since >= BITE_MS) {
+        await outside.breathe();
+        since = outside.now();
+      }
       const { done, value } = await bytes.read();
       if (done) return "broken";
       clearTimeout(silence);

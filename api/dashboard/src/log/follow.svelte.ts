@@ -1,10 +1,13 @@
-// One build's log, followed live: the model, its connection, and a counter that moves at most once a frame, however
-// fast the lines come.
+// One build's log, followed live: the model, its connection, and a counter that moves some times a second at most,
+// however fast the lines come: nobody reads faster, and drawing must not hold up reading.
 
 import { type Connection, type Event, type Verdict, follow } from "../api/events";
 import { notice } from "../api/client";
 import type { LogRecord } from "../api/types";
 import { LogModel } from "./model";
+
+/** The time between two drawings of new lines. */
+const DRAW_MS = 80;
 
 export class LogFollow {
   readonly model: LogModel;
@@ -57,8 +60,6 @@ export class LogFollow {
       this.#isScheduled = false;
       this.version += 1;
     };
-    // A hidden page draws no frames, and must not fall behind for it.
-    if (document.hidden) setTimeout(move, 250);
-    else requestAnimationFrame(move);
+    setTimeout(move, DRAW_MS);
   }
 }
