@@ -4,6 +4,9 @@ import { expect, signIn, submit, test } from "./stage";
 const LINES = 200_000;
 const LONG_TASK_MS = 200;
 
+// Recording would be most of what the page does.
+test.use({ trace: "off" });
+
 test("200,000 lines are followed without a long task", async ({ page, request }) => {
   await page.addInitScript(() => {
     const tasks: { at: number; ms: number }[] = [];

@@ -7,7 +7,7 @@ import type { LogRecord } from "../api/types";
 import { LogModel } from "./model";
 
 /** The time between two drawings of new lines. */
-const DRAW_MS = 80;
+const DRAW_MS = 100;
 
 export class LogFollow {
   readonly model: LogModel;
