@@ -1,8 +1,8 @@
 //! The configuration of the api process. Every key and its default stand in `default.toml`.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
 
-use ovenbird_kit::{Secret, config::Error};
+use ovenbird_kit::{Secret, config::Error, tls};
 use serde::Deserialize;
 
 /// The documented defaults.
@@ -28,10 +28,38 @@ pub struct Config {
     pub prefix: String,
     /// Bounds of requests.
     pub http: Http,
+    /// How often callers may ask.
+    pub rate: Rate,
     /// Bounds of log reading.
     pub logs: Logs,
+    /// Bounds of sandboxes.
+    pub sandboxes: Sandboxes,
+    /// How host agents are called.
+    #[serde(default)]
+    pub agents: Agents,
     /// Bounds of a build while no host is known.
     pub bounds: Bounds,
+}
+
+/// Bounds of sandboxes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandboxes {
+    /// What is told of each output of a command that is waited for.
+    pub exec_output_bytes: usize,
+    /// Events that wait for one client of a command.
+    pub queue_events: usize,
+    /// Commands that are followed at once.
+    pub streams_max: usize,
+}
+
+/// How host agents are called.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    /// Without it no sandbox can be made or used.
+    #[serde(default)]
+    pub tls: Option<tls::Files>,
 }
 
 /// Bounds of requests.
@@ -52,8 +80,24 @@ pub struct Http {
     /// What a service that is asked for readiness gets.
     #[serde(with = "humantime_serde")]
     pub ready_timeout: Duration,
+    /// Proxies before the api, each of which adds to `X-Forwarded-For`.
+    pub proxies: usize,
     /// Browsers that are signed in.
     pub session: Session,
+}
+
+/// How often callers may ask.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Requests of one key in a second, for long.
+    pub key_per_second: NonZeroU32,
+    /// Requests of one key at once.
+    pub key_burst: NonZeroU32,
+    /// Requests of one address without a valid key in a second, for long.
+    pub address_per_second: NonZeroU32,
+    /// Requests of one address without a valid key at once.
+    pub address_burst: NonZeroU32,
 }
 
 /// Browsers that are signed in.
@@ -121,5 +165,6 @@ mod tests {
         let config: Config =
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
         assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
+        assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
     }
 }

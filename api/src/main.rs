@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Key(KeyCommand::Create(key)) => {
             let expires_at = key.expires_in.map(|time| Utc::now() + time);
             let store = server::store(&config()?).await?;
-            let text = keys::create(&store, &key.name, key.scope, expires_at)
+            let text = keys::bootstrap(&store, &key.name, key.scope, expires_at)
                 .await
                 .context("the key cannot be stored; was the database migrated?")?;
             print(&format!("{}\n", text.expose()))?;

@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use async_nats::jetstream;
+use ovenbird_agent_client::Agents;
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
 use poem::Server;
@@ -11,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue},
+    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
     config::Config,
     http,
     listener::Bounded,
@@ -34,10 +36,13 @@ pub enum Error {
     Database(#[from] ovenbird_db::Error),
     /// `redis_url` cannot be read.
     #[error("Redis: check `redis_url`")]
-    Redis(#[from] queue::Error),
+    Redis(#[source] queue::Error),
     /// `nats_url` cannot be read.
     #[error("NATS: check `nats_url`")]
     Nats(#[from] async_nats::ConnectError),
+    /// A TLS file for the host agents cannot be read.
+    #[error("host agents: check `agents.tls`")]
+    Tls(#[from] ovenbird_kit::tls::Error),
     /// The API's own description is broken.
     #[error("the OpenAPI document cannot be made")]
     Spec(#[from] serde_json::Error),
@@ -90,7 +95,7 @@ impl Service {
         let endpoint = http::endpoint(&app, &config.http, &config.logs)?;
         let acceptor =
             Bounded::new(listener, config.logs.slow_client_timeout).map_err(Error::Serve)?;
-        Server::new_with_acceptor(acceptor)
+        let served = Server::new_with_acceptor(acceptor)
             .name("ovenbird-api")
             .idle_timeout(config.http.idle_timeout)
             .run_with_graceful_shutdown(
@@ -98,8 +103,14 @@ impl Service {
                 stopping.cancelled_owned(),
                 Some(config.http.shutdown_timeout),
             )
-            .await
-            .map_err(Error::Serve)
+            .await;
+        app.sandboxes().close(config.http.shutdown_timeout).await;
+        app.changes().close();
+        let changes = app.changes().wait();
+        if tokio::time::timeout(config.http.shutdown_timeout, changes).await.is_err() {
+            tracing::warn!(changes = app.changes().len(), "changes are broken off");
+        }
+        served.map_err(Error::Serve)
     }
 }
 
@@ -109,14 +120,30 @@ impl Service {
 /// A URL that cannot be read.
 pub async fn connect(config: &Config, stopping: CancellationToken) -> Result<Arc<App>, Error> {
     let store = store(config).await?;
-    let queue = queue::Queue::new(config.redis_url.expose(), &Keys::new(&config.prefix))?;
+    let (redis_url, keys) = (config.redis_url.expose(), Keys::new(&config.prefix));
+    let queue = queue::Queue::new(redis_url, &keys).map_err(Error::Redis)?;
+    let limiter =
+        Limiter::new(redis_url, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
     let names = Names::new(&config.prefix);
     let url = config.nats_url.expose();
-    let logs =
-        logs::Reader::connect(url, names.clone(), store.clone(), config.logs.clone(), stopping)
-            .await?;
+    let logs = logs::Reader::connect(
+        url,
+        names.clone(),
+        store.clone(),
+        config.logs.clone(),
+        stopping.clone(),
+    )
+    .await?;
+    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
     let control = Control::new(logs.client().clone(), names);
-    Ok(Arc::new(App::new(store, queue, logs, control, config.bounds)))
+    let agents = match &config.agents.tls {
+        Some(files) => Some(Agents::new(files, ovenbird_agent_client::Config::default())?),
+        None => None,
+    };
+    // Before its connection is given up, a client that reads again finds out why nothing more comes.
+    let patience = config.logs.slow_client_timeout / 2;
+    let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
+    Ok(Arc::new(App::new(store, queue, logs, control, sandboxes, limiter, slots, config.bounds)))
 }
 
 /// The configured Postgres.

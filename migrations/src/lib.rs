@@ -28,6 +28,9 @@ impl MigratorTrait for Migrator {
             "m0004_keys_and_audit",
             "m0005_cancels_without_proof",
             "m0006_hand_over",
+            "m0007_audit_and_repeats",
+            "m0008_user_sandboxes",
+            "m0009_what_admins_decide",
             "m0010_sessions",
         ]
     }

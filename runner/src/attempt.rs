@@ -27,7 +27,7 @@ use crate::{
     build::{self, Done, Ending, Setup},
     desk::{Desk, Held},
     lease::Lease,
-    publish::{Events, Log, Writer, WriterConfig},
+    publish::{Events, Log, WriteError, Writer, WriterConfig},
     stop::{Interrupt, Stop},
 };
 
@@ -74,7 +74,7 @@ pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instan
             None
         }
     };
-    let worked = work(shared, &lease, claim, agent.clone()).await;
+    let worked = work(shared, &lease, claim, agent.clone(), since).await;
     let end = End { shared, lease: &lease, held, agent, template };
     end.tell(worked).await;
     lease.stop().await;
@@ -84,6 +84,8 @@ pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instan
 struct Worked {
     ending: Ending,
     log: LogPosition,
+    /// Why the log was cut off, if it was.
+    cut_off: Option<WriteError>,
     event_stream_seq: u64,
     sandbox_gone: bool,
 }
@@ -93,6 +95,7 @@ async fn work(
     lease: &Lease,
     claim: Claim<serde_json::Value>,
     agent: Option<Agent>,
+    since: Instant,
 ) -> Worked {
     let (build_id, attempt) = (claim.build_id, claim.attempt);
     let config = WriterConfig {
@@ -107,7 +110,7 @@ async fn work(
     let events =
         Events::new(shared.jetstream.clone(), &shared.names, build_id, attempt, lease.lost());
     let Done { ending, events, sandbox_gone } =
-        Box::pin(drive(shared, lease, claim, agent, &log, events)).await;
+        Box::pin(drive(shared, lease, claim, agent, since, &log, events)).await;
     let event_stream_seq = events.last_stream_seq();
     // Whoever reads along must not be left with a line that says nothing of why it goes no further.
     let last_word = match &ending {
@@ -122,10 +125,11 @@ async fn work(
     }
     drop(log);
     match writer.close().await {
-        Ok(position) => Worked { ending, log: position, event_stream_seq, sandbox_gone },
+        Ok(log) => Worked { ending, log, cut_off: None, event_stream_seq, sandbox_gone },
         Err(error) => {
             tracing::error!(build.id = %build_id, error = ovenbird_kit::telemetry::chain(&error), "build's log cut off");
-            Worked { ending: Ending::Superseded, log: begun, event_stream_seq, sandbox_gone }
+            let (ending, cut_off) = (Ending::Superseded, Some(error));
+            Worked { ending, log: begun, cut_off, event_stream_seq, sandbox_gone }
         }
     }
 }
@@ -135,6 +139,7 @@ async fn drive(
     lease: &Lease,
     claim: Claim<serde_json::Value>,
     agent: Option<Agent>,
+    since: Instant,
     log: &Log,
     events: Events,
 ) -> Done {
@@ -152,8 +157,12 @@ async fn drive(
             return Done { ending, events, sandbox_gone: false };
         }
     };
-    let stop =
-        Stop { lost: lease.lost(), cancelled: lease.cancelled(), drain: shared.drain.clone() };
+    let stop = Stop {
+        lost: lease.lost(),
+        cancelled: lease.cancelled(),
+        time_over: claim.time_limit.map(|limit| since + Duration::from_millis(limit.left_ms)),
+        drain: shared.drain.clone(),
+    };
     let setup = Setup {
         claim: with_plan(claim, plan),
         agent,
@@ -184,7 +193,17 @@ fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
         previous_sandbox_id: claim.previous_sandbox_id,
         resume: claim.resume,
         log: claim.log,
+        log_caps: claim.log_caps,
+        time_limit: claim.time_limit,
     }
+}
+
+/// Whether the desk has heard of an end.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Yes,
+    /// No answer came.
+    Unknown,
 }
 
 struct End<'a> {
@@ -212,9 +231,16 @@ impl End<'_> {
             Ending::HostFailed(reason) => {
                 return self.release("the host failed", Some(reason)).await;
             }
+            // Made a failure where it is noticed.
+            Ending::Interrupted(Interrupt::TimeOver) => {
+                tracing::error!(build.id = %build, "the build's time is over, and nothing was said of it");
+                return;
+            }
             // Not without end: a log that no runner can write ends the build.
             Ending::Superseded if !self.lease.lost().is_cancelled() => {
-                let message = "the runner cannot write the build's log".into();
+                let why = worked.cut_off.as_ref().map(|error| format!(": {error}"));
+                let message =
+                    format!("the runner cannot write the build's log{}", why.unwrap_or_default());
                 let code = ReasonCode::Internal;
                 let reason = Reason { code, message, step: None, tail: None };
                 return self.release("the log cannot be written", Some(&reason)).await;
@@ -224,9 +250,16 @@ impl End<'_> {
                 return;
             }
         };
-        let Err(refused) = self.finish(outcome.clone(), &worked).await else {
-            tracing::info!(build.id = %build, attempt = self.held.attempt, ?outcome, "build finished");
-            return;
+        let refused = match self.finish(outcome.clone(), &worked).await {
+            Ok(Heard::Yes) => {
+                tracing::info!(build.id = %build, attempt = self.held.attempt, ?outcome, "build finished");
+                return;
+            }
+            Ok(Heard::Unknown) => {
+                tracing::warn!(build.id = %build, attempt = self.held.attempt, ?outcome, "build's end left to the sweep");
+                return;
+            }
+            Err(refused) => refused,
         };
         // The desk knows of a cancel that this runner has not heard of yet.
         let cancelled = refused != RefusalCode::BadRequest
@@ -238,7 +271,7 @@ impl End<'_> {
         }
         if cancelled
             && worked.sandbox_gone
-            && self.finish(Outcome::Cancelled, &worked).await.is_ok()
+            && self.finish(Outcome::Cancelled, &worked).await == Ok(Heard::Yes)
         {
             tracing::info!(build.id = %build, attempt = self.held.attempt, "build cancelled at its end");
         }
@@ -246,17 +279,17 @@ impl End<'_> {
 
     /// # Errors
     /// The desk's refusal. An end that was not heard is no error here: nothing can be done about it.
-    async fn finish(&self, outcome: Outcome, worked: &Worked) -> Result<(), RefusalCode> {
+    async fn finish(&self, outcome: Outcome, worked: &Worked) -> Result<Heard, RefusalCode> {
         let until = Instant::now() + FINISH_FOR;
         let finished = self
             .shared
             .desk
             .finish(self.held, outcome, worked.log, worked.event_stream_seq, until)
             .await;
-        let Err(error) = finished else { return Ok(()) };
+        let Err(error) = finished else { return Ok(Heard::Yes) };
         let chain = ovenbird_kit::telemetry::chain(&error);
         tracing::warn!(build.id = %self.held.build_id, error = chain, "desk did not take the build's end");
-        error.refusal().map_or(Ok(()), Err)
+        error.refusal().map_or(Ok(Heard::Unknown), Err)
     }
 
     async fn is_cancelled(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Why a build is to stop before its end.
@@ -11,6 +12,8 @@ pub enum Interrupt {
     LeaseLost,
     /// Somebody cancelled the build.
     Cancelled,
+    /// The build has taken all the time that it may.
+    TimeOver,
     /// The runner ends; the build goes back to the queue.
     Drain,
 }
@@ -22,6 +25,8 @@ pub struct Stop {
     pub lost: CancellationToken,
     /// Cancelled when somebody cancelled the build.
     pub cancelled: CancellationToken,
+    /// When the build's time is over, if it has a limit.
+    pub time_over: Option<Instant>,
     /// Cancelled when the runner's drain time is over.
     pub drain: CancellationToken,
 }
@@ -33,6 +38,8 @@ impl Stop {
             Some(Interrupt::LeaseLost)
         } else if self.cancelled.is_cancelled() {
             Some(Interrupt::Cancelled)
+        } else if self.time_over.is_some_and(|at| at <= Instant::now()) {
+            Some(Interrupt::TimeOver)
         } else if self.drain.is_cancelled() {
             Some(Interrupt::Drain)
         } else {
@@ -42,10 +49,17 @@ impl Stop {
 
     /// Waits for an interrupt.
     pub async fn interrupted(&self) -> Interrupt {
+        let time_over = async {
+            match self.time_over {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.lost.cancelled() => Interrupt::LeaseLost,
             () = self.cancelled.cancelled() => Interrupt::Cancelled,
+            () = time_over => Interrupt::TimeOver,
             () = self.drain.cancelled() => Interrupt::Drain,
         }
     }

@@ -97,6 +97,7 @@ fn io_code(error: &io::Error) -> Code {
         io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::DirectoryNotEmpty
         | io::ErrorKind::ReadOnlyFilesystem
         | io::ErrorKind::ExecutableFileBusy
         | io::ErrorKind::ResourceBusy => Code::FailedPrecondition,

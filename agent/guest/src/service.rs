@@ -17,10 +17,12 @@ use ovenbird_guest_protocol::{
     v1::{
         AckExecRequest, AckExecResponse, AttachExecRequest, AttachExecResponse, ConfigureRequest,
         ConfigureResponse, FreezeRequest, FreezeResponse, InfoRequest, InfoResponse,
-        ReadFileRequest, ReadFileResponse, ShutdownRequest, ShutdownResponse, SignalExecRequest,
-        SignalExecResponse, StartExecRequest, StartExecResponse, SyncRequest, SyncResponse,
-        ThawRequest, ThawResponse, UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest,
-        WriteFileResponse, guest_service_server::GuestService,
+        ListDirectoryRequest, ListDirectoryResponse, MakeDirectoryRequest, MakeDirectoryResponse,
+        ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ShutdownRequest,
+        ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
+        StartExecResponse, SyncRequest, SyncResponse, ThawRequest, ThawResponse,
+        UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest, WriteFileResponse,
+        guest_service_server::GuestService,
     },
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -143,6 +145,28 @@ impl GuestService for Service {
         request: Request<ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
         Ok(Response::new(Box::pin(files::read(request.into_inner()).await?)))
+    }
+
+    async fn list_directory(
+        &self,
+        request: Request<ListDirectoryRequest>,
+    ) -> Result<Response<ListDirectoryResponse>, Status> {
+        Ok(Response::new(files::directory::list(request.into_inner()).await?))
+    }
+
+    async fn make_directory(
+        &self,
+        request: Request<MakeDirectoryRequest>,
+    ) -> Result<Response<MakeDirectoryResponse>, Status> {
+        Ok(Response::new(files::directory::make(request.into_inner()).await?))
+    }
+
+    async fn remove_path(
+        &self,
+        request: Request<RemovePathRequest>,
+    ) -> Result<Response<RemovePathResponse>, Status> {
+        files::directory::remove(request.into_inner()).await?;
+        Ok(Response::new(RemovePathResponse {}))
     }
 
     async fn unfollow_execs(

@@ -14,10 +14,12 @@ use ovenbird_guest_protocol::{
     v1::{
         AckExecRequest, AckExecResponse, AttachExecRequest, AttachExecResponse, ConfigureRequest,
         ConfigureResponse, ExecEnd, ExecOutput, ExecOutputStream, FreezeRequest, FreezeResponse,
-        InfoRequest, InfoResponse, ReadFileRequest, ReadFileResponse, ShutdownRequest,
-        ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
-        StartExecResponse, SyncRequest, SyncResponse, ThawRequest, ThawResponse,
-        UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest, WriteFileResponse,
+        InfoRequest, InfoResponse, ListDirectoryRequest, ListDirectoryResponse,
+        MakeDirectoryRequest, MakeDirectoryResponse, ReadFileRequest, ReadFileResponse,
+        RemovePathRequest, RemovePathResponse, ShutdownRequest, ShutdownResponse,
+        SignalExecRequest, SignalExecResponse, StartExecRequest, StartExecResponse, SyncRequest,
+        SyncResponse, ThawRequest, ThawResponse, UnfollowExecsRequest, UnfollowExecsResponse,
+        WriteFileRequest, WriteFileResponse,
         attach_exec_response::Event,
         guest_service_server::{GuestService, GuestServiceServer},
     },
@@ -113,13 +115,27 @@ impl Exec {
         });
     }
 
+    /// Frees the output up to an offset.
+    fn ack(&self, offset: u64) {
+        self.output.send_modify(|output| {
+            let freed = offset.clamp(output.base, output.end()) - output.base;
+            output.bytes.drain(..usize::try_from(freed).unwrap_or(0));
+            output.base += freed;
+        });
+    }
+
+    /// With `auto_ack`, what has been sent is freed when more is asked for.
     fn follow(
         self: Arc<Self>,
         from: u64,
+        auto_ack: bool,
     ) -> impl Stream<Item = Result<AttachExecResponse, Status>> {
         let receiver = self.output.subscribe();
-        stream::unfold((self, receiver, Some(from)), |(exec, mut receiver, at)| async move {
+        stream::unfold((self, receiver, Some(from)), move |(exec, mut receiver, at)| async move {
             let from = at?;
+            if auto_ack {
+                exec.ack(from);
+            }
             let (event, next) =
                 receiver.wait_for(|output| output.has(from)).await.ok()?.event(from);
             Some((Ok(AttachExecResponse { event: Some(event) }), (exec, receiver, next)))
@@ -222,7 +238,7 @@ impl GuestService for Guest {
     ) -> Result<Response<Self::AttachExecStream>, Status> {
         let request = request.into_inner();
         let exec = self.exec(&request.exec_id)?;
-        Ok(Response::new(Box::pin(exec.follow(request.from_offset))))
+        Ok(Response::new(Box::pin(exec.follow(request.from_offset, request.auto_ack))))
     }
 
     async fn ack_exec(
@@ -230,11 +246,7 @@ impl GuestService for Guest {
         request: Request<AckExecRequest>,
     ) -> Result<Response<AckExecResponse>, Status> {
         let request = request.into_inner();
-        self.exec(&request.exec_id)?.output.send_modify(|output| {
-            let freed = request.offset.clamp(output.base, output.end()) - output.base;
-            output.bytes.drain(..usize::try_from(freed).unwrap_or(0));
-            output.base += freed;
-        });
+        self.exec(&request.exec_id)?.ack(request.offset);
         Ok(Response::new(AckExecResponse {}))
     }
 
@@ -258,6 +270,27 @@ impl GuestService for Guest {
         &self,
         _: Request<ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
+        Err(Status::unimplemented("a memory guest has no files"))
+    }
+
+    async fn list_directory(
+        &self,
+        _: Request<ListDirectoryRequest>,
+    ) -> Result<Response<ListDirectoryResponse>, Status> {
+        Err(Status::unimplemented("a memory guest has no directories"))
+    }
+
+    async fn make_directory(
+        &self,
+        _: Request<MakeDirectoryRequest>,
+    ) -> Result<Response<MakeDirectoryResponse>, Status> {
+        Err(Status::unimplemented("a memory guest has no directories"))
+    }
+
+    async fn remove_path(
+        &self,
+        _: Request<RemovePathRequest>,
+    ) -> Result<Response<RemovePathResponse>, Status> {
         Err(Status::unimplemented("a memory guest has no files"))
     }
 

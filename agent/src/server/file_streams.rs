@@ -104,10 +104,18 @@ impl FileStream {
     pub(super) async fn read(
         mut self,
         manager: &Manager,
-        path: String,
+        request: host::ReadFileStreamRequest,
     ) -> Result<Answers<host::ReadFileStreamResponse>, Status> {
-        let request = guest::ReadFileRequest { path, max_bytes: 0 };
-        let messages = ask(self.guest.read_file(request)).await?;
+        let host::ReadFileStreamRequest { path, from_offset, length, with_size, .. } = request;
+        let asked = guest::ReadFileRequest { path, from_offset, max_bytes: 0 };
+        let mut messages = ask(self.guest.read_file(asked)).await?;
+        let info = info(&mut messages, self.idle).await?;
+        // An older one, out of a snapshot, knows no offsets.
+        if info.from_offset != from_offset {
+            let message = "the guest of this sandbox's snapshot cannot begin in a file's middle";
+            return Err(Status::failed_precondition(message));
+        }
+        let part = Part { left: if length == 0 { u64::MAX } else { length } };
         let (sender, chunks) = mpsc::channel(QUEUE);
         let (end, ended) = oneshot::channel();
         let bytes = manager.counted().file_bytes_out();
@@ -115,12 +123,15 @@ impl FileStream {
         manager.in_background(async move {
             // All of it, with its place among the streams.
             let stream = self;
-            let _ = end.send(pump(&stream.guest, messages, sender, stream.idle, &bytes).await);
+            let pumped = pump(&stream.guest, messages, part, sender, stream.idle, &bytes).await;
+            let _ = end.send(pumped);
         });
+        let size = host::ReadFileStreamResponse { chunk: Bytes::new(), size: Some(info.size) };
+        let first = stream::iter(with_size.then_some(Ok(size)));
         let answers = stream::unfold(Some((chunks, ended)), |state| async move {
             let (mut chunks, ended) = state?;
             if let Some(chunk) = chunks.recv().await {
-                let answer = host::ReadFileStreamResponse { chunk };
+                let answer = host::ReadFileStreamResponse { chunk, size: None };
                 return Some((Ok(answer), Some((chunks, ended))));
             }
             // Only who has put all of it into the queue says that it was all.
@@ -129,7 +140,7 @@ impl FileStream {
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Box::pin(answers))
+        Ok(Box::pin(first.chain(answers)))
     }
 }
 
@@ -285,16 +296,45 @@ fn messages(
     stream::once(async move { message(Some(Content::Meta(meta))) }).chain(rest)
 }
 
+/// What a guest says of a file before its content.
+async fn info(
+    messages: &mut Streaming<guest::ReadFileResponse>,
+    idle: Duration,
+) -> Result<guest::FileInfo, Status> {
+    let first = timeout(idle, messages.message()).await;
+    let first = first.map_err(|_| Status::unavailable("the guest does not answer"))?;
+    match first.map_err(|status| status::of_guest(&status))?.and_then(|first| first.content) {
+        Some(guest::read_file_response::Content::Info(info)) => Ok(info),
+        _ => Err(Status::unavailable("the guest sends a file without saying which")),
+    }
+}
+
+/// As much of a file as its reader asked for.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    left: u64,
+}
+
+impl Part {
+    /// What of the next chunk belongs to it.
+    fn take(&mut self, mut chunk: Bytes) -> Bytes {
+        chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= chunk.len() as u64;
+        chunk
+    }
+}
+
 /// Passes a file on to a reader, to its end.
 async fn pump(
     guest: &InUse,
     mut messages: Streaming<guest::ReadFileResponse>,
+    mut part: Part,
     reader: mpsc::Sender<Bytes>,
     idle: Duration,
     bytes: &Counter,
 ) -> Result<(), Status> {
     let left = || Err(status::of(&guest.left()));
-    loop {
+    while part.left > 0 {
         let message = tokio::select! {
             biased;
             () = guest.has_to_leave() => return left(),
@@ -305,7 +345,7 @@ async fn pump(
             .map_err(|_| Status::unavailable("the guest sends no more of the file"))?
             .map_err(|status| status::of_guest(&status))?;
         let chunk = match message.map(|message| message.content) {
-            Some(Some(guest::read_file_response::Content::Chunk(chunk))) => chunk,
+            Some(Some(guest::read_file_response::Content::Chunk(chunk))) => part.take(chunk),
             Some(_) => continue,
             None => return Ok(()),
         };
@@ -325,4 +365,5 @@ async fn pump(
             }
         }
     }
+    Ok(())
 }

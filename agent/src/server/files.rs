@@ -48,7 +48,7 @@ async fn read_all(mut guest: InUse, path: String, bytes_max: usize) -> Result<Ve
         Code::OutOfRange => too_large(),
         _ => status::of_guest(&status),
     };
-    let request = ReadFileRequest { path, max_bytes: bytes_max as u64 };
+    let request = ReadFileRequest { path, max_bytes: bytes_max as u64, ..Default::default() };
     let mut chunks = guest.read_file(request).await.map_err(failed)?.into_inner();
     let mut content = Vec::new();
     while let Some(message) = chunks.message().await.map_err(failed)? {

@@ -1,6 +1,7 @@
 //! The gRPC server: mutual TLS, health, reflection, bounds on messages and calls.
 
 mod calls;
+mod directories;
 mod egress;
 mod exec;
 mod fence;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    egress,
+    directories, egress,
     exec::{self, Answers, Command, ask},
     fence::Fences,
     file_streams::FileStreams,
@@ -243,9 +243,12 @@ impl HostAgentService for Service {
 
     async fn list_sandboxes(
         &self,
-        _: Request<host::ListSandboxesRequest>,
+        request: Request<host::ListSandboxesRequest>,
     ) -> Answer<host::ListSandboxesResponse> {
-        let auto_paused = self.manager.take_auto_paused();
+        let auto_paused = match request.into_inner().keep_auto_paused {
+            true => Vec::new(),
+            false => self.manager.take_auto_paused(),
+        };
         answer(host::ListSandboxesResponse {
             sandboxes: self.manager.list().into_iter().map(info).collect(),
             auto_paused_sandbox_ids: auto_paused.into_iter().map(|id| id.to_string()).collect(),
@@ -339,7 +342,7 @@ impl HostAgentService for Service {
     ) -> Answer<Self::ReadFileStreamStream> {
         let request = request.into_inner();
         let stream = self.file_streams.open(self.guest(&request.sandbox_id)?)?;
-        answer(stream.read(&self.manager, request.path).await?)
+        answer(stream.read(&self.manager, request).await?)
     }
 
     async fn ping_sandbox(
@@ -468,6 +471,34 @@ impl HostAgentService for Service {
             status: info.state.name().to_owned(),
             host_ip: info.host_ip.to_string(),
         })
+    }
+
+    async fn list_directory(
+        &self,
+        request: Request<host::ListDirectoryRequest>,
+    ) -> Answer<host::ListDirectoryResponse> {
+        let request = request.into_inner();
+        let guest = self.guest(&request.sandbox_id)?;
+        answer(directories::list(guest, request).await?)
+    }
+
+    async fn make_directory(
+        &self,
+        request: Request<host::MakeDirectoryRequest>,
+    ) -> Answer<host::MakeDirectoryResponse> {
+        let request = request.into_inner();
+        let guest = self.guest(&request.sandbox_id)?;
+        answer(directories::make(guest, request).await?)
+    }
+
+    async fn remove_path(
+        &self,
+        request: Request<host::RemovePathRequest>,
+    ) -> Answer<host::RemovePathResponse> {
+        let request = request.into_inner();
+        let guest = self.guest(&request.sandbox_id)?;
+        directories::remove(guest, request).await?;
+        answer(host::RemovePathResponse {})
     }
 
     async fn get_host(&self, _: Request<host::GetHostRequest>) -> Answer<host::GetHostResponse> {

@@ -167,7 +167,8 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 /// What every restart has to leave: as many of everything as there are sandboxes, and each of them answers. One whose
 /// guest had been turned off for its disk has stopped.
 async fn check(host: &Host) -> BTreeSet<String> {
-    let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await.unwrap();
+    let list =
+        host.client.clone().list_sandboxes(host::ListSandboxesRequest::default()).await.unwrap();
     let (mut ids, mut machines) = (BTreeSet::new(), 0);
     for sandbox in list.into_inner().sandboxes {
         let id = sandbox.sandbox_id;

@@ -134,8 +134,11 @@ async fn reader_that_stops_holds_the_guest_back_and_is_ended_after_a_while() {
     host.shell("a", "head -c 64M /dev/urandom > /dev/shm/large").await;
     download(&host, "a", "/etc/passwd").await.unwrap();
     let before = kib(&host.agent_status(), "VmHWM");
-    let request =
-        || host::ReadFileStreamRequest { sandbox_id: "a".into(), path: "/dev/shm/large".into() };
+    let request = || host::ReadFileStreamRequest {
+        sandbox_id: "a".into(),
+        path: "/dev/shm/large".into(),
+        ..Default::default()
+    };
     let open_files = "ls -l /proc/1/fd | grep -c /dev/shm/large; true";
     let mut stalled = host.client.clone().read_file_stream(request()).await.unwrap().into_inner();
     let mut gone = host.client.clone().read_file_stream(request()).await.unwrap().into_inner();

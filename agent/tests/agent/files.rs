@@ -65,7 +65,11 @@ pub(crate) async fn upload(
 }
 
 pub(crate) async fn download(host: &Host, id: &str, path: &str) -> Result<Vec<u8>, Status> {
-    let request = host::ReadFileStreamRequest { sandbox_id: id.into(), path: path.into() };
+    let request = host::ReadFileStreamRequest {
+        sandbox_id: id.into(),
+        path: path.into(),
+        ..Default::default()
+    };
     let mut messages = host.client.clone().read_file_stream(request).await?.into_inner();
     let mut content = Vec::new();
     while let Some(message) = messages.message().await? {

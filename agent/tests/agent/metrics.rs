@@ -178,7 +178,11 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
         fence: None,
     };
     host.client.clone().write_file(write).await.unwrap();
-    let read = host::ReadFileStreamRequest { sandbox_id: "one".into(), path: "/root/file".into() };
+    let read = host::ReadFileStreamRequest {
+        sandbox_id: "one".into(),
+        path: "/root/file".into(),
+        ..Default::default()
+    };
     let mut chunks = host.client.clone().read_file_stream(read).await.unwrap().into_inner();
     while chunks.message().await.unwrap().is_some() {}
     host.client.clone().create_sandbox(sandbox("nothing", "x")).await.unwrap_err();

@@ -225,11 +225,21 @@ async fn idle_sandbox_is_paused_and_told_once_but_not_while_it_is_used() {
     let list = || async {
         host.client
             .clone()
-            .list_sandboxes(host::ListSandboxesRequest {})
+            .list_sandboxes(host::ListSandboxesRequest::default())
             .await
             .unwrap()
             .into_inner()
     };
+    // Who only looks at the states takes the ids from nobody.
+    wait_for("the idle sandbox to be paused", PATIENCE, || async {
+        let request = host::ListSandboxesRequest { keep_auto_paused: true };
+        let listed = host.client.clone().list_sandboxes(request).await.unwrap().into_inner();
+        assert_eq!(listed.auto_paused_sandbox_ids, Vec::<String>::new());
+        let is_idle = |s: &host::SandboxInfo| s.sandbox_id == "idle" && s.status == "paused";
+        listed.sandboxes.iter().any(is_idle).then_some(())
+    })
+    .await
+    .unwrap();
     let deadline = std::time::Instant::now() + PATIENCE;
     while told.is_empty() {
         assert!(std::time::Instant::now() < deadline, "{}", host.log_text());

@@ -59,7 +59,7 @@ struct Seen {
 impl Seen {
     async fn of(host: &Host) -> Self {
         let mut client = host.client.clone();
-        let list = client.list_sandboxes(host::ListSandboxesRequest {}).await.unwrap();
+        let list = client.list_sandboxes(host::ListSandboxesRequest::default()).await.unwrap();
         let mut sandboxes = list.into_inner().sandboxes;
         for sandbox in &mut sandboxes {
             // A call that reaches the sandbox is a use of it, also when it is refused.

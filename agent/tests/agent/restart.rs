@@ -308,7 +308,7 @@ async fn fences_and_sandboxes_paused_for_being_idle_are_told_after_a_restart() {
     host.kill_agent();
     host.start_agent().await;
     let list = || async {
-        let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await;
+        let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest::default()).await;
         list.unwrap().into_inner()
     };
     let listed = list().await;
@@ -316,7 +316,7 @@ async fn fences_and_sandboxes_paused_for_being_idle_are_told_after_a_restart() {
     assert_eq!(listed.sandboxes[0].build_id, "bld_1");
     host.kill_agent();
     host.start_agent().await;
-    let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await;
+    let list = host.client.clone().list_sandboxes(host::ListSandboxesRequest::default()).await;
     assert_eq!(list.unwrap().into_inner().auto_paused_sandbox_ids, Vec::<String>::new());
 
     let destroy =

@@ -39,7 +39,8 @@ async fn sandbox_boots_runs_commands_moves_files_and_leaves_nothing() {
         host::ReadFileRequest { sandbox_id: "first".into(), path: "/srv/new/dir/file".into() };
     assert!(client.read_file(read).await.unwrap().into_inner().content == content);
 
-    let listed = client.list_sandboxes(host::ListSandboxesRequest {}).await.unwrap().into_inner();
+    let listed =
+        client.list_sandboxes(host::ListSandboxesRequest::default()).await.unwrap().into_inner();
     let sandbox = &listed.sandboxes[0];
     assert_eq!((sandbox.template.as_str(), sandbox.vcpus, sandbox.memory_mb), ("minimal", 1, 256));
     assert_eq!(sandbox.host_ip, made.host_ip);

@@ -370,7 +370,7 @@ impl Host {
     }
 
     pub(crate) async fn listed(&self, id: &str) -> Option<host::SandboxInfo> {
-        let list = self.client.clone().list_sandboxes(host::ListSandboxesRequest {}).await;
+        let list = self.client.clone().list_sandboxes(host::ListSandboxesRequest::default()).await;
         let sandboxes = list.unwrap().into_inner().sandboxes;
         sandboxes.into_iter().find(|sandbox| sandbox.sandbox_id == id)
     }

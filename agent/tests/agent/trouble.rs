@@ -181,7 +181,8 @@ async fn stale_attempt_is_refused_and_the_newer_one_goes_on() {
     // The template that a lower attempt would remove may be the higher one's.
     let delete = host::DeleteSnapshotRequest { name: "minimal".into(), fence: fence(1) };
     assert_eq!(client.delete_snapshot(delete).await.unwrap_err().code(), Code::FailedPrecondition);
-    let listed = client.list_sandboxes(host::ListSandboxesRequest {}).await.unwrap().into_inner();
+    let listed =
+        client.list_sandboxes(host::ListSandboxesRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.sandboxes[0].build_id, "bld_1");
     client.destroy_sandbox(destroy(3)).await.unwrap();
     host.stop().await;

@@ -154,6 +154,8 @@ impl Bridge {
             lease: config.lease,
             finish_wait: config.finish_wait,
             attempts_max: config.attempts_max,
+            build_time_max: config.build_time_max,
+            log_caps: config.log_caps(),
         };
         services.spawn(
             desk::Service::new(desk, self.client.clone(), self.names.clone(), config.desk_requests)
@@ -210,6 +212,7 @@ impl Bridge {
             js: self.js.clone(),
             names: self.names.clone(),
             attempts_max: self.config.attempts_max,
+            build_time_max: self.config.build_time_max,
             times: sweep::Times {
                 interval: self.config.sweep_interval,
                 leases_interval: leases_interval(self.config.lease),
@@ -219,6 +222,7 @@ impl Bridge {
                 push_after: self.config.push_after,
                 job_settled: self.config.job_settled,
                 job_fallback: self.config.job_fallback,
+                audit_kept: self.config.audit_kept,
             },
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use ovenbird_contract::log::LogCaps;
 use ovenbird_kit::{Secret, config, tls};
 use serde::Deserialize;
 
@@ -26,6 +27,13 @@ pub struct Config {
     pub lease: Duration,
     /// How often a build may be lost.
     pub attempts_max: u32,
+    /// How long a build may take.
+    #[serde(with = "humantime_serde")]
+    pub build_time_max: Duration,
+    /// Head of a step's output that goes into the log.
+    pub log_step_bytes: u64,
+    /// Output of a build that goes into the log.
+    pub log_build_bytes: u64,
     /// Requests answered at the same time.
     pub desk_requests: usize,
     /// How long a finish waits for the ledger.
@@ -54,6 +62,9 @@ pub struct Config {
     /// How long a cancelled build waits for its host.
     #[serde(with = "humantime_serde")]
     pub cancel_patience: Duration,
+    /// How long the audit log goes back.
+    #[serde(with = "humantime_serde")]
+    pub audit_kept: Duration,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,
@@ -86,6 +97,11 @@ impl Config {
     pub fn load(file: Option<&Path>) -> Result<Self, config::Error> {
         config::load(DEFAULTS, file, "OVENBIRD_BRIDGE")
     }
+
+    /// How much of a build's output goes into its log.
+    pub fn log_caps(&self) -> LogCaps {
+        LogCaps { step_bytes: self.log_step_bytes, build_bytes: self.log_build_bytes }
+    }
 }
 
 #[cfg(test)]
@@ -105,7 +121,10 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let config = config.unwrap();
         assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
-        assert_eq!(config.attempts_max, ovenbird_contract::limits::ATTEMPTS_MAX);
+        use ovenbird_contract::limits;
+        assert_eq!(config.attempts_max, limits::ATTEMPTS_MAX);
+        assert_eq!(config.build_time_max, Duration::from_secs(limits::BUILD_SECONDS_MAX));
+        assert_eq!(config.log_caps(), LogCaps::default());
         // A key of the struct that the file leaves out would have made the load fail, but for these two.
         assert!(DEFAULTS.contains("# [[hosts]]") && DEFAULTS.contains("# [tls]"));
     }

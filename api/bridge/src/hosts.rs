@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ovenbird_agent_client::{Agents, HostInfo, Target};
-use ovenbird_contract::desk::TemplateKind;
+use ovenbird_contract::{desk::TemplateKind, id::HostId};
 use ovenbird_db::{
     Store,
     store::{
@@ -67,9 +67,22 @@ impl Service {
     async fn follow(&self, host: Host, shutdown: &CancellationToken) {
         let mut known = false;
         let mut missed = 0u32;
+        let mut is_told = false;
         loop {
             let pause = match self.ask(&host).await {
-                Ok(()) => {
+                Ok(Some(deleted)) => {
+                    if !is_told {
+                        tracing::warn!(
+                            host.id = %deleted,
+                            host.address = host.address,
+                            "host was deleted and is left alone: take it out of the configuration, or undrain it"
+                        );
+                    }
+                    (is_told, known) = (true, false);
+                    self.interval
+                }
+                Ok(None) => {
+                    is_told = false;
                     if !known || missed >= MISSED_MAX {
                         tracing::info!(host.address = host.address, "host is online");
                     }
@@ -90,13 +103,17 @@ impl Service {
         }
     }
 
-    async fn ask(&self, host: &Host) -> Result<(), Error> {
+    /// Asks the host and notes its answer, unless somebody deleted it: then its id comes back.
+    async fn ask(&self, host: &Host) -> Result<Option<HostId>, Error> {
+        if let Some(deleted) = self.store.host_deleted(&host.address).await? {
+            return Ok(Some(deleted));
+        }
         let target =
             Target { address: host.address.clone(), server_name: host.server_name.clone() };
         let asked = Instant::now();
         let info = self.agents.at(&target)?.get_host().await?;
         self.store.host_report(&report(host, info), asked.elapsed()).await?;
-        Ok(())
+        Ok(None)
     }
 
     async fn missed(&self, host: &Host, missed: u32, error: &Error) {

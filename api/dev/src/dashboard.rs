@@ -13,10 +13,14 @@ use anyhow::Context;
 use fs_err as fs;
 use tokio::process::{Child, Command};
 
-use crate::{cache, program, progress::Ui, tree};
+use crate::{
+    cache::{self, Cache},
+    program,
+    progress::Ui,
+    setup::node::{self, Node},
+    tree,
+};
 
-/// What Vite needs.
-const NODE_MIN: (u32, u32) = (20, 19);
 /// Holds the digest of what `node_modules` was made from.
 const INSTALLED: &str = "node_modules/.ovenbird";
 /// Holds the digest of what the build was made from.
@@ -40,43 +44,30 @@ pub fn folder() -> PathBuf {
     tree::root().join("api/dashboard")
 }
 
-/// Whether a Node and an npm are there that can build it.
-pub async fn node_is_there() -> bool {
-    let node = Command::new("node").arg("--version").output().await;
-    let new = node.is_ok_and(|output| new_enough(&String::from_utf8_lossy(&output.stdout)));
-    let npm = Command::new("npm").arg("--version").stdin(Stdio::null()).output().await;
-    new && npm.is_ok_and(|output| output.status.success())
-}
-
 /// Installs Node's packages and builds the dashboard, each only when it is missing or old.
 ///
 /// # Errors
 /// With the failing program's last lines.
-pub async fn ensure(ui: &Ui) -> anyhow::Result<()> {
-    install(ui).await?;
+pub async fn ensure(ui: &Ui, node: &Node) -> anyhow::Result<()> {
+    install(ui, node).await?;
     if is_fresh(BUILT, &built_from()?) {
         return Ok(());
     }
-    build(ui).await
+    build(ui, node).await
 }
 
 /// Installs what the lock file names, if that is not there.
 ///
 /// # Errors
-/// When Node is too old, or npm fails.
-pub async fn install(ui: &Ui) -> anyhow::Result<()> {
+/// When npm fails.
+pub async fn install(ui: &Ui, node: &Node) -> anyhow::Result<()> {
     let lock = fs::read(folder().join("package-lock.json"))?;
-    let key = cache::digest(&[&lock]);
+    let key = cache::digest(&[node::VERSION.as_bytes(), &lock]);
     if is_fresh(INSTALLED, &key) {
         return Ok(());
     }
-    let (major, minor) = NODE_MIN;
-    anyhow::ensure!(
-        node_is_there().await,
-        "the dashboard needs Node {major}.{minor} or newer with npm; Debian 13 has it (nodejs, npm)"
-    );
     let step = ui.step("fetch the dashboard's packages");
-    let mut command = npm();
+    let mut command = npm(node);
     command
         .args(["ci", "--no-audit", "--no-fund"])
         // The tests use Debian's browser.
@@ -91,10 +82,10 @@ pub async fn install(ui: &Ui) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// With the failing program's last lines.
-pub async fn build(ui: &Ui) -> anyhow::Result<()> {
+pub async fn build(ui: &Ui, node: &Node) -> anyhow::Result<()> {
     let key = built_from()?;
     let step = ui.step("build the dashboard");
-    let mut command = npm();
+    let mut command = npm(node);
     command.args(["run", "build"]);
     program::run(&step, command).await?;
     fs::write(folder().join(BUILT), key)?;
@@ -116,14 +107,15 @@ impl Server {
     /// When Node does not start, or no port is free.
     pub async fn start(ui: &Ui, api: &str) -> anyhow::Result<Self> {
         let step = ui.step("dashboard with hot reload");
-        let mut types = npm();
+        let node = Node::locate(&Cache::open()?)?;
+        let mut types = npm(&node);
         types.args(["run", "types"]);
         program::run(&step, types).await?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let log: std::fs::File =
             fs::File::create(tree::scratch().join("dashboard-dev.log"))?.into();
-        let child = Command::new("node")
-            .arg("node_modules/vite/bin/vite.js")
+        let child = node
+            .script(&folder().join("node_modules/vite/bin/vite.js"))
             .args(["--port", &port.to_string()])
             .current_dir(folder())
             .env("OVENBIRD_API", api)
@@ -160,9 +152,9 @@ impl Server {
     }
 }
 
-fn npm() -> Command {
-    let mut command = Command::new("npm");
-    command.current_dir(folder()).env("NO_UPDATE_NOTIFIER", "1");
+fn npm(node: &Node) -> Command {
+    let mut command = node.npm();
+    command.current_dir(folder());
     command
 }
 
@@ -197,31 +189,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a version like `v20.19.2` is at least [`NODE_MIN`].
-fn new_enough(version: &str) -> bool {
-    let mut numbers = version.trim().trim_start_matches('v').split('.').map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= NODE_MIN,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn node_is_new_enough_from_20_19_on() {
-        for (version, answer) in [
-            ("v20.19.2\n", true),
-            ("v18.20.4", false),
-            ("v20.9.0", false),
-            ("v24.0.0", true),
-            ("", false),
-        ] {
-            assert_eq!(new_enough(version), answer, "{version}");
-        }
-    }
 
     #[test]
     fn the_build_is_made_from_sources_and_not_from_what_it_writes() {

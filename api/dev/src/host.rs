@@ -1,4 +1,4 @@
-//! A client of a host agent, for the demo and the end-to-end tests: there are no REST routes of sandboxes yet.
+//! A client of a host agent, for the demo and the end-to-end tests that look at a host itself.
 
 use std::time::{Duration, Instant};
 

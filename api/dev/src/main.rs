@@ -131,9 +131,9 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
             match command {
                 Command::Test { all, filters } => test::run(ui, all, &filters).await,
                 Command::Dashboard => {
-                    setup::install_packages(ui).await?;
-                    dashboard::install(ui).await?;
-                    dashboard::build(ui).await
+                    let node = setup::node(ui).await?;
+                    dashboard::install(ui, &node).await?;
+                    dashboard::build(ui, &node).await
                 }
                 Command::Guest { kernel } => {
                     setup::run(ui, Again { kernel, image: false }).await.map(drop)

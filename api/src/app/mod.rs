@@ -1,22 +1,30 @@
 //! The use cases, without HTTP. Each module is one resource; they take and give plain types and know
-//! Postgres, Redis and NATS, but no request.
+//! Postgres, Redis, NATS and host agents, but no request.
 
+pub mod audit;
 pub mod builds;
 pub mod control;
-mod error;
+pub mod error;
 pub mod events;
 pub mod health;
+pub mod hosts;
+pub mod idempotency;
 pub mod keys;
 pub mod logs;
 pub mod page;
 mod problem;
 pub mod queue;
+pub mod rate;
+pub mod sandboxes;
 pub mod sessions;
+pub mod slots;
 pub mod templates;
+pub mod waiting;
 
 use std::sync::Arc;
 
 use ovenbird_db::Store;
+use tokio_util::task::TaskTracker;
 
 pub use error::Error;
 pub use problem::Problem;
@@ -30,7 +38,11 @@ pub struct App {
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
     control: control::Control,
+    sandboxes: sandboxes::Sandboxes,
+    limiter: rate::Limiter,
+    slots: slots::Slots,
     bounds: Bounds,
+    changes: TaskTracker,
 }
 
 impl App {
@@ -40,13 +52,22 @@ impl App {
         queue: queue::Queue,
         logs: logs::Reader,
         control: control::Control,
+        sandboxes: sandboxes::Sandboxes,
+        limiter: rate::Limiter,
+        slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
-        Self { store, queue, logs: Arc::new(logs), control, bounds }
+        let (logs, changes) = (Arc::new(logs), TaskTracker::new());
+        Self { store, queue, logs, control, sandboxes, limiter, slots, bounds, changes }
     }
 
     /// Log reading.
     pub fn logs(&self) -> &Arc<logs::Reader> {
         &self.logs
+    }
+
+    /// The changes that are being made. One that has begun is made, also when its client goes away.
+    pub fn changes(&self) -> &TaskTracker {
+        &self.changes
     }
 }

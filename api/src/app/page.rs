@@ -16,6 +16,12 @@ pub const LIMIT_DEFAULT: u32 = 50;
 /// Most rows of a page.
 pub const LIMIT_MAX: u32 = 200;
 
+/// No row is older.
+pub const FIRST: DateTime<Utc> = DateTime::UNIX_EPOCH;
+/// No row is newer; in the year 9999. A cursor with a later date is not ours, and Postgres could not say it.
+pub const LAST: DateTime<Utc> =
+    DateTime::from_timestamp(253_402_300_799, 0).expect("the end of 9999 is a time");
+
 /// A page and where the next one begins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
@@ -66,7 +72,8 @@ fn read(cursor: &str) -> Option<After> {
     let (micros, id) = body.split_at_checked(8)?;
     let created_at =
         DateTime::<Utc>::from_timestamp_micros(i64::from_be_bytes(micros.try_into().ok()?))?;
-    Some(After { created_at, id: Uuid::from_slice(id).ok()? })
+    let is_ours = (FIRST..=LAST).contains(&created_at);
+    is_ours.then_some(After { created_at, id: Uuid::from_slice(id).ok()? })
 }
 
 #[cfg(test)]
@@ -85,6 +92,9 @@ mod tests {
             let mut damaged = text.clone().into_bytes();
             damaged[place] = if damaged[place] == b'A' { b'B' } else { b'A' };
             assert!(decode(std::str::from_utf8(&damaged).unwrap()).is_err(), "{place}");
+        }
+        for forged in [FIRST - chrono::TimeDelta::days(1), LAST + chrono::TimeDelta::days(1)] {
+            assert!(decode(&encode(After { created_at: forged, ..after })).is_err(), "{forged}");
         }
         assert!(decode("").is_err() && decode("é").is_err() && decode(&text[1..]).is_err());
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
-use ovenbird_kit::Secret;
+use ovenbird_kit::{Secret, telemetry};
 use rand::{TryRngCore as _, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -92,6 +92,18 @@ impl App {
             token: token(text),
             expires_at: found.session.expires_at,
         }))
+    }
+
+    /// Whether a session can still be used. When Postgres does not say, it can: what goes on with it began when it
+    /// could.
+    pub async fn session_holds(&self, text: &str) -> bool {
+        match self.session_authenticate(text).await {
+            Ok(session) => session.is_some(),
+            Err(error) => {
+                tracing::info!(error = telemetry::chain(&error), "a session is not looked at");
+                true
+            }
+        }
     }
 
     /// Ends the session of this text, if there is one.

@@ -2,7 +2,7 @@
 //! with one; and the scope that an operation needs, as a type that stands in its signature. An operation without one
 //! of these types is public.
 
-use std::{marker::PhantomData, ops::Deref, sync::Arc};
+use std::{marker::PhantomData, ops::Deref};
 
 use poem::{
     Request, RequestBody,
@@ -15,7 +15,7 @@ use poem_openapi::{
 
 use super::{code::Code, error::Failure, session};
 use crate::app::{
-    App,
+    self, App,
     keys::{Caller, Scope},
 };
 
@@ -130,12 +130,9 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
         _: &mut RequestBody,
         _: ExtractParamOptions<Self::ParamType>,
     ) -> poem::Result<Self> {
-        let app = request.data::<Arc<App>>().ok_or_else(|| {
-            tracing::error!("no use cases are wired in");
-            Failure::new(Code::Internal)
-        })?;
-        let caller = caller(app, request).await?.ok_or_else(|| Failure::new(Code::Unauthorized))?;
-        tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
+        // Without the guard before it nobody is let in.
+        let caller =
+            request.data::<Caller>().cloned().ok_or_else(|| Failure::new(Code::Unauthorized))?;
         if !N::SCOPES.contains(&caller.scope) {
             let needed: Vec<_> = N::SCOPES.iter().map(|scope| scope.as_str()).collect();
             let message = format!(
@@ -149,14 +146,35 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
     }
 }
 
+/// Who calls.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Who it is.
+    pub(super) caller: Caller,
+    /// The session that stood for the key.
+    pub(super) session: Option<session::Shown>,
+}
+
 /// Who holds the key of a request, or the session of its cookie; nobody without one, or with one that is over.
-async fn caller(app: &App, request: &Request) -> Result<Option<Caller>, Failure> {
-    match key_text(request) {
-        Some(text) => Ok(app.key_authenticate(text).await?),
+pub(super) async fn known(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {
+    let known = match key_text(request) {
+        Some(text) => {
+            let caller = app.key_authenticate(text).await?;
+            caller.map(|caller| Known { caller, session: None })
+        }
         // A key that was sent and is none is refused, whatever the cookie says.
-        None if has_key(request) => Ok(None),
-        None => session::caller(app, request).await,
+        None if has_key(request) => None,
+        None => session::known(app, request).await?,
+    };
+    if let Some(Known { caller, .. }) = &known {
+        tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
     }
+    Ok(known)
+}
+
+/// The text that the caller is known by: the key's, or the session's.
+pub(super) fn secret(request: &Request) -> Option<&str> {
+    if has_key(request) { key_text(request) } else { session::cookie_text(request) }
 }
 
 fn has_key(request: &Request) -> bool {

@@ -5,13 +5,14 @@
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
 use poem::{Body, Request, RequestBody, http::header};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     payload::{Json, Payload},
     registry::{MetaMediaType, MetaRequest, Registry},
-    types::Type,
+    types::{ParseFromJSON, Type},
 };
 use serde_json::Value;
 
@@ -32,6 +33,22 @@ pub struct Submitted<T> {
     /// Where it does not fit the schema of `T`.
     pub problems: Vec<Problem>,
     kind: PhantomData<fn() -> T>,
+}
+
+impl<T: ParseFromJSON> Submitted<T> {
+    /// What was sent, when all of it fits.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] with everything that does not.
+    pub fn accepted(self) -> Result<T, Failure> {
+        if !self.problems.is_empty() {
+            return Err(Failure::with_problems(Code::Invalid, self.problems));
+        }
+        T::parse_from_json(Some(self.value)).map_err(|error| {
+            let problem = Problem::new(Problem::WHOLE, "invalid_value", error.into_message());
+            Failure::with_problems(Code::Invalid, vec![problem])
+        })
+    }
 }
 
 impl<'a, T: Type> ApiExtractor<'a> for Submitted<T> {
@@ -66,9 +83,7 @@ impl<'a, T: Type> ApiExtractor<'a> for Submitted<T> {
         if !request.content_type().is_some_and(<Json<T> as Payload>::check_content_type) {
             return Err(Failure::new(Code::UnsupportedMediaType).into());
         }
-        let bytes = tokio::time::timeout(limits.body_timeout, read(body.take()?, limits))
-            .await
-            .map_err(|_| Failure::new(Code::RequestTimeout))??;
+        let bytes = read(body.take()?, limits).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             Failure::with_message(
                 Code::MalformedRequest,
@@ -114,7 +129,30 @@ impl<'a, T: Type> ApiExtractor<'a> for Optional<T> {
     }
 }
 
-async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
+/// Reads on without keeping anything, so that a client that still writes sees the answer.
+pub(super) async fn drain(chunks: impl Stream<Item = std::io::Result<Bytes>> + Send) {
+    let mut chunks = std::pin::pin!(chunks);
+    let mut drained = 0;
+    let drain = async {
+        while let Some(Ok(more)) = chunks.next().await {
+            drained += more.len();
+            if drained > DRAIN_MAX {
+                break;
+            }
+        }
+    };
+    // What the client still sends is of no use: whether it ended does not matter.
+    let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+}
+
+/// The whole body, as far as the limits let it be read.
+pub(super) async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
+    tokio::time::timeout(limits.body_timeout, collect(body, limits))
+        .await
+        .map_err(|_| Failure::new(Code::RequestTimeout))?
+}
+
+async fn collect(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
     let mut chunks = body.into_bytes_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
@@ -122,17 +160,7 @@ async fn read(body: Body, limits: &config::Http) -> Result<Vec<u8>, Failure> {
             Failure::with_message(Code::MalformedRequest, "the body ended before its time")
         })?;
         if bytes.len() + chunk.len() > limits.body_max_bytes {
-            let mut drained = 0;
-            let drain = async {
-                while let Some(Ok(more)) = chunks.next().await {
-                    drained += more.len();
-                    if drained > DRAIN_MAX {
-                        break;
-                    }
-                }
-            };
-            // What the client still sends is of no use: whether it ended does not matter.
-            let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
+            drain(chunks).await;
             let message = format!("the body is over {} bytes", limits.body_max_bytes);
             return Err(Failure::with_message(Code::BodyTooLarge, message));
         }

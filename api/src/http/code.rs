@@ -1,7 +1,7 @@
 //! The stable words of an error answer, each with its status and its meaning.
 //!
 //! The list is closed and kept in a golden file: clients match on these words. What was wrong with which
-//! field stands in the answer's `details`, under codes of its own.
+//! field stands in the answer's `details`, under codes of its own: [`DETAILS`], and those of the recipe language.
 
 use poem::http::StatusCode;
 
@@ -51,23 +51,79 @@ codes! {
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT,
         "The body did not arrive in time.";
     IdempotencyConflict = "idempotency_conflict", CONFLICT,
-        "The Idempotency-Key was used before with another body.";
+        "The Idempotency-Key was used before with another path or body.";
+    IdempotencyHeld = "idempotency_held", CONFLICT,
+        "The request with this Idempotency-Key is still being carried out; ask again for its answer.";
+    AnswerNotKept = "answer_not_kept", CONFLICT,
+        "The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.";
     BuildOver = "build_over", CONFLICT,
         "The build has ended; there is nothing to cancel.";
     BuildNotEnded = "build_not_ended", CONFLICT,
         "Only a build that failed or was cancelled can be retried.";
+    SandboxPaused = "sandbox_paused", CONFLICT,
+        "The sandbox is paused; resume it first.";
+    SandboxBusy = "sandbox_busy", CONFLICT,
+        "Something else is being done with the sandbox; try again when it has ended.";
+    SandboxOver = "sandbox_over", CONFLICT,
+        "The sandbox has ended or is being deleted; start another one.";
+    SandboxRefused = "sandbox_refused", CONFLICT,
+        "The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.";
+    SandboxFull = "sandbox_full", CONFLICT,
+        "The sandbox's disk is full, or its host passes as many files on as it can.";
+    LastAdminKey = "last_admin_key", CONFLICT,
+        "Without this key nobody could administer Ovenbird; make another one of scope admin first.";
+    TemplateInUse = "template_in_use", CONFLICT,
+        "A build that is not over or a sandbox needs the template; `details` lists what.";
+    TemplateOfHost = "template_of_host", CONFLICT,
+        "The template came with a host, which would offer it again; remove it there.";
+    TemplateDeleted = "template_deleted", CONFLICT,
+        "The template was deleted at this moment; nothing was started from it.";
+    HostNotDrained = "host_not_drained", CONFLICT,
+        "The host takes builds and sandboxes; drain it first.";
+    HostInUse = "host_in_use", CONFLICT,
+        "The host is not empty; `details` lists what is on it.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,
         "The body is over the limit.";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE,
         "The body is not sent as application/json.";
+    RangeOutside = "range_outside", RANGE_NOT_SATISFIABLE,
+        "No byte of the range is in the file.";
     Invalid = "invalid", UNPROCESSABLE_ENTITY,
         "The body is well-formed, but something in it is not accepted; `details` lists all of it.";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS,
+        "The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS,
-        "This server follows as many logs as it may; try again later or read pages.";
+        "This server follows as many logs or commands as it may; try again later.";
     Internal = "internal", INTERNAL_SERVER_ERROR,
         "A fault of Ovenbird; the request id in the answer's header finds it in the log.";
+    NoCapacity = "no_capacity", SERVICE_UNAVAILABLE,
+        "No host that answers holds the template and has room for the sandbox; try again later.";
+    HostUnavailable = "host_unavailable", SERVICE_UNAVAILABLE,
+        "The sandbox's host does not answer, or cannot do it now; try again.";
     Unavailable = "unavailable", SERVICE_UNAVAILABLE,
         "A service that Ovenbird needs did not answer in time; try again.";
+}
+
+/// The codes of `details`, besides those of recipes and healthchecks.
+pub const DETAILS: &[(&str, &str)] = &[
+    ("missing", "The field is required."),
+    ("wrong_type", "The value has another JSON type than the field."),
+    ("wrong_form", "The text does not have the form of the field."),
+    ("wrong_length", "The text or the list is too short or too long."),
+    ("unknown_value", "The text is none of those that the field takes."),
+    ("unknown_field", "The field is not known here."),
+    ("out_of_range", "The number or the time is too small or too large."),
+    ("invalid_value", "The parameter is not known here, or has the wrong form."),
+    ("bad_cursor", "The cursor is none of this list, or was changed."),
+    ("unknown_template", "There is no template of this name and tag."),
+    ("unknown_lane", "There is no such lane."),
+    ("context_not_available", "Build contexts cannot be uploaded yet."),
+];
+
+/// Whether a word is a known code of `details`.
+pub fn is_detail(word: &str) -> bool {
+    let recipe = ovenbird_recipe::Code::ALL.iter().map(|code| code.as_str());
+    DETAILS.iter().map(|(known, _)| *known).chain(recipe).any(|known| known == word)
 }
 
 #[cfg(test)]
@@ -76,10 +132,15 @@ mod tests {
 
     #[test]
     fn codes_are_the_golden_list() {
-        let list: Vec<_> = Code::ALL
+        let errors = Code::ALL
             .iter()
-            .map(|code| format!("{} {} {}", code.status().as_u16(), code.as_str(), code.meaning()))
-            .collect();
+            .map(|code| format!("{} {} {}", code.status().as_u16(), code.as_str(), code.meaning()));
+        let details = DETAILS.iter().map(|(word, meaning)| format!("detail {word} {meaning}"));
+        let recipe = ovenbird_recipe::Code::ALL
+            .iter()
+            .map(|code| format!("recipe {} {}", code.as_str(), code.meaning()));
+        let list: Vec<_> = errors.chain(details).chain(recipe).collect();
         insta::assert_snapshot!(list.join("\n"));
+        assert!(is_detail("missing") && is_detail("unknown_step") && !is_detail("other"));
     }
 }

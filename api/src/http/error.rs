@@ -3,6 +3,7 @@
 //! Nothing inside is told outside: a 5xx carries the general sentence of its code, and its cause goes to
 //! the log, once, here.
 
+use ovenbird_contract::sandbox;
 use ovenbird_kit::telemetry;
 use poem::{IntoResponse, Response, http::header};
 use poem_openapi::{
@@ -13,7 +14,7 @@ use poem_openapi::{
 };
 
 use super::code::Code;
-use crate::app;
+use crate::app::{self, error::Resource};
 
 /// Every error answer.
 #[derive(Debug, Clone, Object)]
@@ -56,6 +57,8 @@ pub struct Problem {
 
 impl From<app::Problem> for Problem {
     fn from(problem: app::Problem) -> Self {
+        let code = &problem.code;
+        debug_assert!(super::code::is_detail(code), "`{code}` is not in the golden list");
         Self {
             field: problem.field,
             code: problem.code.into_owned(),
@@ -109,17 +112,22 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let response = Response::builder()
+        let mut response = Response::builder()
             .status(self.code.status())
             .content_type("application/json")
             .body(self.body().to_json_string());
+        // For the audit log.
+        response.set_data(self.code);
         match self.code {
             Code::Unauthorized => {
                 response.with_header(header::WWW_AUTHENTICATE, "Bearer").into_response()
             }
-            Code::Unavailable | Code::TooManyStreams => {
-                response.with_header(header::RETRY_AFTER, "2").into_response()
-            }
+            Code::Unavailable
+            | Code::TooManyStreams
+            | Code::IdempotencyHeld
+            | Code::NoCapacity
+            | Code::HostUnavailable
+            | Code::SandboxBusy => response.with_header(header::RETRY_AFTER, "2").into_response(),
             _ => response,
         }
     }
@@ -127,46 +135,29 @@ impl IntoResponse for Failure {
 
 impl From<Failure> for poem::Error {
     fn from(failure: Failure) -> Self {
-        Self::from_response(failure.into_response())
+        let code = failure.code;
+        let mut error = Self::from_response(failure.into_response());
+        // Data of the response is lost on this way.
+        error.set_data(code);
+        error
     }
 }
 
-/// The statuses that are described on every operation; `spec` takes off those that an operation cannot
-/// answer.
-const DESCRIBED: &[(u16, &str)] = &[
-    (400, "A parameter or the body has the wrong form."),
-    (401, "No valid API key was sent."),
-    (403, "The API key lacks the scope."),
-    (404, "There is no such thing, or the API key may not see it."),
-    (408, "The body did not arrive in time."),
-    (
-        409,
-        "The Idempotency-Key was used before with another body, or the build's state does not allow it.",
-    ),
-    (413, "The body is over the limit."),
-    (415, "The body is not JSON."),
-    (422, "Something in the body is not accepted; all of it is listed."),
-    (429, "Too many requests; try again later."),
-    (500, "A fault of Ovenbird."),
-    (503, "A service that Ovenbird needs did not answer; try again."),
-];
-
+/// Which errors an operation answers follows from its shape; `answers` describes them in the document. One stands
+/// here, or the schema would be left out as unused.
 impl ApiResponse for Failure {
     fn meta() -> MetaResponses {
-        let responses = DESCRIBED
-            .iter()
-            .map(|&(status, description)| MetaResponse {
-                description,
-                status: Some(status),
-                status_range: None,
-                content: vec![MetaMediaType {
-                    content_type: <Json<Error> as Payload>::CONTENT_TYPE,
-                    schema: Error::schema_ref(),
-                }],
-                headers: Vec::new(),
-            })
-            .collect();
-        MetaResponses { responses }
+        let any = MetaResponse {
+            description: Code::Internal.meaning(),
+            status: Some(Code::Internal.status().as_u16()),
+            status_range: None,
+            content: vec![MetaMediaType {
+                content_type: <Json<Error> as Payload>::CONTENT_TYPE,
+                schema: Error::schema_ref(),
+            }],
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![any] }
     }
 
     fn register(registry: &mut Registry) {
@@ -185,6 +176,9 @@ impl From<app::Error> for Failure {
                 Self::with_message(Code::NotFound, format!("{what} does not exist"))
             }
             app::Error::IdempotencyConflict => Self::new(Code::IdempotencyConflict),
+            app::Error::IdempotencyHeld => Self::new(Code::IdempotencyHeld),
+            app::Error::AnswerNotKept => Self::new(Code::AnswerNotKept),
+            app::Error::LastAdminKey => Self::new(Code::LastAdminKey),
             app::Error::BuildOver(status) => {
                 Self::with_message(Code::BuildOver, format!("the build has {status} already"))
             }
@@ -193,6 +187,39 @@ impl From<app::Error> for Failure {
                 format!(
                     "the build is {status}; only one that failed or was cancelled can be retried"
                 ),
+            ),
+            app::Error::SandboxState(status) => of_state(status),
+            app::Error::SandboxRefused(message) => {
+                Self::with_message(Code::SandboxRefused, message)
+            }
+            app::Error::SandboxFull(message) => Self::with_message(Code::SandboxFull, message),
+            app::Error::NoCapacity(message) => Self::with_message(Code::NoCapacity, message),
+            app::Error::RangeOutside { size } => {
+                let message = format!("the file has {size} bytes; none of them is in the range");
+                Self::with_message(Code::RangeOutside, message)
+            }
+            app::Error::UploadBroken(_) => {
+                Self::with_message(Code::MalformedRequest, "the body ended before its time")
+            }
+            app::Error::HostUnavailable { .. } => {
+                tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
+                Self::new(Code::HostUnavailable)
+            }
+            app::Error::InUse { what, by } => {
+                let code = match what {
+                    Resource::Template => Code::TemplateInUse,
+                    Resource::Host => Code::HostInUse,
+                };
+                Self::with_problems(code, by)
+            }
+            app::Error::TemplateOfHost(name) => Self::with_message(
+                Code::TemplateOfHost,
+                format!("{name} came with a host, which would offer it again; remove it there"),
+            ),
+            app::Error::TemplateDeleted => Self::new(Code::TemplateDeleted),
+            app::Error::HostNotDrained(status) => Self::with_message(
+                Code::HostNotDrained,
+                format!("the host is {status}; drain it first"),
             ),
             app::Error::TooManyStreams => Self::new(Code::TooManyStreams),
             app::Error::Unavailable { .. } => {
@@ -203,6 +230,22 @@ impl From<app::Error> for Failure {
                 tracing::error!(error = telemetry::chain(&error), "request failed");
                 Self::new(Code::Internal)
             }
+        }
+    }
+}
+
+/// What a sandbox in this state refuses.
+fn of_state(status: sandbox::Status) -> Failure {
+    use sandbox::Status;
+    match status {
+        Status::Paused => Failure::new(Code::SandboxPaused),
+        Status::Destroying | Status::Destroyed | Status::Failed => Failure::new(Code::SandboxOver),
+        Status::Creating
+        | Status::Running
+        | Status::Pausing
+        | Status::Resuming
+        | Status::Saving => {
+            Failure::with_message(Code::SandboxBusy, format!("the sandbox is {status}; try again"))
         }
     }
 }

@@ -1,18 +1,29 @@
 //! The REST API: one file or folder per resource, and what all of them share. Handlers translate and call
 //! a use case; none touches Postgres, NATS or Redis.
 
+mod allow;
+mod answers;
+pub mod audit;
 pub mod auth;
 pub mod body;
 pub mod builds;
 pub mod code;
+mod cut;
 mod dashboard;
 mod docs;
 pub mod error;
 pub mod events;
+mod guard;
 pub mod health;
+pub mod hosts;
+pub mod keys;
 pub mod logs;
+mod operations;
 pub mod parameters;
+pub mod queue;
+mod repeat;
 pub mod request;
+pub mod sandboxes;
 pub mod schema;
 pub mod session;
 mod shape;
@@ -36,6 +47,16 @@ pub enum Tag {
     Builds,
     /// What sandboxes start from.
     Templates,
+    /// MicroVMs that were started from templates.
+    Sandboxes,
+    /// Who may call.
+    Keys,
+    /// Who asked for which change.
+    Audit,
+    /// The machines that run sandboxes.
+    Hosts,
+    /// The builds that wait.
+    Queue,
     /// Browsers that sign in with a key.
     Session,
     /// For whoever runs Ovenbird.
@@ -51,12 +72,26 @@ needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The da
 Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
 lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
 
+Requests are limited for each key, as a token bucket: `RateLimit-Limit`, `RateLimit-Remaining` and \
+`RateLimit-Reset` (seconds until it is full) say how it stands, and 429 comes with `Retry-After`.
+
+A POST can be sent again with an `Idempotency-Key`: it is carried out once, and answered for 24 hours as it was \
+the first time.
+
 Lists are newest first and paged: pass `next_cursor` as `cursor` until it is absent.";
 
 type Routes = (
     builds::BuildRoutes,
     logs::LogRoutes,
     templates::TemplateRoutes,
+    sandboxes::SandboxRoutes,
+    sandboxes::exec::ExecRoutes,
+    sandboxes::files::FileRoutes,
+    keys::KeyRoutes,
+    audit::AuditRoutes,
+    templates::TagRoutes,
+    hosts::HostRoutes,
+    queue::QueueRoutes,
     events::EventRoutes,
     session::SessionRoutes,
     health::HealthRoutes,
@@ -72,6 +107,14 @@ pub fn service(
         builds::BuildRoutes::new(Arc::clone(app)),
         logs::LogRoutes::new(Arc::clone(app), logs.clone()),
         templates::TemplateRoutes::new(Arc::clone(app)),
+        sandboxes::SandboxRoutes::new(Arc::clone(app)),
+        sandboxes::exec::ExecRoutes::new(Arc::clone(app), logs.heartbeat),
+        sandboxes::files::FileRoutes::new(Arc::clone(app)),
+        keys::KeyRoutes::new(Arc::clone(app)),
+        audit::AuditRoutes::new(Arc::clone(app)),
+        templates::TagRoutes::new(Arc::clone(app)),
+        hosts::HostRoutes::new(Arc::clone(app)),
+        queue::QueueRoutes::new(Arc::clone(app)),
         events::EventRoutes::new(Arc::clone(app), logs.heartbeat),
         session::SessionRoutes::new(Arc::clone(app), http.session.clone()),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
@@ -95,11 +138,16 @@ pub fn endpoint(
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
+    let document = spec::document(&service)?;
+    let (operations, allow) = (operations::Operations::of(&document), allow::Allow::of(&document));
     let route = dashboard::add(docs::add(Route::new(), &service)?);
+    let http = Arc::new(http.clone());
     Ok(route
         .nest_no_strip("/", service)
+        .with(allow)
         .with(AddData::new(Arc::clone(app)))
-        .with(AddData::new(Arc::new(http.clone())))
+        .with(AddData::new(Arc::clone(&http)))
         .with(CatchPanic::new().with_handler(shape::panicked))
+        .with(guard::Guard::new(Arc::clone(app), operations, http))
         .with(request::Observe))
 }

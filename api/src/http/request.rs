@@ -1,6 +1,6 @@
 //! One span and one log line per request, a request id in every answer, and the caller's trace context.
 
-use std::time::Instant;
+use std::{net::IpAddr, time::Instant};
 
 use poem::{Endpoint, IntoResponse as _, Middleware, Request, Response, http::HeaderValue};
 use rand::RngCore as _;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::shape;
 
 const REQUEST_ID: &str = "x-request-id";
+const FORWARDED_FOR: &str = "x-forwarded-for";
 const TRACEPARENT: &str = "traceparent";
 /// Longest request id that is taken over from the client.
 const REQUEST_ID_MAX: usize = 64;
@@ -21,6 +22,42 @@ struct Trace(String);
 /// The `traceparent` under which the request's work goes on elsewhere.
 pub fn trace(request: &Request) -> String {
     request.data::<Trace>().map(|trace| trace.0.clone()).unwrap_or_default()
+}
+
+/// The id of a request.
+#[derive(Debug, Clone)]
+struct RequestId(String);
+
+/// The id under which a request stands in logs and in its answer.
+pub fn id(request: &Request) -> String {
+    request.data::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}
+
+/// The id of what a request makes.
+#[derive(Debug, Clone, Copy)]
+pub struct Resource {
+    /// The id; the same when the same request comes again with its `Idempotency-Key`.
+    pub id: Uuid,
+    /// The same request may have made it before.
+    pub again: bool,
+}
+
+/// The id of what a request makes; a new one when the request cannot come again.
+pub fn resource(request: &Request) -> Resource {
+    let given = request.data::<Resource>().copied();
+    given.unwrap_or_else(|| Resource { id: Uuid::now_v7(), again: false })
+}
+
+/// Where a request comes from: what the outermost of our `proxies` wrote into `X-Forwarded-For`, whose other
+/// entries are anybody's word.
+pub fn address(request: &Request, proxies: usize) -> Option<IpAddr> {
+    let own = request.remote_addr().0.as_socket_addr().map(|address| address.ip());
+    let Some(place) = proxies.checked_sub(1) else { return own };
+    let values = request.headers().get_all(FORWARDED_FOR).into_iter();
+    let told: Vec<&str> =
+        values.filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(',')).collect();
+    let told = told.iter().rev().nth(place).and_then(|text| text.trim().parse().ok());
+    told.or(own)
 }
 
 /// The outermost layer.
@@ -58,6 +95,7 @@ impl<E: Endpoint> Endpoint for Observed<E> {
             key.id = tracing::field::Empty,
         );
         request.extensions_mut().insert(Trace(trace));
+        request.extensions_mut().insert(RequestId(id.clone()));
         let answer = async {
             let mut response = match self.inner.call(request).await {
                 Ok(response) => response.into_response(),
@@ -123,6 +161,18 @@ mod tests {
             let made = traceparent(&request(broken));
             assert!(is_traceparent(&made) && made != broken, "{made}");
         }
+    }
+
+    #[test]
+    fn address_is_what_the_outermost_proxy_of_ours_saw() {
+        let request = |value: &str| Request::builder().header(FORWARDED_FOR, value).finish();
+        let told = |value: &str, proxies| {
+            address(&request(value), proxies).map(|address| address.to_string())
+        };
+        assert_eq!(told("192.0.2.1", 0), None, "a word that counts nothing");
+        assert_eq!(told("10.9.9.9, 192.0.2.1", 1).as_deref(), Some("192.0.2.1"));
+        assert_eq!(told("10.9.9.9, 192.0.2.1,10.0.0.1", 2).as_deref(), Some("192.0.2.1"));
+        assert_eq!(told("not an address", 1), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
     sync::{LazyLock, PoisonError, RwLock},
 };
 
+use chrono::DateTime;
 use poem_openapi::registry::{MetaSchema, MetaSchemaRef, Registry};
 use regex::Regex;
 use serde_json::Value;
@@ -108,6 +109,17 @@ impl<'a> Checker<'a> {
             let bound = max.map_or("no bound".to_owned(), |max| max.to_string());
             let message = format!("has {length} characters; allowed are {min} to {bound}");
             return self.report(path, "wrong_length", message);
+        }
+        if schema.format == Some("date-time") && DateTime::parse_from_rfc3339(text).is_err() {
+            return self.report(path, "wrong_form", "must be a date and time as in RFC 3339");
+        }
+        if !schema.enum_items.is_empty() && !schema.enum_items.contains(value) {
+            let known: Vec<_> = schema.enum_items.iter().filter_map(Value::as_str).collect();
+            return self.report(
+                path,
+                "unknown_value",
+                format!("must be one of {}", known.join(", ")),
+            );
         }
         let Some(pattern) = &schema.pattern else { return };
         if text.contains('\0') || !regex_matches(pattern, text) {

@@ -7,24 +7,18 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use poem::{
-    Request,
-    http::{Method, header::COOKIE as COOKIE_HEADER},
-};
+use ovenbird_kit::Secret;
+use poem::{Request, http::header::COOKIE as COOKIE_HEADER};
 use poem_openapi::{ApiResponse, Enum, Object, OpenApi, payload::Json};
 
 use super::{
     Tag,
-    auth::{self, Allowed, Reads},
+    auth::{self, Allowed, Known, Reads},
     code::Code,
     error::Failure,
 };
 use crate::{
-    app::{
-        App,
-        keys::{Caller, Scope},
-        sessions,
-    },
+    app::{self, App, keys::Scope, sessions},
     config,
 };
 
@@ -180,24 +174,33 @@ impl SessionRoutes {
     }
 }
 
+/// The session that a request came with.
+#[derive(Debug, Clone)]
+pub(super) struct Shown {
+    /// Its text.
+    pub(super) text: Secret<String>,
+    /// Whether its token came, too.
+    pub(super) with_token: bool,
+}
+
 /// Who holds the session of a request's cookie.
-///
-/// # Errors
-/// [`Code::Forbidden`] for a change without the session's token; whatever keeps the session from being looked up.
-pub(super) async fn caller(app: &App, request: &Request) -> Result<Option<Caller>, Failure> {
+pub(super) async fn known(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {
     let Some(text) = cookie_text(request) else { return Ok(None) };
     let Some(session) = app.session_authenticate(text).await? else { return Ok(None) };
-    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let token = request.headers().get(TOKEN).and_then(|value| value.to_str().ok());
-    if changes && !token.is_some_and(|token| session.accepts(token)) {
-        let message = "with a session's cookie this needs the session's csrf_token as X-CSRF-Token";
-        return Err(Failure::with_message(Code::Forbidden, message));
-    }
-    Ok(Some(session.caller))
+    let with_token = token.is_some_and(|token| session.accepts(token));
+    let shown = Shown { text: Secret::new(text.to_owned()), with_token };
+    Ok(Some(Known { caller: session.caller, session: Some(shown) }))
+}
+
+/// The refusal of a change that came with a cookie alone: another site may have made the browser send it.
+pub(super) fn token_is_missing() -> Failure {
+    let message = "with a session's cookie this needs the session's csrf_token as X-CSRF-Token";
+    Failure::with_message(Code::Forbidden, message)
 }
 
 /// The text of the session's cookie. Two of them are none: guessing would hide that somebody planted one.
-fn cookie_text(request: &Request) -> Option<&str> {
+pub(super) fn cookie_text(request: &Request) -> Option<&str> {
     let headers = request.headers().get_all(COOKIE_HEADER).iter();
     let mut found = headers
         .filter_map(|value| value.to_str().ok())

@@ -4,9 +4,9 @@
 use poem_openapi::{OpenApi, OpenApiService, Webhook};
 use serde_json::{Map, Value, json};
 
+use super::answers;
+
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-/// Statuses that only an operation with a body answers.
-const BODY_ONLY: [&str; 5] = ["408", "409", "413", "415", "422"];
 
 /// The document.
 ///
@@ -19,8 +19,8 @@ pub fn document<T: OpenApi, W: Webhook>(
     plain_content_types(&mut document);
     whole_numbers(&mut document);
     let mut bodies = Vec::new();
-    for (path, operation) in operations(&mut document) {
-        possible_statuses(&path, operation);
+    for (method, path, operation) in operations(&mut document) {
+        answers::describe(&method, &path, operation);
         if operation.get("security").is_none() {
             operation.insert("security".into(), json!([]));
         }
@@ -48,15 +48,17 @@ pub fn text<T: OpenApi, W: Webhook>(service: &OpenApiService<T, W>) -> serde_jso
     Ok(text)
 }
 
-/// Every operation with its path.
-fn operations(document: &mut Value) -> impl Iterator<Item = (String, &mut Map<String, Value>)> {
+/// Every operation with its method and path.
+fn operations(
+    document: &mut Value,
+) -> impl Iterator<Item = (String, String, &mut Map<String, Value>)> {
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     paths.into_iter().flatten().flat_map(|(path, item)| {
         let methods = item.as_object_mut().into_iter().flatten();
         methods.filter_map(|(method, operation)| {
             let known = METHODS.contains(&method.as_str());
             let operation = operation.as_object_mut().filter(|_| known)?;
-            Some((path.clone(), operation))
+            Some((method.clone(), path.clone(), operation))
         })
     })
 }
@@ -88,35 +90,6 @@ fn whole_numbers(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         _ => {}
     }
-}
-
-/// Every operation describes every error; this takes off those that cannot be.
-fn possible_statuses(path: &str, operation: &mut Map<String, Value>) {
-    let has_body = operation.contains_key("requestBody");
-    let takes = |parameter: &str| {
-        operation.get("parameters").and_then(Value::as_array).is_some_and(|parameters| {
-            parameters.iter().any(|it| it["name"].as_str() == Some(parameter))
-        })
-    };
-    let has_parameters = operation.contains_key("parameters");
-    let repeats = takes("Idempotency-Key");
-    let cancels = path.ends_with("/cancel");
-    // It has no body of its own, but submits one.
-    let retries = path.ends_with("/retry");
-    // A validation tells what is wrong in its answer.
-    let validates = path.ends_with("/validate");
-    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
-        return;
-    };
-    responses.retain(|status, _| match status.as_str() {
-        "409" => repeats || cancels,
-        "422" => (has_body || retries) && !validates,
-        status if BODY_ONLY.contains(&status) => has_body,
-        "400" => has_body || has_parameters,
-        "404" => path.contains('{'),
-        "429" => path.ends_with("/stream"),
-        _ => true,
-    });
 }
 
 /// Marks an object, and the objects in it, as ones that refuse unknown fields. The server does so for

@@ -1,5 +1,7 @@
 //! Who may call what.
 
+use std::{collections::BTreeSet, num::NonZeroU32};
+
 use chrono::{TimeDelta, Utc};
 use ovenbird_api::app::keys::Scope;
 use reqwest::{Method, header::AUTHORIZATION};
@@ -7,40 +9,102 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
+const ADMIN: &[Scope] = &[Scope::Admin];
+const BUILDS: &[Scope] = &[Scope::Admin, Scope::Build];
+
 /// What a key of each scope gets from each operation that needs one: its own answer, or 403.
-const OPERATIONS: [(&str, &[Scope]); 13] = [
-    ("build_create", &[Scope::Admin, Scope::Build]),
-    ("build_validate", &Scope::ALL),
-    ("build_list", &Scope::ALL),
+const OPERATIONS: &[(&str, &[Scope])] = &[
+    ("audit_list", ADMIN),
+    ("build_cancel", BUILDS),
+    ("build_create", BUILDS),
     ("build_get", &Scope::ALL),
-    ("build_cancel", &[Scope::Admin, Scope::Build]),
-    ("build_retry", &[Scope::Admin, Scope::Build]),
+    ("build_list", &Scope::ALL),
     ("build_logs", &Scope::ALL),
     ("build_logs_stream", &Scope::ALL),
+    ("build_retry", BUILDS),
+    ("build_validate", &Scope::ALL),
+    ("key_create", ADMIN),
+    ("key_get", ADMIN),
+    ("key_list", ADMIN),
+    ("key_revoke", ADMIN),
+    ("sandbox_create", BUILDS),
+    ("sandbox_list", &Scope::ALL),
+    ("sandbox_get", &Scope::ALL),
+    ("sandbox_delete", BUILDS),
+    ("sandbox_pause", BUILDS),
+    ("sandbox_resume", BUILDS),
+    ("sandbox_snapshot", BUILDS),
+    ("sandbox_ping", BUILDS),
+    ("sandbox_metrics", &Scope::ALL),
+    ("sandbox_exec", BUILDS),
+    ("sandbox_exec_stream", BUILDS),
+    ("sandbox_file_read", BUILDS),
+    ("sandbox_file_write", BUILDS),
+    ("sandbox_file_remove", BUILDS),
+    ("sandbox_directory_list", BUILDS),
+    ("sandbox_directory_make", BUILDS),
     ("template_list", &Scope::ALL),
+    ("template_get", &Scope::ALL),
+    ("template_delete", ADMIN),
+    ("template_tag_list", &Scope::ALL),
+    ("template_tag_set", ADMIN),
+    ("template_tag_remove", ADMIN),
+    ("host_list", &[Scope::Admin, Scope::Read]),
+    ("host_get", &[Scope::Admin, Scope::Read]),
+    ("host_drain", ADMIN),
+    ("host_undrain", ADMIN),
+    ("host_delete", ADMIN),
+    ("queue_get", &Scope::ALL),
     ("build_events", &Scope::ALL),
     ("session_open", &Scope::ALL),
     // Only a cookie has a session.
     ("session_get", &[]),
     ("session_close", &Scope::ALL),
 ];
-const PUBLIC: [&str; 2] = ["healthz", "readyz"];
+const PUBLIC: &[&str] = &["healthz", "readyz"];
+/// What stands for a parameter below each collection. Nothing of this name exists.
+const PARAMETERS: &[(&str, &str)] = &[
+    ("builds", "bld_01h455vb4pex5vsknk084sn02q"),
+    ("hosts", "hst_01h455vb4pex5vsknk084sn02q"),
+    ("keys", "key_01h455vb4pex5vsknk084sn02q"),
+    ("sandboxes", "sbx_01h455vb4pex5vsknk084sn02q"),
+];
+/// What stands for any other parameter.
+const PARAMETER: &str = "nothing";
 
-/// Every operation of the specification: its id, method, path, and whether it needs a key.
-async fn operations(world: &World) -> Vec<(String, Method, String, bool)> {
+/// An operation of the specification.
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    needs_key: bool,
+    statuses: BTreeSet<String>,
+}
+
+fn filled(path: &str) -> String {
+    let mut before = "";
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        let known = PARAMETERS.iter().find(|(collection, _)| *collection == before);
+        let value = known.map_or(PARAMETER, |(_, value)| *value);
+        parts.push(if part.starts_with('{') { value } else { part });
+        before = part;
+    }
+    parts.join("/")
+}
+
+async fn operations(world: &World) -> Vec<Operation> {
     let document = world.get_json("/openapi.json").await;
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let method = method.to_uppercase().parse().unwrap();
-            let needs_key = !operation["security"].as_array().unwrap().is_empty();
-            let path = path.replace("{id}", "bld_01h455vb4pex5vsknk084sn02q");
-            found.push((
-                operation["operationId"].as_str().unwrap().into(),
-                method,
-                path,
-                needs_key,
-            ));
+            found.push(Operation {
+                id: operation["operationId"].as_str().unwrap().into(),
+                method: method.to_uppercase().parse().unwrap(),
+                path: filled(path),
+                needs_key: !operation["security"].as_array().unwrap().is_empty(),
+                statuses: operation["responses"].as_object().unwrap().keys().cloned().collect(),
+            });
         }
     }
     found
@@ -48,9 +112,12 @@ async fn operations(world: &World) -> Vec<(String, Method, String, bool)> {
 
 #[tokio::test]
 async fn every_operation_answers_whoever_may_call_it_and_nobody_else() {
-    let world = World::start().await;
+    // Each operation is asked without a valid key often.
+    let world = World::with(|config| config.rate.address_burst = NonZeroU32::MAX).await;
     let operations = operations(&world).await;
-    assert_eq!(operations.len(), OPERATIONS.len() + PUBLIC.len(), "the table is not complete");
+    let known: BTreeSet<_> = OPERATIONS.iter().map(|(id, _)| *id).chain(PUBLIC.to_vec()).collect();
+    let found: BTreeSet<_> = operations.iter().map(|operation| operation.id.as_str()).collect();
+    assert_eq!(found, known, "the table is not complete");
 
     let past = Utc::now() - TimeDelta::seconds(1);
     let expired = world.key(Scope::Admin, Some(past)).await;
@@ -71,7 +138,7 @@ async fn every_operation_answers_whoever_may_call_it_and_nobody_else() {
         ("an expired key", Some(format!("Bearer {expired}"))),
         ("a revoked key", Some(format!("Bearer {revoked}"))),
     ];
-    for (id, method, path, needs_key) in operations {
+    for Operation { id, method, path, needs_key, statuses } in operations {
         let request = || world.client.request(method.clone(), format!("{}{path}", world.url));
         if !needs_key {
             assert!(PUBLIC.contains(&id.as_str()), "{id} must not be public");
@@ -93,6 +160,8 @@ async fn every_operation_answers_whoever_may_call_it_and_nobody_else() {
         for scope in Scope::ALL {
             let key = world.key(scope, None).await;
             let response = request().header("x-api-key", &key).send().await.unwrap();
+            let status = response.status().as_str().to_owned();
+            assert!(statuses.contains(&status), "{id} answers {status}, and does not say so");
             let is_refused = response.status() == 403;
             assert_eq!(is_refused, !allowed.contains(&scope), "{id} with scope {scope:?}");
             assert_ne!(response.status(), 401, "{id} with scope {scope:?}");
@@ -139,6 +208,9 @@ async fn two_headers_must_hold_the_same_key_and_use_is_noted() {
     let other = world.key(Scope::Admin, None).await;
     let with = |key: &str| world.request(Method::GET, "/v1/admin/builds").header("X-API-Key", key);
     assert_eq!(with(&other).send().await.unwrap().status(), 401);
+    let unscoped =
+        world.client.head(format!("{}/v1/admin/builds", world.url)).send().await.unwrap();
+    assert_eq!(unscoped.status(), 401, "HEAD is guarded as GET is");
     assert_eq!(with(&world.admin).send().await.unwrap().status(), 200);
     let used = "SELECT count(*) FROM api_keys WHERE last_used_at IS NOT NULL";
     assert_eq!(world.postgres.sql("ovenbird", used).await.unwrap(), "1");

@@ -89,6 +89,15 @@ async fn list_is_paged_newest_first_without_logs_and_filtered() {
     assert_eq!(count(world.get_json("/v1/admin/builds?name=even").await), 4);
     assert_eq!(count(world.get_json("/v1/admin/builds?status=queued&name=odd").await), 3);
     assert_eq!(count(world.get_json("/v1/admin/builds?status=running").await), 0);
+
+    let first = &world.get_json(&format!("/v1/admin/builds/{}", ids[2])).await["created_at"];
+    let first = first.as_str().unwrap().replace('+', "%2B");
+    let since = format!("/v1/admin/builds?since={first}");
+    assert_eq!(count(world.get_json(&format!("{since}&name=even")).await), 2, "of the last three");
+    let never = "/v1/admin/builds?since=9999-01-01T00:00:00Z";
+    assert_eq!(count(world.get_json(never).await), 0);
+    let ever = world.get_json("/v1/admin/builds?since=0001-01-01T00:00:00Z&limit=200").await;
+    assert_eq!(count(ever), 7 + 2);
 }
 
 #[tokio::test]

@@ -26,28 +26,35 @@ async fn document_is_the_checked_in_one_and_says_what_generators_need() {
                 let schema = &response["content"]["application/json"]["schema"]["$ref"];
                 let known = schema == "#/components/schemas/Error" || path == "/readyz";
                 assert!(known, "{path} {status}");
+                let described = response["description"].as_str().unwrap();
+                assert!(described.contains('`') || path == "/readyz", "{path} {status}");
             }
         }
+    }
+    let mut references = Vec::new();
+    texts(&document, "$ref", &mut references);
+    for reference in references {
+        let found = document.pointer(reference.trim_start_matches('#'));
+        assert!(found.is_some(), "{reference} leads nowhere");
     }
     assert_eq!(document["components"]["schemas"]["BuildCreate"]["additionalProperties"], false);
     // Every pattern is one that the server itself can use.
     let mut patterns = Vec::new();
-    collect(&document, &mut patterns);
+    texts(&document, "pattern", &mut patterns);
     assert!(patterns.len() > 5);
     for pattern in patterns {
         regex::Regex::new(&pattern).unwrap();
     }
 }
 
-fn collect(value: &Value, patterns: &mut Vec<String>) {
+/// Every text under this name, wherever it stands.
+fn texts(value: &Value, name: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
-            if let Some(pattern) = fields.get("pattern").and_then(Value::as_str) {
-                patterns.push(pattern.to_owned());
-            }
-            fields.values().for_each(|value| collect(value, patterns));
+            found.extend(fields.get(name).and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| texts(value, name, found));
         }
-        Value::Array(items) => items.iter().for_each(|value| collect(value, patterns)),
+        Value::Array(items) => items.iter().for_each(|value| texts(value, name, found)),
         _ => {}
     }
 }

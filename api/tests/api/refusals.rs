@@ -161,6 +161,8 @@ async fn every_error_has_the_one_shape_and_its_status() {
         (Method::GET, format!("{builds}?cursor=AAAA"), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?cursor={}", "A".repeat(500)), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?status=done"), 400, "invalid_parameter"),
+        (Method::GET, format!("{builds}?since=yesterday"), 400, "invalid_parameter"),
+        (Method::GET, format!("{builds}?since="), 400, "invalid_parameter"),
         (Method::GET, format!("{builds}?name=%00"), 400, "invalid_parameter"),
         (Method::GET, logs("from_seq=0"), 400, "invalid_parameter"),
         (Method::GET, logs("from_seq=-5"), 400, "invalid_parameter"),
@@ -178,6 +180,8 @@ async fn every_error_has_the_one_shape_and_its_status() {
         assert_eq!(body["error"]["code"], code, "{path}: {body}");
         assert!(body["error"]["message"].is_string() && body["error"]["details"].is_array());
     }
+    let allowed = world.request(Method::DELETE, builds).send().await.unwrap();
+    assert_eq!(allowed.headers()["allow"], "GET, POST");
     let stream = world.request(Method::GET, &format!("{build}/logs/stream"));
     let response = stream.header("Last-Event-ID", "x").send().await.unwrap();
     assert_eq!(response.status(), 400);

@@ -1,12 +1,12 @@
 //! Browsers that sign in with a key.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use ovenbird_api::app::keys::Scope;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{SOON, World};
 
 /// What a browser holds after it signed in.
 struct Browser {
@@ -176,4 +176,78 @@ async fn a_key_that_is_sent_is_never_helped_by_a_cookie() {
             .header("cookie", format!("ovenbird_session={forged}"));
         assert_eq!(status(forged).await, 401);
     }
+}
+
+#[tokio::test]
+async fn a_change_by_cookie_is_noted_as_its_keys_the_forged_one_too() {
+    let world = World::with_host().await;
+    let browser = Browser::sign_in(&world, &world.admin).await;
+    let submit = || {
+        let body = json!({"name": "web", "recipe": ["RUN true"]});
+        browser.request(&world, Method::POST, "/v1/admin/builds").json(&body)
+    };
+    assert_eq!(status(submit()).await, 403);
+    assert_eq!(status(submit().header("x-csrf-token", &browser.token)).await, 201);
+    let noted = world.get_json("/v1/admin/audit").await;
+    let noted: Vec<_> = noted["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["action"].as_str().unwrap(), it["status"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(noted, [("build_create", 201), ("build_create", 403), ("session_open", 201)]);
+    let text = world.get("/v1/admin/audit").await.text().await.unwrap();
+    let (_, cookie) = browser.cookie.split_once('=').unwrap();
+    assert!(!text.contains(cookie) && !text.contains(&browser.token));
+    let actors = "SELECT count(DISTINCT actor) FROM audit_log WHERE actor LIKE 'key_%'";
+    assert_eq!(world.postgres.sql("ovenbird", actors).await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn a_change_by_cookie_can_be_sent_again_but_signing_in_cannot() {
+    let world = World::with_host().await;
+    let browser = Browser::sign_in(&world, &world.admin).await;
+    let submit = || async {
+        let request = browser
+            .request(&world, Method::POST, "/v1/admin/builds")
+            .header("x-csrf-token", &browser.token)
+            .header("Idempotency-Key", "one")
+            .json(&json!({"name": "web", "recipe": ["RUN true"]}));
+        let answer = request.send().await.unwrap();
+        let replayed = answer.headers().contains_key("idempotency-replayed");
+        (answer.status(), replayed, answer.json::<Value>().await.unwrap())
+    };
+    let (first, again) = (submit().await, submit().await);
+    assert_eq!((first.0, first.1), (StatusCode::CREATED, false));
+    assert_eq!((again.0, again.1, again.2), (StatusCode::CREATED, true, first.2));
+
+    let sign_in = world.client.post(format!("{}/v1/session", world.url)).bearer_auth(&world.admin);
+    assert_eq!(status(sign_in.header("Idempotency-Key", "two")).await, 400);
+    let opened = world.postgres.sql("ovenbird", "SELECT count(*) FROM sessions").await.unwrap();
+    assert_eq!(opened, "1");
+}
+
+#[tokio::test]
+async fn guesses_at_keys_are_limited_by_address_when_signing_in_too() {
+    let world = World::with(|config| config.rate.address_burst = NonZeroU32::MIN).await;
+    let unknown = format!("ovb_{}", "A".repeat(43));
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(sign_in(&world, &unknown).await.status().as_u16());
+    }
+    assert!(answers.contains(&429), "{answers:?}");
+    assert_eq!(sign_in(&world, &world.admin).await.status(), 201, "a valid key is not in the way");
+}
+
+#[tokio::test]
+async fn a_stream_that_a_session_reads_ends_with_the_session() {
+    let world = World::start().await;
+    let browser = Browser::sign_in(&world, &world.admin).await;
+    let stream = browser.request(&world, Method::GET, "/v1/admin/events/stream");
+    let stream = stream.send().await.unwrap();
+    assert_eq!(stream.status(), 200);
+    let close = browser.request(&world, Method::DELETE, "/v1/session");
+    assert_eq!(status(close.header("x-csrf-token", &browser.token)).await, 204);
+    let told = tokio::time::timeout(SOON, stream.text()).await.expect("the stream ends").unwrap();
+    assert!(told.contains("event: error") && told.contains("unauthorized"), "{told}");
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use chrono::{DateTime, Utc};
 use ovenbird_api::{
-    app::keys::{self, Scope},
+    app::{
+        App,
+        keys::{self, Scope},
+    },
     config::{Config, DEFAULTS},
     server::{Error, Service},
 };
@@ -180,6 +183,11 @@ impl World {
         self.stopping.cancel();
         let server = self.server.take().unwrap();
         tokio::time::timeout(SOON, server).await.unwrap().unwrap().unwrap();
+    }
+
+    /// The use cases alone, over the same services.
+    pub(crate) async fn app(&self) -> std::sync::Arc<App> {
+        ovenbird_api::server::connect(&self.config, CancellationToken::new()).await.unwrap()
     }
 
     /// Another server over the same services.

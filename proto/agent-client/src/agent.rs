@@ -97,20 +97,20 @@ impl Agent {
         }
     }
 
-    /// Lists the host's sandboxes. Repeated when the host cannot be reached. The second part of the
-    /// answer, the ids paused by themselves since the last call, is read once only: one caller per host.
+    /// Lists the host's sandboxes. Repeated when the host cannot be reached. The ids that were paused by themselves
+    /// are left for whoever reads them: who looks at the states needs none.
     ///
     /// # Errors
     /// As every call.
-    pub async fn list_sandboxes(&self) -> Result<(Vec<SandboxInfo>, Vec<String>), Error> {
+    pub async fn list_sandboxes(&self) -> Result<Vec<SandboxInfo>, Error> {
         let deadline = self.config.deadlines.short;
+        let message = v1::ListSandboxesRequest { keep_auto_paused: true };
         let list = self
-            .repeated(deadline, v1::ListSandboxesRequest {}, |mut client, request| async move {
+            .repeated(deadline, message, |mut client, request| async move {
                 client.list_sandboxes(request).await
             })
             .await?;
-        let sandboxes = list.sandboxes.into_iter().map(SandboxInfo::from).collect();
-        Ok((sandboxes, list.auto_paused_sandbox_ids))
+        Ok(list.sandboxes.into_iter().map(SandboxInfo::from).collect())
     }
 
     /// Runs a short command to its end. Not repeated.
@@ -367,7 +367,7 @@ impl Agent {
         }
     }
 
-    async fn once<Q, R, F>(
+    pub(crate) async fn once<Q, R, F>(
         &self,
         deadline: Duration,
         message: Q,

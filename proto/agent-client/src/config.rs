@@ -52,17 +52,20 @@ pub struct Deadlines {
     /// DestroySandbox.
     #[serde(with = "humantime_serde")]
     pub destroy: Duration,
+    /// PauseSandbox and ResumeSandbox: write or read the memory.
+    #[serde(with = "humantime_serde")]
+    pub pause: Duration,
     /// CreateSnapshot: writes memory and disk.
     #[serde(with = "humantime_serde")]
     pub snapshot: Duration,
     /// FlattenRootfs: writes the whole root disk.
     #[serde(with = "humantime_serde")]
     pub flatten: Duration,
-    /// WriteFile and ReadFile.
+    /// WriteFile and ReadFile, and the calls on directories.
     #[serde(with = "humantime_serde")]
     pub file: Duration,
-    /// Calls that only ask or tell: lists, GetHost, StartExec, AckExec, SignalExec, DeleteSnapshot, and the
-    /// first answer of AttachExec.
+    /// Calls that only ask or tell: lists, GetHost, StartExec, AckExec, SignalExec, DeleteSnapshot, PingSandbox,
+    /// metrics, and the first answer of AttachExec and ExecStream.
     #[serde(with = "humantime_serde")]
     pub short: Duration,
     /// What Exec gets on top of the command's own time.
@@ -75,6 +78,7 @@ impl Default for Deadlines {
         Self {
             create: Duration::from_secs(180),
             destroy: Duration::from_secs(60),
+            pause: Duration::from_secs(180),
             snapshot: Duration::from_secs(15 * 60),
             flatten: Duration::from_secs(15 * 60),
             file: Duration::from_secs(60),

@@ -55,6 +55,12 @@ pub enum Error {
         /// The agent's words.
         message: String,
     },
+    /// The sandbox stopped by its host's fault, not by what ran in it.
+    #[error("the sandbox is lost: {message}")]
+    SandboxLost {
+        /// The agent's words.
+        message: String,
+    },
     /// The host has no room.
     #[error("the host has no room: {message}")]
     NoRoom {
@@ -101,6 +107,13 @@ pub enum Error {
 
 /// These words are in the agent's FAILED_PRECONDITION when a fence is stale, and in no other.
 const STALE_FENCE: &str = "has called since";
+/// One of these is in the agent's FAILED_PRECONDITION when a sandbox did not outlive its agent, and in no other.
+const SANDBOX_LOST: [&str; 4] = [
+    "the host agent ended while",
+    "while no agent ran",
+    "cannot be taken over",
+    "saved state is gone",
+];
 
 impl Error {
     /// The text that came with the error, for people.
@@ -114,6 +127,7 @@ impl Error {
             | Self::AlreadyExists { message }
             | Self::StaleFence { message }
             | Self::FailedPrecondition { message }
+            | Self::SandboxLost { message }
             | Self::NoRoom { message }
             | Self::InvalidArgument { message }
             | Self::Unavailable { message }
@@ -140,6 +154,11 @@ impl Error {
             Code::AlreadyExists => Self::AlreadyExists { message },
             Code::FailedPrecondition if message.contains(STALE_FENCE) => {
                 Self::StaleFence { message }
+            }
+            Code::FailedPrecondition
+                if SANDBOX_LOST.iter().any(|words| message.contains(words)) =>
+            {
+                Self::SandboxLost { message }
             }
             Code::FailedPrecondition => Self::FailedPrecondition { message },
             Code::ResourceExhausted => Self::NoRoom { message },
@@ -185,11 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn stale_fence_is_told_apart_from_other_wrong_states() {
+    fn stale_fence_and_lost_sandbox_are_told_apart_from_other_wrong_states() {
         let stale = Error::from_status(Status::failed_precondition(
             "attempt 1 of build b is over: attempt 2 has called since",
         ));
         assert!(matches!(stale, Error::StaleFence { .. }));
+        let lost = Error::from_status(Status::failed_precondition(
+            "sandbox s is stopped, not running: its QEMU ended while no agent ran",
+        ));
+        assert!(matches!(lost, Error::SandboxLost { .. }));
         let paused = Error::from_status(Status::failed_precondition("sandbox is paused"));
         assert!(matches!(paused, Error::FailedPrecondition { .. }));
     }

@@ -1,4 +1,4 @@
-//! The output of a detached command as it comes.
+//! The output of a command as it comes: of a detached one, and of one that ends with its call.
 //!
 //! The stream has no deadline: a command may be silent for its whole time. Keepalive ends it when the
 //! host is gone; the caller then attaches again at its offset.
@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use ovenbird_hostagent::v1::{self, attach_exec_response::Event};
+use ovenbird_hostagent::v1::{
+    self, attach_exec_response::Event, exec_stream_data::Output, exec_stream_response as call,
+};
 use tonic::Streaming;
 
 use crate::{
     error::Error,
-    types::{ExecEnd, ExecEvent, OutputStream},
+    types::{CallEvent, ExecEnd, ExecEvent, OutputStream},
 };
 
 /// Follows a command. Not reading holds the command back; nothing is dropped.
@@ -39,6 +41,50 @@ impl ExecEvents {
             if let Some(event) = message.event.and_then(event_of) {
                 return Some(Ok(event));
             }
+        }
+    }
+}
+
+/// Follows a command that is killed when this is dropped. Not reading holds the command back; nothing is dropped.
+#[derive(Debug)]
+pub struct CallEvents {
+    stream: Streaming<v1::ExecStreamResponse>,
+}
+
+impl CallEvents {
+    pub(crate) fn new(stream: Streaming<v1::ExecStreamResponse>) -> Self {
+        Self { stream }
+    }
+
+    /// The next event; `None` after the end was read.
+    ///
+    /// # Errors
+    /// [`Error::DeadlineExceeded`] when its time was over: it was killed with its children.
+    /// [`Error::FailedPrecondition`] when the sandbox was paused, which ends the command. As every call.
+    pub async fn next(&mut self) -> Option<Result<CallEvent, Error>> {
+        loop {
+            let message = match self.stream.next().await? {
+                Ok(message) => message,
+                Err(status) => return Some(Err(Error::from_status(status))),
+            };
+            let event = match message.event {
+                Some(call::Event::Start(start)) => CallEvent::Started { pid: start.pid },
+                Some(call::Event::Data(data)) => match data.output {
+                    Some(Output::Stdout(data)) => {
+                        CallEvent::Output { stream: OutputStream::Stdout, data }
+                    }
+                    Some(Output::Stderr(data)) => {
+                        CallEvent::Output { stream: OutputStream::Stderr, data }
+                    }
+                    None => continue,
+                },
+                Some(call::Event::End(end)) => CallEvent::End {
+                    exit_code: end.exit_code,
+                    error: Some(end.error).filter(|error| !error.is_empty()),
+                },
+                None => continue,
+            };
+            return Some(Ok(event));
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A transfer has no deadline of its own: it lasts as long as either side makes progress, and the agent ends one that
 //! stands still. Keepalive ends it when the host is gone.
 
+use std::num::NonZeroU64;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use ovenbird_hostagent::v1::{self, write_file_stream_request::Content};
@@ -22,11 +24,21 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct FileChunks {
     stream: Streaming<v1::ReadFileStreamResponse>,
+    size: u64,
 }
 
 impl FileChunks {
-    fn new(stream: Streaming<v1::ReadFileStreamResponse>) -> Self {
-        Self { stream }
+    async fn begin(mut stream: Streaming<v1::ReadFileStreamResponse>) -> Result<Self, Error> {
+        let first = stream.message().await.map_err(Error::from_status)?;
+        match first.and_then(|first| first.size) {
+            Some(size) => Ok(Self { stream, size }),
+            None => Err(Error::Unimplemented { message: "it does not tell a file's size".into() }),
+        }
+    }
+
+    /// The size of the whole file when it was opened. Files of the guest's kernel say 0 and have more.
+    pub fn size(&self) -> u64 {
+        self.size
     }
 
     /// The next piece; `None` after the last one. May be dropped while it waits without losing anything.
@@ -67,7 +79,8 @@ impl Agent {
         }
     }
 
-    /// Reads a file of any size. Repeated, up to its first answer, when the host cannot be reached.
+    /// Reads a part of a file of any size: `length` bytes from `from_offset` on, or all that there are; behind the
+    /// end there are none. Repeated, up to its first answer, when the host cannot be reached.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a path that does not exist.
@@ -75,16 +88,23 @@ impl Agent {
         &self,
         sandbox_id: &str,
         path: &str,
+        from_offset: u64,
+        length: Option<NonZeroU64>,
     ) -> Result<FileChunks, Error> {
-        let message =
-            v1::ReadFileStreamRequest { sandbox_id: sandbox_id.to_owned(), path: path.to_owned() };
+        let message = v1::ReadFileStreamRequest {
+            sandbox_id: sandbox_id.to_owned(),
+            path: path.to_owned(),
+            from_offset,
+            length: length.map_or(0, NonZeroU64::get),
+            with_size: true,
+        };
         let deadline = self.config.deadlines.file;
         let open = |mut client: Client, mut request: Request<v1::ReadFileStreamRequest>| {
             // The deadline is for the first answer only: the stream lasts as long as the file.
             request.metadata_mut().remove("grpc-timeout");
             async move { client.read_file_stream(request).await }
         };
-        Ok(FileChunks::new(self.repeated(deadline, message, open).await?))
+        FileChunks::begin(self.repeated(deadline, message, open).await?).await
     }
 }
 

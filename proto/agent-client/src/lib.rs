@@ -15,19 +15,22 @@
 
 mod agent;
 mod config;
+mod directories;
 mod error;
 mod exec;
 mod files;
 mod pool;
+mod sandboxes;
 mod types;
 
 pub use agent::Agent;
 pub use config::{Config, Deadlines};
 pub use error::Error;
-pub use exec::ExecEvents;
+pub use exec::{CallEvents, ExecEvents};
 pub use files::FileChunks;
 pub use pool::{Agents, Target};
 pub use types::{
-    Command, ExecEnd, ExecEvent, ExecOutput, HeldTemplate, HostInfo, NewSandbox, OutputStream,
-    Sandbox, SandboxInfo, Started,
+    CallEvent, Command, DirectoryEntry, DirectoryPage, ExecEnd, ExecEvent, ExecOutput, FileKind,
+    HeldTemplate, HostInfo, MetricPoint, MetricRange, NewSandbox, OutputStream, Sandbox,
+    SandboxInfo, Started,
 };

@@ -49,7 +49,9 @@ pub struct SandboxInfo {
     pub host_ip: String,
     /// Unix seconds.
     pub created_at_unix: i64,
-    /// The build that it was made for, if any.
+    /// When it was last used, in Unix seconds.
+    pub last_active_at_unix: i64,
+    /// What its fence is named: the build that it was made for, or its own id. None when it was made without.
     pub build_id: Option<String>,
 }
 
@@ -126,6 +128,105 @@ pub enum ExecEvent {
     },
     /// It ended; nothing follows.
     End(ExecEnd),
+}
+
+/// What a command says that ends with its call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallEvent {
+    /// It runs.
+    Started {
+        /// Its process id in the guest.
+        pid: u32,
+    },
+    /// Some output.
+    Output {
+        /// Where it was written.
+        stream: OutputStream,
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// It ended; nothing follows.
+    End {
+        /// 128 + signal when a signal ended it.
+        exit_code: i32,
+        /// As [`ExecEnd::error`].
+        error: Option<String>,
+    },
+}
+
+/// What a sandbox used at a time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MetricPoint {
+    /// Unix seconds of the last sample in it.
+    pub timestamp_unix: i64,
+    /// Of one processor, in percent.
+    pub cpu_pct: f64,
+    /// Of the host's memory.
+    pub mem_bytes: i64,
+    /// Of the host's disk.
+    pub disk_bytes: i64,
+}
+
+/// How far back metrics go, and how fine they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MetricRange {
+    /// Ten minutes, a point every 5 s.
+    TenMinutes,
+    /// Two hours, a point every minute.
+    TwoHours,
+    /// A day, a point every ten minutes.
+    Day,
+}
+
+impl MetricRange {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::TenMinutes, Self::TwoHours, Self::Day];
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TenMinutes => "10m",
+            Self::TwoHours => "2h",
+            Self::Day => "24h",
+        }
+    }
+}
+
+/// What a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, FIFO or socket.
+    Other,
+}
+
+/// What is in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryEntry {
+    /// Its name there, which need not be UTF-8.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: FileKind,
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Unix seconds.
+    pub modified_unix: i64,
+}
+
+/// Entries of a directory, in the order of their names' bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryPage {
+    /// The entries.
+    pub entries: Vec<DirectoryEntry>,
+    /// There are names after these.
+    pub more: bool,
 }
 
 /// How a detached command ended.
@@ -233,6 +334,31 @@ impl From<v1::GetHostResponse> for HostInfo {
     }
 }
 
+impl From<v1::MetricPoint> for MetricPoint {
+    fn from(point: v1::MetricPoint) -> Self {
+        let v1::MetricPoint { timestamp_unix, cpu_pct, mem_bytes, disk_bytes } = point;
+        Self { timestamp_unix, cpu_pct, mem_bytes, disk_bytes }
+    }
+}
+
+impl From<v1::DirectoryEntry> for DirectoryEntry {
+    fn from(entry: v1::DirectoryEntry) -> Self {
+        let kind = match entry.kind() {
+            v1::FileKind::File => FileKind::File,
+            v1::FileKind::Directory => FileKind::Directory,
+            v1::FileKind::Link => FileKind::Link,
+            v1::FileKind::Other | v1::FileKind::Unspecified => FileKind::Other,
+        };
+        Self {
+            name: entry.name,
+            kind,
+            size: entry.size,
+            mode: entry.mode,
+            modified_unix: entry.modified_unix,
+        }
+    }
+}
+
 impl From<v1::SandboxInfo> for SandboxInfo {
     fn from(info: v1::SandboxInfo) -> Self {
         Self {
@@ -243,6 +369,7 @@ impl From<v1::SandboxInfo> for SandboxInfo {
             memory_mb: unsigned(info.memory_mb),
             host_ip: info.host_ip,
             created_at_unix: info.created_at_unix,
+            last_active_at_unix: info.last_active_at_unix,
             build_id: Some(info.build_id).filter(|id| !id.is_empty()),
         }
     }

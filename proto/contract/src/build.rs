@@ -10,6 +10,7 @@
 //!    │  └──────────────────────────────────────────► cancelled
 //!    └── released, or lost with attempts left
 //!        lost, none left ──────────────────────────► failed (reason: lost, or what the host did)
+//!        queued again, and its time is over ───────► failed (reason: build_timeout)
 //! ```
 //!
 //! Pure: who holds the lease, and which attempt, is compared in the statement that writes.
@@ -107,6 +108,8 @@ pub enum Event {
     CancelRequested,
     /// The sandbox of a cancelled build is gone.
     SandboxDestroyed,
+    /// Its time is over, and no runner holds it.
+    TimeOver,
 }
 
 /// The event does not fit the state; nothing changed.
@@ -134,7 +137,8 @@ impl Status {
             (Self::Running, Event::Released | Event::LeaseExpired { attempts_left: true }) => {
                 Ok(Self::Queued)
             }
-            (Self::Running, Event::LeaseExpired { attempts_left: false }) => Ok(Self::Failed),
+            (Self::Running, Event::LeaseExpired { attempts_left: false })
+            | (Self::Queued, Event::TimeOver) => Ok(Self::Failed),
             (Self::Running | Self::Cancelling, Event::CancelRequested) => Ok(Self::Cancelling),
             (Self::Cancelling, Event::SandboxDestroyed) => Ok(Self::Cancelled),
             (status, event) => Err(Refused { status, event }),
@@ -177,6 +181,10 @@ pub enum ReasonCode {
     HostLost,
     /// The template could not be written.
     PublishFailed,
+    /// The build took longer than this installation allows one.
+    BuildTimeout,
+    /// The microVM ended under a command: something in it turned it off, or it crashed.
+    SandboxEnded,
     /// Runners were lost, and no attempt is left.
     Lost,
     /// A fault of Ovenbird itself.
@@ -205,6 +213,7 @@ mod tests {
             any::<bool>().prop_map(|attempts_left| Event::LeaseExpired { attempts_left }),
             Just(Event::CancelRequested),
             Just(Event::SandboxDestroyed),
+            Just(Event::TimeOver),
         ]
     }
 

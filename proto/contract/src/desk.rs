@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     build::Reason,
     id::{BuildId, HostId, RunnerId, TemplateId},
+    log::LogCaps,
     standing::ResumeFrom,
 };
 
@@ -105,6 +106,22 @@ pub struct Claim<P> {
     pub resume: Option<ResumeFrom>,
     /// Where the log goes on.
     pub log: LogPosition,
+    /// How much goes into it.
+    #[serde(default)]
+    pub log_caps: LogCaps,
+    /// How long the build may go on; absent: for ever.
+    #[serde(default)]
+    pub time_limit: Option<TimeLimit>,
+}
+
+/// The build's overall time, from the beginning of its first attempt. What is left travels as a duration, because
+/// the clocks of two machines differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeLimit {
+    /// All of it, for people.
+    pub max_ms: u64,
+    /// What is left. The runner ends the build as failed after this long; nothing of it is tried again.
+    pub left_ms: u64,
 }
 
 /// A base template, as the host knows it.

@@ -1,4 +1,4 @@
-//! What two processes of Ovenbird must agree on: ids, build states, jobs, desk messages, events, log
+//! What two processes of Ovenbird must agree on: ids, states of builds and sandboxes, jobs, desk messages, events, log
 //! records, NATS subjects and streams, Redis keys.
 //!
 //! Pure data: no I/O, no runtime, nothing else of ours. Shapes may gain fields, never lose them: every
@@ -14,5 +14,6 @@ pub mod limits;
 pub mod log;
 pub mod nats;
 pub mod redis;
+pub mod sandbox;
 pub mod standing;
 pub mod step;

@@ -8,7 +8,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::{build::Status, standing::Standing};
+use crate::{
+    build::Status,
+    limits::{LOG_BUILD_BYTES, LOG_STEP_BYTES},
+    standing::Standing,
+    step::Amount,
+};
 
 /// Where a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -101,17 +106,34 @@ pub fn decode(bytes: &[u8]) -> (String, Option<String>) {
     }
 }
 
+/// How much of a build's output goes into its log. What is over that is cut, and counted: each command keeps a
+/// head of at least [`LOG_HEAD_BYTES_MIN`](crate::limits::LOG_HEAD_BYTES_MIN) and a tail of
+/// [`LOG_TAIL_BYTES`](crate::limits::LOG_TAIL_BYTES) whatever these say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCaps {
+    /// The head of one step, all its tries together, in bytes.
+    pub step_bytes: u64,
+    /// All of the build, since it last began from the first step, in bytes.
+    pub build_bytes: u64,
+}
+
+impl Default for LogCaps {
+    fn default() -> Self {
+        Self { step_bytes: LOG_STEP_BYTES, build_bytes: LOG_BUILD_BYTES }
+    }
+}
+
 /// Where in a detached command's output the next runner goes on after this batch.
 ///
 /// Offsets count the bytes of both streams together, as `AttachExec` does. They differ while one stream
 /// has an unfinished line: go on from the smaller one and skip what lies below a stream's own mark.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// Whose output it is.
     pub exec_id: String,
-    /// Everything of stdout below this offset is in the log.
+    /// Everything of stdout below this offset is in the log, or cut.
     pub stdout: u64,
-    /// Everything of stderr below this offset is in the log.
+    /// Everything of stderr below this offset is in the log, or cut.
     pub stderr: u64,
     /// The last line of stdout in the log is only the first part of one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -125,6 +147,12 @@ pub struct Resume {
     /// It runs beside the steps after it (START).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub background: bool,
+    /// How much of its output is in the log.
+    #[serde(default, skip_serializing_if = "Amount::is_none")]
+    pub logged: Amount,
+    /// How much of it the caps have kept out.
+    #[serde(default, skip_serializing_if = "Amount::is_none")]
+    pub cut: Amount,
 }
 
 /// One message on a log subject.

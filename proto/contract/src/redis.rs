@@ -27,6 +27,11 @@ impl Keys {
         format!("ovenbird:{}:builds:relaying:*", self.prefix)
     }
 
+    /// A token bucket of the rate limiter: a hash that expires once it is full again.
+    pub fn rate(&self, bucket: &str) -> String {
+        format!("ovenbird:{}:rate:{bucket}", self.prefix)
+    }
+
     /// Lives (with an expiry) as long as the bridge does; without it the others take its relaying list.
     pub fn bridge_alive(&self, bridge: &str) -> String {
         format!("ovenbird:{}:bridge:{bridge}:alive", self.prefix)

@@ -37,6 +37,9 @@ pub struct Standing {
     /// last other one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<Resume>,
+    /// Bytes of all commands' output that are in the log, for the build's cap.
+    #[serde(default)]
+    pub log_bytes: u64,
 }
 
 /// What the runner of a later attempt goes on from, as the claim says it.

@@ -20,13 +20,45 @@ pub enum Phase {
     Publish,
 }
 
-/// Output that is not in a [`StepLog`] (it is in the log).
+/// How much output, of stdout and stderr together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Truncated {
-    /// Bytes left out of stdout and stderr together.
+pub struct Amount {
+    /// Bytes.
     pub bytes: u64,
     /// Line ends among them.
     pub lines: u64,
+}
+
+impl Amount {
+    /// Whether it is none.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is left of it without `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            lines: self.lines.saturating_sub(other.lines),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.lines += other.lines;
+    }
+}
+
+impl std::ops::Add for Amount {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
 }
 
 /// One step's entry in `template_builds.logs`.
@@ -52,7 +84,11 @@ pub struct StepLog {
     /// Taken from an earlier build instead of run.
     #[serde(default)]
     pub cached: bool,
-    /// What stdout and stderr above leave out, where they do.
+    /// What stdout and stderr above leave out, where they do. It is in the log, but for `log_truncated`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub truncated: Option<Truncated>,
+    pub truncated: Option<Amount>,
+    /// What of it the caps kept out of the log as well. Line ends that a runner saw just before it was killed
+    /// may be missing here; bytes never are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_truncated: Option<Amount>,
 }

@@ -73,6 +73,11 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
+            /// A sentence about it.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+
             /// The word in JSON.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }
@@ -84,11 +89,11 @@ macro_rules! codes {
 codes! {
     /// The recipe has no step.
     EmptyRecipe = "empty_recipe",
-    /// More steps than [`crate::limits::STEPS_MAX`]; those after it were not read.
+    /// More steps than a recipe may have; those after it were not read.
     TooManySteps = "too_many_steps",
-    /// More errors than [`crate::limits::DIAGNOSTICS_MAX`]; those after it are left out.
+    /// More errors than are listed; those after it are left out.
     TooManyErrors = "too_many_errors",
-    /// A line is longer than [`crate::limits::LINE_BYTES_MAX`].
+    /// A line is longer than a line may be.
     LineTooLong = "line_too_long",
     /// A character of code 0, which no command, variable or path can hold.
     NulCharacter = "nul_character",
@@ -136,13 +141,13 @@ codes! {
     BadChown = "bad_chown",
     /// Not a name of a secret.
     BadSecretName = "bad_secret_name",
-    /// More secrets than [`crate::limits::RUN_SECRETS_MAX`].
+    /// More secrets than a step may have.
     TooManySecrets = "too_many_secrets",
     /// `START` in a build without healthcheck: its process cannot be in the template.
     StartWithoutHealthcheck = "start_without_healthcheck",
-    /// This installation cannot do `COPY` ([`crate::Available::copy`]).
+    /// This installation cannot do `COPY`.
     CopyNotAvailable = "copy_not_available",
-    /// This installation has no build secrets ([`crate::Available::secrets`]).
+    /// This installation has no build secrets.
     SecretNotAvailable = "secret_not_available",
 }
 

@@ -22,6 +22,7 @@ mod port;
 pub mod postgres;
 pub mod process;
 pub mod redis;
+pub mod schemathesis;
 mod wait;
 
 pub use certificates::Authority;

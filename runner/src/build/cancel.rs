@@ -1,4 +1,4 @@
-//! The sandbox of a cancelled build: destroyed for certain, or said not to be.
+//! The sandbox of a build that was cancelled, or whose time is over: destroyed for certain, or said not to be.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use super::driver::Driver;
 
-/// As long as its host answers, a cancelled build waits this long for its sandbox's end: one that is just being
+/// As long as its host answers, such a build waits this long for its sandbox's end: one that is just being
 /// saved is destroyed after that. Then the sweep does it.
 const CANCEL_MAX: Duration = Duration::from_secs(5 * 60);
 const CANCEL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Driver {
-    /// Destroys the sandbox of a cancelled build, which has no further attempt: the higher fence keeps a call of
+    /// Destroys the sandbox of a build that has no further attempt: the higher fence keeps a call of
     /// this attempt that is still on its way from making another one.
-    pub(super) async fn destroy_cancelled(&mut self) {
+    pub(super) async fn destroy_for_good(&mut self) {
         let Some(sandbox_id) = self.sandbox.take() else { return };
         let build = self.claim.build_id.to_string();
         // For the template's removal, too: from now on the host refuses the attempt's own fence.
@@ -29,10 +29,10 @@ impl Driver {
                 matches!(error, AgentError::Unreachable { .. } | AgentError::StaleFence { .. });
             if over || final_answer {
                 self.sandbox_left = true;
-                tracing::warn!(sandbox.id = sandbox_id, %error, "sandbox of the cancelled build left to the sweep");
+                tracing::warn!(sandbox.id = sandbox_id, %error, "sandbox left to the sweep");
                 return;
             }
-            tracing::info!(sandbox.id = sandbox_id, %error, "sandbox of the cancelled build not destroyed yet");
+            tracing::info!(sandbox.id = sandbox_id, %error, "sandbox not destroyed yet");
             tokio::time::sleep(CANCEL_PAUSE).await;
         }
     }

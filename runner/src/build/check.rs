@@ -61,7 +61,7 @@ impl Driver {
             };
             let (end, kept) = match ran {
                 Ran::Ended(end, kept) => (end, kept),
-                Ran::Failed(event) => return Ok((event, None, Kept::default())),
+                Ran::Failed(event, kept) => return Ok((event, None, kept)),
             };
             let took = seconds(end.elapsed);
             if end.exit_code == 0 && !end.timed_out && end.error.is_none() {

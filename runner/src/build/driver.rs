@@ -22,7 +22,7 @@ use super::{
     state::{Event, Next, State},
 };
 use crate::{
-    publish::{Closed, Events, GaveUp, Log, Note, Tail},
+    publish::{Budget, Closed, Events, GaveUp, Log, Note, Tail},
     stop::{Interrupt, Stop},
 };
 
@@ -114,6 +114,8 @@ pub async fn run(setup: Setup) -> Done {
         Some(from) => State::resumed(plan, base, boots_max, reached(&from.standing)),
         None => State::new(plan, base, boots_max),
     };
+    let spent = setup.claim.resume.as_ref().map_or(0, |from| from.standing.log_bytes);
+    let budget = Budget::new(setup.claim.log_caps, spent);
     // The runner before may have begun it.
     let template_begun = matches!(state.next(), Next::Publish(_));
     let mut driver = Driver {
@@ -123,6 +125,7 @@ pub async fn run(setup: Setup) -> Done {
         events: setup.events,
         stop: setup.stop,
         away_max: setup.away_max,
+        budget,
         state,
         goes_on: false,
         before: Before::default(),
@@ -132,7 +135,7 @@ pub async fn run(setup: Setup) -> Done {
         started: Vec::new(),
         background: JoinSet::new(),
     };
-    let ended = driver.until_over().await;
+    let ended = Box::pin(driver.until_over()).await;
     driver.clean_up(&ended).await;
     let ending = match ended {
         Ok(Ok(published)) => Ending::Succeeded(published),
@@ -151,6 +154,7 @@ pub(super) struct Driver {
     pub(super) events: Events,
     pub(super) stop: Stop,
     pub(super) away_max: Duration,
+    pub(super) budget: Budget,
     pub(super) state: State,
     /// What comes next was begun by the runner before.
     pub(super) goes_on: bool,
@@ -175,12 +179,16 @@ impl Driver {
             self.destroy_previous(&previous).await?;
         }
         loop {
-            let event = match self.state.next() {
-                Next::Boot { nth } => self.boot(nth).await?,
-                Next::Step(work) => self.step(*work).await?,
-                Next::Health(check, context) => self.health(check, context).await?,
-                Next::Publish(kind) => self.publish(kind).await?,
+            let happened = match self.state.next() {
+                Next::Boot { nth } => self.boot(nth).await,
+                Next::Step(work) => self.step(*work).await,
+                Next::Health(check, context) => self.health(check, context).await,
+                Next::Publish(kind) => self.publish(kind).await,
                 Next::Over(end) => return Ok(*end),
+            };
+            let event = match happened {
+                Err(Halt::Interrupted(Interrupt::TimeOver)) => self.out_of_time(None),
+                happened => happened?,
             };
             if let Event::Failed { code, message, .. } = &event {
                 let step = self.current_step();
@@ -199,6 +207,22 @@ impl Driver {
         }
     }
 
+    /// The build's time is over: `tail` is the end of what its command wrote.
+    pub(super) fn out_of_time(&self, tail: Option<String>) -> Event {
+        let max = self.claim.time_limit.map_or(0, |limit| limit.max_ms);
+        let limit = humantime::format_duration(Duration::from_millis(max));
+        let doing = match self.state.next() {
+            Next::Boot { .. } => "its microVM was starting".to_owned(),
+            Next::Step(work) => format!("step {} ({}) was running", work.number, work.cmd),
+            Next::Health(..) => "it waited for its healthcheck".to_owned(),
+            Next::Publish(_) | Next::Over(_) => "its template was being written".to_owned(),
+        };
+        let message = format!(
+            "the build took longer than {limit}, which is the limit of this installation; {doing} and was ended"
+        );
+        Event::Failed { code: ReasonCode::BuildTimeout, message, tail }
+    }
+
     fn current_step(&self) -> u32 {
         match self.state.next() {
             Next::Step(work) => work.number,
@@ -209,7 +233,12 @@ impl Driver {
     /// The attempt before may have left it. On another host than then it is not found, which is fine too.
     async fn destroy_previous(&mut self, previous: &str) -> Result<(), Halt> {
         self.log.system(0, "removing the sandbox of the attempt before").await?;
-        match self.stop.guard(self.agent.destroy_sandbox(previous)).await? {
+        let destroyed = match self.stop.guard(self.agent.destroy_sandbox(previous)).await {
+            // There is no time for anything else, but for this.
+            Err(Interrupt::TimeOver) => self.agent.destroy_sandbox(previous).await,
+            destroyed => destroyed?,
+        };
+        match destroyed {
             Ok(()) => Ok(()),
             Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),
             Err(error) => {
@@ -360,7 +389,7 @@ impl Driver {
 
     async fn clean_up(&mut self, ended: &Result<Result<Published, Reason>, Halt>) {
         let left_to_another = match ended {
-            Ok(_) | Err(Halt::Interrupted(Interrupt::Cancelled)) => false,
+            Ok(_) | Err(Halt::Interrupted(Interrupt::Cancelled | Interrupt::TimeOver)) => false,
             Err(Halt::Interrupted(Interrupt::Drain | Interrupt::LeaseLost) | Halt::Superseded) => {
                 true
             }
@@ -369,9 +398,13 @@ impl Driver {
             self.leave_started().await;
             return self.background.shutdown().await;
         }
-        if matches!(ended, Err(Halt::Interrupted(Interrupt::Cancelled))) {
+        let is_last = match ended {
+            Ok(Err(reason)) => reason.code == ReasonCode::BuildTimeout,
+            ended => matches!(ended, Err(Halt::Interrupted(Interrupt::Cancelled))),
+        };
+        if is_last {
             // First of all: what runs must end now, and nobody waits for what it still says.
-            self.destroy_cancelled().await;
+            self.destroy_for_good().await;
         }
         if let Err(halt) = self.stop_started(ended.is_ok()).await {
             tracing::debug!(?halt, "output of background processes cut short");
@@ -406,6 +439,7 @@ pub(super) fn failed_call(error: &AgentError, otherwise: ReasonCode) -> Result<E
         | AgentError::DeadlineExceeded { .. }
         | AgentError::Unavailable { .. }
         | AgentError::NoRoom { .. }
+        | AgentError::SandboxLost { .. }
         | AgentError::NotFound { .. }
         | AgentError::Forbidden { .. }
         | AgentError::BadTarget { .. } => ReasonCode::HostLost,
@@ -436,6 +470,7 @@ pub(super) fn entry(step: u32, phase: Phase, cmd: String, ok: bool, elapsed: Dur
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         cached: false,
         truncated: None,
+        log_truncated: None,
     }
 }
 

@@ -1,19 +1,24 @@
 //! Runs one detached command in the guest and carries its output into the log, to its end.
 //!
 //! A connection that breaks costs nothing: the command goes on by itself, and this attaches again where it
-//! was; so does another runner, where this one's log ends. What the log has durably, the guest is told to forget.
-//! The log that cannot take more holds the command back.
+//! was; so does another runner, where this one's log ends. What the log has durably, and what its caps cut, the guest
+//! is told to forget. The log that cannot take more holds the command back.
+
+use std::collections::VecDeque;
 
 use ovenbird_agent_client::{
     Agent, Command, Error as AgentError, ExecEnd, ExecEvent, ExecEvents, OutputStream,
 };
+use ovenbird_contract::step::Amount;
 use tokio::{
     sync::watch,
     time::{Duration, Instant, sleep, sleep_until},
 };
 
 use super::resume::Logged;
-use crate::publish::{Closed, Excerpt, Log, Output, OutputLine, Progress, Tail};
+use crate::publish::{
+    Budget, Cap, Capped, Closed, Excerpt, Log, Output, OutputLine, Progress, Tail,
+};
 
 const AGAIN: Duration = Duration::from_millis(500);
 /// The guest ends a command that runs too long; one that does not even say so is given up after this long.
@@ -34,6 +39,8 @@ pub(super) struct Exec {
     pub(super) timeout: Option<Duration>,
     /// A host that cannot be reached for this long is lost.
     pub(super) away_max: Duration,
+    /// How much of its output goes into the log.
+    pub(super) budget: Budget,
 }
 
 impl Exec {
@@ -84,8 +91,10 @@ pub(super) struct Kept {
     pub(super) stdout: Excerpt,
     pub(super) stderr: Excerpt,
     pub(super) tail: Tail,
-    /// Bytes that another runner logged and that are not among these.
-    pub(super) missing: u64,
+    /// What another runner had of it and is not among these.
+    pub(super) missing: Amount,
+    /// What of it is not in the log, once it has ended.
+    pub(super) cut: Amount,
 }
 
 impl Kept {
@@ -159,9 +168,14 @@ pub(super) struct Follow {
     exec: Exec,
     log: Log,
     output: Output,
+    cap: Cap,
+    /// What is to go into the log.
+    outgoing: VecDeque<Capped>,
     progress: Progress,
     last: watch::Sender<Option<LastMark>>,
     logged: u64,
+    /// All that went into the log is there.
+    flushed: bool,
     pub(super) kept: Kept,
 }
 
@@ -192,20 +206,37 @@ impl Follow {
             durable: progress.durable(),
             last: receiver,
         };
+        let cap = Cap::resume(exec.budget.clone(), exec.step, marks);
         let follow = Self {
             exec,
             log,
             output: Output::resume(marks),
+            cap,
+            outgoing: VecDeque::new(),
             progress,
             last,
             logged: marks.low(),
+            flushed: true,
             kept,
         };
         (follow, acknowledger)
     }
 
-    /// Follows to the end. May be dropped at any time; the command goes on then.
+    /// Follows to the end; the end of the output is in the log then. May be dropped at any time; the command goes
+    /// on then.
     pub(super) async fn until_end(&mut self) -> Result<ExecEnd, Error> {
+        let end = self.follow().await;
+        // Somebody else goes on with it where the log ends.
+        if !matches!(&end, Err(Error::Closed(_) | Error::Agent(AgentError::StaleFence { .. }))) {
+            self.finish(end.as_ref().ok().map(|end| end.end_offset)).await?;
+        }
+        if let Ok(end) = &end {
+            self.last.send_replace(Some(LastMark { logged: self.logged, end: end.end_offset }));
+        }
+        end
+    }
+
+    async fn follow(&mut self) -> Result<ExecEnd, Error> {
         let give_up = self.exec.timeout.map(|time| Instant::now() + time + END_GRACE);
         let mut away_since = None;
         loop {
@@ -240,11 +271,33 @@ impl Follow {
         }
     }
 
-    /// Puts what is left of the output into the log: an unfinished line, when the command is given up.
-    pub(super) async fn finish(&mut self) -> Result<(), Closed> {
-        let mut lines = Vec::new();
-        self.output.finish(&mut lines);
-        self.write(lines).await
+    /// Puts what is left of the output into the log: an unfinished line, and what waited for the end. `end` is where
+    /// the output ends, if it does.
+    pub(super) async fn finish(&mut self, end: Option<u64>) -> Result<(), Closed> {
+        let (mut rest, mut capped) = (Vec::new(), Vec::new());
+        self.output.finish(&mut rest);
+        self.cap.finish(rest, end, Instant::now(), &mut capped);
+        self.outgoing.extend(capped);
+        self.kept.cut = self.cap.cut();
+        self.put().await?;
+        if !self.kept.cut.is_none() {
+            // The guest was told of what is cut, which may lie behind some of this.
+            self.log.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the command to another runner, and tells it what of its output is cut.
+    pub(super) async fn leave(&mut self) -> Result<(), Closed> {
+        let mut capped = Vec::new();
+        self.cap.say_all(Instant::now(), &mut capped);
+        self.outgoing.extend(capped);
+        self.put().await
+    }
+
+    /// The end of the output so far, for people.
+    pub(super) fn tail(&self) -> Option<String> {
+        Some(self.kept.tail.text()).filter(|tail| !tail.is_empty())
     }
 
     /// One attached stream, to its end or its break.
@@ -254,25 +307,20 @@ impl Follow {
         give_up: Option<Instant>,
     ) -> Result<Option<ExecEnd>, Error> {
         loop {
-            let due = self.output.due();
+            let due = self.output.due().into_iter().chain(self.cap.due()).min();
             let mut lines = Vec::new();
             tokio::select! {
                 event = events.next() => match event {
                     None => return Ok(None),
                     Some(Err(error)) => return Err(Error::Agent(error)),
                     Some(Ok(ExecEvent::Output { offset, stream, data })) => {
-                        self.kept.push(stream, &data);
+                        self.kept.push(stream, self.output.fresh(offset, stream, &data));
                         let now = Instant::now();
                         let missing = self.output.push(offset, stream, &data, now, &mut lines);
-                        self.say_missing(missing).await?;
+                        self.miss(missing).await?;
                     }
                     Some(Ok(ExecEvent::End(end))) => {
-                        self.say_missing(end.end_offset.saturating_sub(self.output.seen())).await?;
-                        self.finish().await?;
-                        self.last.send_replace(Some(LastMark {
-                            logged: self.logged,
-                            end: end.end_offset,
-                        }));
+                        self.miss(end.end_offset.saturating_sub(self.output.seen())).await?;
                         return Ok(Some(end));
                     }
                 },
@@ -284,15 +332,59 @@ impl Follow {
     }
 
     async fn write(&mut self, lines: Vec<OutputLine>) -> Result<(), Closed> {
+        let (now, mut capped) = (Instant::now(), Vec::new());
         for line in lines {
-            self.log.output(self.exec.step, &line, Some(&self.progress)).await?;
-            self.logged = line.marks.low();
+            self.cap.push(line, now, &mut capped);
+        }
+        self.cap.flush(now, &mut capped);
+        self.outgoing.extend(capped);
+        self.put().await?;
+        self.forget().await
+    }
+
+    /// May be dropped at any time: what is not in the log then is still outgoing.
+    async fn put(&mut self) -> Result<(), Closed> {
+        let step = self.exec.step;
+        while let Some(next) = self.outgoing.front() {
+            let marks = match next {
+                Capped::Line(line) => {
+                    self.log.output(step, line, Some(&self.progress)).await?;
+                    line.marks
+                }
+                Capped::Cut { text, marks } => {
+                    self.log.cut(step, text, *marks, &self.progress).await?;
+                    *marks
+                }
+            };
+            self.outgoing.pop_front();
+            self.logged = marks.low();
+            self.flushed = false;
         }
         Ok(())
     }
 
-    async fn say_missing(&self, bytes: u64) -> Result<(), Closed> {
+    /// What is cut must not hold the command back, however seldom the log speaks of it.
+    async fn forget(&mut self) -> Result<(), Closed> {
+        let upto = self.cap.marks().low();
+        if upto < self.logged + ACK_EVERY {
+            return Ok(());
+        }
+        if !self.flushed {
+            self.log.flush().await?;
+            self.flushed = true;
+        }
+        self.progress.forget(upto);
+        Ok(())
+    }
+
+    /// The guest does not have these bytes any more: cut by a runner before, or lost.
+    async fn miss(&mut self, bytes: u64) -> Result<(), Closed> {
         if bytes == 0 {
+            return Ok(());
+        }
+        if !self.cap.cut().is_none() {
+            self.cap.forgotten(bytes);
+            self.kept.missing.bytes += bytes;
             return Ok(());
         }
         self.log

@@ -13,6 +13,7 @@ use ovenbird_agent_client::OutputStream;
 use ovenbird_contract::{
     log::{LineRecord, Resume, Stream},
     standing::{ResumeFrom, Standing},
+    step::Amount,
 };
 
 use super::{
@@ -46,7 +47,7 @@ impl Before {
         };
         let output = self.outputs.swap_remove(at);
         let mut kept = Kept::default();
-        let mut known = 0;
+        let mut known = Amount::default();
         for line in self.lines.iter().filter(|line| line.step == output.step) {
             let stream = match line.stream {
                 Stream::Stdout => OutputStream::Stdout,
@@ -57,16 +58,12 @@ impl Before {
             if !line.cont {
                 bytes.push(b'\n');
             }
-            known += bytes.len() as u64;
+            known += Amount { bytes: bytes.len() as u64, lines: u64::from(!line.cont) };
             kept.push(stream, &bytes);
         }
-        let marks = Marks {
-            stdout: output.stdout,
-            stderr: output.stderr,
-            stdout_open: output.stdout_open,
-            stderr_open: output.stderr_open,
-        };
-        kept.missing = marks.low().saturating_sub(known);
+        let marks = Marks::from(&output);
+        let had = marks.logged + marks.cut;
+        kept.missing = had.without(known);
         Logged { marks, kept }
     }
 }
@@ -103,6 +100,7 @@ impl Driver {
                 command: in_context(script, &work.context),
                 timeout: None,
                 away_max: self.away_max,
+                budget: self.budget.clone(),
             };
             let (follow, acknowledger) = Follow::again(exec, self.log.clone(), logged);
             self.background.spawn(acknowledger.run());
@@ -136,7 +134,10 @@ mod tests {
             stderr_open: false,
             step: 2,
             background: false,
+            logged: Amount { bytes: 30, lines: 4 },
+            cut: Amount { bytes: 1_000, lines: 90 },
         };
+        let marks = Marks::from(&output);
         let mut before = Before {
             outputs: vec![output],
             lines: vec![
@@ -148,12 +149,11 @@ mod tests {
             ],
         };
         let logged = before.take("run");
-        let marks = Marks { stdout: 30, stderr: 28, stdout_open: true, stderr_open: false };
         assert_eq!(logged.marks, marks);
         assert_eq!(logged.kept.stdout.text(), "half and half\n");
         assert_eq!(logged.kept.stderr.text(), "oh\n");
         assert_eq!(logged.kept.tail.text(), "half and half\noh");
-        assert_eq!(logged.kept.missing, 28 - 17);
+        assert_eq!(logged.kept.missing, Amount { bytes: 1_030 - 17, lines: 94 - 2 });
         assert_eq!(before.take("run").marks, Marks::default());
     }
 }

@@ -6,7 +6,7 @@ use ovenbird_agent_client::ExecEnd;
 use ovenbird_contract::{
     build::ReasonCode,
     event::What,
-    step::{Phase, StepLog, Truncated},
+    step::{Phase, StepLog},
 };
 use tokio::{
     task::JoinHandle,
@@ -18,6 +18,7 @@ use super::{
     driver::{Driver, Halt, entry},
     follow::{Error, Follow, Kept},
     state::Event,
+    step::lost,
 };
 
 /// The last lines of a process that is stopped must find their way into the log within this time.
@@ -47,7 +48,7 @@ impl Started {
             match &end {
                 Some(_) => tell.cancel(),
                 // An error here means that the log is over, which whoever writes next finds out.
-                None => drop(follow.finish().await),
+                None => drop(follow.finish(None).await),
             }
             (std::mem::take(&mut follow.kept), end)
         });
@@ -89,9 +90,8 @@ impl Driver {
                 let how = format!("ended with exit code {code} before the healthcheck passed{why}");
                 (ReasonCode::StartDied, how)
             }
-            Some(Err(Error::Closed(_))) => return Err(Halt::Superseded),
-            Some(Err(Error::Agent(error))) => {
-                return super::driver::failed_call(&error, ReasonCode::HostLost).map(Some);
+            Some(Err(error)) => {
+                return lost(&error, ReasonCode::HostLost).map(Some);
             }
             None => return Ok(None),
         };
@@ -154,8 +154,7 @@ impl Driver {
 pub(super) fn put_output(entry: &mut StepLog, kept: &Kept) {
     entry.stdout = kept.stdout.text();
     entry.stderr = kept.stderr.text();
-    let (out, err) = (kept.stdout.truncated(), kept.stderr.truncated());
-    let bytes = out.bytes + err.bytes + kept.missing;
-    let both = Truncated { bytes, lines: out.lines + err.lines };
-    entry.truncated = Some(both).filter(|both| both.bytes > 0);
+    let left_out = kept.stdout.truncated() + kept.stderr.truncated() + kept.missing;
+    entry.truncated = Some(left_out).filter(|left_out| !left_out.is_none());
+    entry.log_truncated = Some(kept.cut).filter(|cut| !cut.is_none());
 }

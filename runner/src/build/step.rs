@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ovenbird_agent_client::{Command, ExecEnd};
+use ovenbird_agent_client::{Command, Error as AgentError, ExecEnd};
 use ovenbird_contract::{build::ReasonCode, event::What, step::Phase};
 use tokio::time::Instant;
 
@@ -13,17 +13,20 @@ use super::{
     start::{Started, put_output},
     state::{Context, Event, Task, Work},
 };
-use crate::publish::Note;
+use crate::{publish::Note, stop::Interrupt};
 
 /// `WORKDIR` and `USER` do little; more than this is a broken guest.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// The way out does not wait longer than this for the log to take how much of the output was cut.
+const LEAVE_MAX: Duration = Duration::from_millis(500);
 
 /// What a command in the guest came to.
 pub(super) enum Ran {
     /// It ended.
     Ended(ExecEnd, Kept),
-    /// Its end is not known.
-    Failed(Event),
+    /// Its end is not known; with what it wrote, as far as there is any.
+    Failed(Event, Kept),
 }
 
 impl Driver {
@@ -48,6 +51,10 @@ impl Driver {
         let event = match self.task(&work).await? {
             Done::Nothing => Event::StepPassed,
             Done::Failed(event) => event,
+            Done::CutOff(event, output) => {
+                kept = Some(output);
+                event
+            }
             Done::Ended(end, output) => {
                 exit = Some(end.exit_code);
                 took = end.elapsed;
@@ -90,7 +97,7 @@ impl Driver {
         let exec_id = self.exec_id(work);
         Ok(match self.run_command(work.number, exec_id, command, timeout).await? {
             Ran::Ended(end, kept) => Done::Ended(end, kept),
-            Ran::Failed(event) => Done::Failed(event),
+            Ran::Failed(event, kept) => Done::CutOff(event, kept),
         })
     }
 
@@ -112,12 +119,26 @@ impl Driver {
     ) -> Result<Ran, Halt> {
         let mut follow = match self.follow(step, exec_id, command, Some(timeout)).await? {
             Ok(follow) => follow,
-            Err(event) => return Ok(Ran::Failed(event)),
+            Err(event) => return Ok(Ran::Failed(event, Kept::default())),
         };
-        match self.stop.guard(follow.until_end()).await? {
-            Ok(end) => Ok(Ran::Ended(end, std::mem::take(&mut follow.kept))),
-            Err(error) => lost(&error).map(Ran::Failed),
-        }
+        let event = match self.stop.guard(follow.until_end()).await {
+            Ok(Ok(end)) => return Ok(Ran::Ended(end, std::mem::take(&mut follow.kept))),
+            Ok(Err(error)) => lost(&error, ReasonCode::Internal)?,
+            Err(Interrupt::TimeOver) => {
+                // The sandbox is destroyed in a moment, and the command with it. What it said is not lost.
+                follow.finish(None).await?;
+                self.out_of_time(follow.tail())
+            }
+            Err(interrupt) => {
+                if interrupt == Interrupt::Drain
+                    && !matches!(tokio::time::timeout(LEAVE_MAX, follow.leave()).await, Ok(Ok(())))
+                {
+                    tracing::debug!("not all that was cut is told to the next runner");
+                }
+                return Err(interrupt.into());
+            }
+        };
+        Ok(Ran::Failed(event, std::mem::take(&mut follow.kept)))
     }
 
     async fn start(&mut self, work: &Work, script: &str) -> Result<Done, Halt> {
@@ -148,6 +169,7 @@ impl Driver {
             command,
             timeout,
             away_max: self.away_max,
+            budget: self.budget.clone(),
         };
         match self.stop.guard(Follow::start(exec, self.log.clone(), logged)).await? {
             Ok((follow, acknowledger)) => {
@@ -155,7 +177,7 @@ impl Driver {
                 self.background.spawn(acknowledger.run());
                 Ok(Ok(follow))
             }
-            Err(error) => lost(&error).map(Err),
+            Err(error) => lost(&error, ReasonCode::Internal).map(Err),
         }
     }
 }
@@ -163,13 +185,21 @@ impl Driver {
 enum Done {
     Nothing,
     Ended(ExecEnd, Kept),
+    CutOff(Event, Kept),
     Failed(Event),
 }
 
-fn lost(error: &Error) -> Result<Event, Halt> {
+/// Why a command has no end, as an event; `otherwise` is for errors that say nothing about the host.
+pub(super) fn lost(error: &Error, otherwise: ReasonCode) -> Result<Event, Halt> {
     match error {
         Error::Closed(_) => Err(Halt::Superseded),
-        Error::Agent(error) => failed_call(error, ReasonCode::Internal),
+        // A sandbox whose guest has turned itself off is there, and takes no commands.
+        Error::Agent(AgentError::FailedPrecondition { message }) => Ok(Event::Failed {
+            code: ReasonCode::SandboxEnded,
+            message: format!("the microVM ended under the build's commands: {message}"),
+            tail: None,
+        }),
+        Error::Agent(error) => failed_call(error, otherwise),
     }
 }
 

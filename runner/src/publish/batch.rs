@@ -6,7 +6,7 @@
 use chrono::{DateTime, Utc};
 use ovenbird_contract::{
     limits::LOG_BATCH_BYTES,
-    log::{Batch, LineRecord, Record, Resume, Stream},
+    log::{Batch, LineRecord, Record, Stream},
     standing::Standing,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) text: String,
     pub(super) data: Option<String>,
     pub(super) cont: bool,
-    /// Set on a command's output.
+    /// Set on a command's output, and on what is said about it.
     pub(super) source: Option<(Progress, Marks)>,
 }
 
@@ -80,15 +80,8 @@ impl Open {
                 data: entry.data.clone(),
             })
         };
-        let resume = self.source.as_ref().map(|(step, progress, marks)| Resume {
-            exec_id: progress.exec_id().to_owned(),
-            stdout: marks.stdout,
-            stderr: marks.stderr,
-            stdout_open: marks.stdout_open,
-            stderr_open: marks.stderr_open,
-            step: *step,
-            background: progress.is_background(),
-        });
+        let resume =
+            self.source.as_ref().map(|(step, progress, marks)| progress.resume(*step, *marks));
         Batch { records: (first_seq..).zip(&self.entries).map(record).collect(), resume, standing }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use ovenbird_contract::{limits::STEP_OUTPUT_KEPT, step::Truncated};
+use ovenbird_contract::{limits::STEP_OUTPUT_KEPT, step::Amount};
 
 /// The last bytes of an output.
 #[derive(Debug, Default)]
 pub struct Tail {
     bytes: VecDeque<u8>,
-    dropped: Truncated,
+    dropped: Amount,
 }
 
 impl Tail {
@@ -49,7 +49,7 @@ impl Excerpt {
     }
 
     /// What the text leaves out.
-    pub fn truncated(&self) -> Truncated {
+    pub fn truncated(&self) -> Amount {
         self.tail.dropped
     }
 
@@ -76,7 +76,7 @@ mod tests {
         excerpt.push(b"one\n");
         excerpt.push(b"two\n");
         assert_eq!(excerpt.text(), "one\ntwo\n");
-        assert_eq!(excerpt.truncated(), Truncated::default());
+        assert_eq!(excerpt.truncated(), Amount::default());
     }
 
     #[test]

@@ -11,9 +11,13 @@
 //! ```text
 //! refused ─► last message on the subject ─┬─ is this very message (its ack was lost)   ─► go on
 //!                                         ├─ is of a lower attempt, written at the last ─► number after it, publish again
-//!                                         ├─ is gone, or an older one of ours           ─► publish again behind it
-//!                                         └─ is of a higher attempt, or the end          ─► FenceLost: stop
+//!                                         ├─ is an older one of ours                    ─► publish again behind it
+//!                                         ├─ is of a higher attempt, or the end          ─► FenceLost: stop
+//!                                         └─ is gone, though something was there         ─► StreamLost: stop
 //! ```
+//!
+//! When NATS lost its data nobody here knows which records had reached Postgres; the desk does, and numbers the next
+//! attempt's from there. To go on writing would leave a hole.
 //!
 //! Every message also says where the build stands, for the runner that comes after this one. Notes of it wait in
 //! the same queue as the lines; a note leaves with the next line.
@@ -37,6 +41,7 @@ use ovenbird_agent_client::OutputStream;
 use ovenbird_contract::{
     desk::LogPosition,
     id::BuildId,
+    limits::LOG_RECORD_TEXT_MAX,
     log::{Batch, Record, Stream, decode},
     nats::Names,
     standing::Standing,
@@ -50,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     batch::{Entry, Open},
-    output::OutputLine,
+    output::{Marks, OutputLine},
     progress::Progress,
     standing::{Keeper, Note},
 };
@@ -75,6 +80,9 @@ pub enum WriteError {
     /// A higher attempt writes this log, or it has ended: this attempt is over.
     #[error("another writer has taken over the log")]
     FenceLost,
+    /// NATS has lost what was written to the log.
+    #[error("NATS has lost what was in the log")]
+    StreamLost,
     /// NATS did not take it while the lease held, or for too long.
     #[error("NATS did not take the log")]
     GaveUp,
@@ -124,24 +132,35 @@ enum Item {
 }
 
 impl Log {
-    /// Writes Ovenbird's own words, one record a line.
+    /// Writes Ovenbird's own words, one record a line; a long line goes out in parts.
     ///
     /// # Errors
     /// [`Closed`] when the writer has stopped.
     pub async fn system(&self, step: u32, text: &str) -> Result<(), Closed> {
-        for line in text.lines() {
-            let entry = Entry {
-                ts: Utc::now(),
-                step,
-                stream: Stream::System,
-                text: line.to_owned(),
-                data: None,
-                cont: false,
-                source: None,
-            };
-            self.send(entry).await?;
+        for mut line in text.lines() {
+            while line.len() > LOG_RECORD_TEXT_MAX {
+                let (part, rest) = line.split_at(line.floor_char_boundary(LOG_RECORD_TEXT_MAX));
+                self.send(own_words(step, part, true)).await?;
+                line = rest;
+            }
+            self.send(own_words(step, line, false)).await?;
         }
         Ok(())
+    }
+
+    /// Writes what is to be said about a command's output, up to `marks`.
+    ///
+    /// # Errors
+    /// [`Closed`] when the writer has stopped.
+    pub async fn cut(
+        &self,
+        step: u32,
+        text: &str,
+        marks: Marks,
+        progress: &Progress,
+    ) -> Result<(), Closed> {
+        let source = Some((progress.clone(), marks));
+        self.send(Entry { source, ..own_words(step, text, false) }).await
     }
 
     /// Writes a line of a command's output. Waits while the log is behind.
@@ -186,6 +205,18 @@ impl Log {
         let cost = u32::try_from(cost).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.room).acquire_many_owned(cost).await.map_err(|_| Closed)?;
         self.entries.send(Item::Line(entry, room)).await.map_err(|_| Closed)
+    }
+}
+
+fn own_words(step: u32, text: &str, cont: bool) -> Entry {
+    Entry {
+        ts: Utc::now(),
+        step,
+        stream: Stream::System,
+        text: text.to_owned(),
+        data: None,
+        cont,
+        source: None,
     }
 }
 
@@ -394,8 +425,7 @@ impl Task {
         let last = match stream.get_last_raw_message_by_subject(&self.subject).await {
             Ok(last) => last,
             Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                let position = LogPosition { next_seq: ours, stream_seq: 0 };
-                return Ok(Some(Resolved::Again(position)));
+                return Err(WriteError::StreamLost);
             }
             Err(_) => return Ok(None),
         };

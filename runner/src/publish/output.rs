@@ -5,31 +5,49 @@
 //! in the log; the smaller mark is what the guest may forget up to, and where an attach begins again.
 
 use ovenbird_agent_client::OutputStream;
+use ovenbird_contract::{log::Resume, step::Amount};
 use tokio::time::Instant;
 
 use super::split::{Part, Splitter};
 
 /// An unfinished line of one stream goes out when the other has written this much meanwhile: it would hold
 /// the guest's buffer, which is not much larger, and so the command.
-const SPAN_MAX: u64 = 64 * 1024;
+pub(super) const SPAN_MAX: u64 = 64 * 1024;
 
 /// Where another runner goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Everything of stdout below this offset is in the log.
+    /// Everything of stdout below this offset is in the log, or cut.
     pub stdout: u64,
-    /// Everything of stderr below this offset is in the log.
+    /// Everything of stderr below this offset is in the log, or cut.
     pub stderr: u64,
     /// The last line of stdout in the log is only the first part of one.
     pub stdout_open: bool,
     /// The same of stderr.
     pub stderr_open: bool,
+    /// How much is in the log.
+    pub logged: Amount,
+    /// How much is cut.
+    pub cut: Amount,
 }
 
 impl Marks {
-    /// Everything below this offset is in the log.
+    /// Everything below this offset is in the log, or cut.
     pub fn low(self) -> u64 {
         self.stdout.min(self.stderr)
+    }
+}
+
+impl From<&Resume> for Marks {
+    fn from(resume: &Resume) -> Self {
+        Self {
+            stdout: resume.stdout,
+            stderr: resume.stderr,
+            stdout_open: resume.stdout_open,
+            stderr_open: resume.stderr_open,
+            logged: resume.logged,
+            cut: resume.cut,
+        }
     }
 }
 
@@ -42,7 +60,7 @@ pub struct OutputLine {
     pub bytes: Vec<u8>,
     /// More of the same line follows.
     pub cont: bool,
-    /// The marks once this line is in the log.
+    /// The marks once this line is in the log. How much is there, [`Cap`](super::Cap) says.
     pub marks: Marks,
 }
 
@@ -98,12 +116,8 @@ impl Output {
     ) -> u64 {
         let end = offset + data.len() as u64;
         let missing = offset.saturating_sub(self.seen);
-        let logged = match stream {
-            OutputStream::Stdout => self.stdout.logged,
-            OutputStream::Stderr => self.stderr.logged,
-        };
-        let from = offset.max(self.seen).max(logged).min(end);
-        let fresh = &data[usize::try_from(from - offset).unwrap_or(data.len())..];
+        let fresh = self.fresh(offset, stream, data);
+        let from = end - fresh.len() as u64;
         if !fresh.is_empty() {
             let mut parts = Vec::new();
             self.side(stream).splitter.push(from, fresh, now, &mut parts);
@@ -118,6 +132,17 @@ impl Output {
             }
         }
         missing
+    }
+
+    /// What of a piece of output was not taken before, by this runner or the one before.
+    pub fn fresh<'a>(&self, offset: u64, stream: OutputStream, data: &'a [u8]) -> &'a [u8] {
+        let logged = match stream {
+            OutputStream::Stdout => self.stdout.logged,
+            OutputStream::Stderr => self.stderr.logged,
+        };
+        let taken = self.seen.max(logged).saturating_sub(offset);
+        let taken = usize::try_from(taken).unwrap_or(data.len()).min(data.len());
+        &data[taken..]
     }
 
     /// When to call [`Output::flush`].
@@ -168,7 +193,7 @@ impl Output {
                 OutputStream::Stdout => (part.next, self.stderr.mark(seen)),
                 OutputStream::Stderr => (self.stdout.mark(seen), part.next),
             };
-            let marks = Marks { stdout, stderr, stdout_open, stderr_open };
+            let marks = Marks { stdout, stderr, stdout_open, stderr_open, ..Marks::default() };
             lines.push(OutputLine { stream, bytes: part.bytes, cont: part.cont, marks });
         }
     }

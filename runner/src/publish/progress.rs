@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ovenbird_contract::log::Resume;
 use tokio::sync::watch;
 
 use super::output::Marks;
@@ -36,12 +37,37 @@ impl Progress {
         &self.shared.0
     }
 
-    /// The offset below which everything is in the log.
+    /// The offset below which everything is in the log, or cut.
     pub fn durable(&self) -> watch::Receiver<u64> {
         self.shared.1.subscribe()
     }
 
+    /// What is cut below `upto` need not be told of before the guest may forget it. All that is to be in the log
+    /// must be there.
+    pub fn forget(&self, upto: u64) {
+        self.shared.1.send_if_modified(|durable| {
+            let is_more = *durable < upto;
+            *durable = upto.max(*durable);
+            is_more
+        });
+    }
+
     pub(super) fn advance(&self, marks: Marks) {
-        self.shared.1.send_replace(marks.low());
+        self.forget(marks.low());
+    }
+
+    /// Where another runner goes on.
+    pub(super) fn resume(&self, step: u32, marks: Marks) -> Resume {
+        Resume {
+            exec_id: self.exec_id().to_owned(),
+            stdout: marks.stdout,
+            stderr: marks.stderr,
+            stdout_open: marks.stdout_open,
+            stderr_open: marks.stderr_open,
+            step,
+            background: self.background,
+            logged: marks.logged,
+            cut: marks.cut,
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Notes pass through the same queue as the lines, so a message never says of a step that it is done before the
 //! step's last line is in the log.
 
-use ovenbird_contract::{id::HostId, log::Resume, standing::Standing};
+use ovenbird_contract::{id::HostId, standing::Standing};
 
 use super::{output::Marks, progress::Progress};
 
@@ -43,6 +43,7 @@ impl Keeper {
         match (note, &mut self.standing) {
             (Note::Gone, standing) => *standing = None,
             (Note::Sandbox(host_id, sandbox_id), standing) => {
+                let log_bytes = standing.as_ref().map_or(0, |standing| standing.log_bytes);
                 *standing = Some(Standing {
                     host_id,
                     sandbox_id,
@@ -51,6 +52,7 @@ impl Keeper {
                     step_try: 1,
                     healthy: false,
                     outputs: Vec::new(),
+                    log_bytes,
                 });
             }
             (_, None) => {}
@@ -69,18 +71,14 @@ impl Keeper {
     pub(super) fn logged(&mut self, step: u32, progress: &Progress, marks: Marks) {
         let Some(standing) = &mut self.standing else { return };
         let exec_id = progress.exec_id();
-        let output = Resume {
-            exec_id: exec_id.to_owned(),
-            stdout: marks.stdout,
-            stderr: marks.stderr,
-            stdout_open: marks.stdout_open,
-            stderr_open: marks.stderr_open,
-            step,
-            background: progress.is_background(),
-        };
+        let output = progress.resume(step, marks);
         match standing.outputs.iter_mut().find(|output| output.exec_id == exec_id) {
-            Some(known) => *known = output,
+            Some(known) => {
+                standing.log_bytes += marks.logged.without(known.logged).bytes;
+                *known = output;
+            }
             None => {
+                standing.log_bytes += marks.logged.bytes;
                 standing.outputs.retain(|known| known.background || output.background);
                 standing.outputs.push(output);
             }
@@ -90,6 +88,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use ovenbird_contract::step::Amount;
+
     use super::*;
 
     fn ids(keeper: &Keeper) -> Vec<(String, u64)> {
@@ -98,7 +98,8 @@ mod tests {
     }
 
     fn at(offset: u64) -> Marks {
-        Marks { stdout: offset, stderr: offset, ..Marks::default() }
+        let logged = Amount { bytes: offset, lines: 1 };
+        Marks { stdout: offset, stderr: offset, logged, ..Marks::default() }
     }
 
     #[test]
@@ -118,6 +119,7 @@ mod tests {
         assert_eq!(ids(&keeper), [("start".into(), 6), ("next".into(), 2)]);
         keeper.note(Note::StepDone(3));
         assert_eq!(ids(&keeper), [("start".into(), 6)]);
+        assert_eq!(keeper.standing().map(|standing| standing.log_bytes), Some(6 + 7 + 2));
         keeper.note(Note::Gone);
         assert_eq!(keeper.standing(), None);
     }

@@ -1,9 +1,10 @@
 //! A host agent that is a script of faults: guests that do not become ready, streams that break, commands
 //! that never end. It has no sandbox in it; a command's script says what it is to do:
 //!
-//! `print N` writes N lines; `exit N` ends with N; `hang` never ends; `break` loses the connection once in
+//! `print N` writes N lines; `loud N` writes N lines and ends with 3; `exit N` ends with N; `hang` never ends; `break` loses the connection once in
 //! the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt; `gate` writes and ends
-//! when the test says so; `twice` fails at the first try and is a gate at the second. A fence that was passed by a higher attempt refuses the lower one, and a command that is
+//! when the test says so, and has forgotten what was acknowledged; `twice` fails at the first try and is a gate at the
+//! second; `poweroff` turns its machine off. A fence that was passed by a higher attempt refuses the lower one, and a command that is
 //! known is not started again.
 
 use std::{
@@ -236,6 +237,13 @@ impl Agent {
         events.boxed()
     }
 
+    /// Up to where a command's output was acknowledged.
+    pub(crate) fn acked(&self, exec_id: &str) -> u64 {
+        let seen = self.seen.lock().unwrap();
+        let of = seen.acked.iter().filter(|(acked, _)| acked == exec_id);
+        of.map(|(_, upto)| *upto).max().unwrap_or(0)
+    }
+
     fn script(&self, exec_id: &str) -> String {
         let seen = self.seen.lock().unwrap();
         let started = seen.started.iter().find(|started| started.exec_id == exec_id);
@@ -245,7 +253,7 @@ impl Agent {
 
 fn output(script: &str) -> Vec<u8> {
     let lines = match script.split_once(' ') {
-        Some(("print", count)) => count.parse().unwrap(),
+        Some(("print" | "loud", count)) => count.parse().unwrap(),
         _ if script == "break" => 100,
         _ => 1,
     };
@@ -256,6 +264,7 @@ fn exit_code(script: &str, exec_id: &str) -> i32 {
     let nth = exec_id.rsplit('.').next().and_then(|nth| nth.parse::<i32>().ok()).unwrap_or(1);
     match script.split_once(' ') {
         Some(("exit", code)) => code.parse().unwrap(),
+        Some(("loud", _)) => 3,
         None if script == "twice" => 1,
         Some(("pass", at)) => i32::from(nth < at.parse().unwrap()),
         _ => 0,
@@ -345,8 +354,13 @@ impl HostAgentService for Agent {
         self.here()?;
         let script = self.script(&request.exec_id);
         if script == "gate" || script == "twice" && request.exec_id.ends_with(".2") {
+            let forgotten = self.acked(&request.exec_id);
             self.seen.lock().unwrap().attached.push((request.exec_id, request.from_offset));
-            return Ok(Response::new(self.through_gate(request.from_offset)));
+            return Ok(Response::new(self.through_gate(request.from_offset.max(forgotten))));
+        }
+        if script == "poweroff" {
+            let message = "sandbox sbx is stopped, not running: its guest turned itself off";
+            return Err(Status::failed_precondition(message));
         }
         let whole = output(&script);
         let breaks = {
@@ -445,5 +459,8 @@ impl HostAgentService for Agent {
         signal_exec(SignalExecRequest) -> SignalExecResponse;
         checkpoint(CheckpointRequest) -> CheckpointResponse;
         restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse;
+        list_directory(ListDirectoryRequest) -> ListDirectoryResponse;
+        make_directory(MakeDirectoryRequest) -> MakeDirectoryResponse;
+        remove_path(RemovePathRequest) -> RemovePathResponse;
     }
 }

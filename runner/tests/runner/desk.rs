@@ -11,11 +11,11 @@ use ovenbird_contract::{
     build::{Reason, ReasonCode},
     desk::{
         Base, Claim, ClaimRequest, FinishRequest, Finished, Host, LogPosition, Outcome, Refusal,
-        RefusalCode, ReleaseRequest, Released, Renewed, Reply,
+        RefusalCode, ReleaseRequest, Released, Renewed, Reply, TimeLimit,
     },
     id::{BuildId, HostId, TemplateId},
     job::{self, Job},
-    log::{Batch, LineRecord, Record, Resume, Stream},
+    log::{Batch, LineRecord, LogCaps, Record, Resume, Stream},
     standing::{ResumeFrom, Standing},
 };
 use ovenbird_recipe::{Available, Plan, Source, parse};
@@ -50,6 +50,8 @@ struct Script {
     previous_sandbox_id: Option<String>,
     resume: Option<ResumeFrom>,
     log: LogPosition,
+    log_caps: LogCaps,
+    time_limit: Option<TimeLimit>,
     template_id: TemplateId,
 }
 
@@ -72,6 +74,8 @@ impl Desk {
             previous_sandbox_id: None,
             resume: None,
             log: LogPosition { next_seq: 1, stream_seq: 0 },
+            log_caps: LogCaps::default(),
+            time_limit: None,
             template_id: TemplateId::new(),
         };
         let desk = Self {
@@ -109,6 +113,15 @@ impl Desk {
 
     pub(crate) fn take_lease_away(&self) {
         self.shared.lock().unwrap().lose = true;
+    }
+
+    pub(crate) fn cap_log(&self, step_bytes: u64) {
+        self.shared.lock().unwrap().log_caps.step_bytes = step_bytes;
+    }
+
+    /// Of `max_ms` this much is left.
+    pub(crate) fn limit_time(&self, max_ms: u64, left_ms: u64) {
+        self.shared.lock().unwrap().time_limit = Some(TimeLimit { max_ms, left_ms });
     }
 
     pub(crate) fn leave_sandbox(&self, id: &str) {
@@ -254,6 +267,8 @@ fn claim(script: &Script, request: &ClaimRequest) -> Claim<Plan> {
         previous_sandbox_id: script.previous_sandbox_id.clone(),
         resume: script.resume.clone(),
         log: script.log,
+        log_caps: script.log_caps,
+        time_limit: script.time_limit,
     }
 }
 

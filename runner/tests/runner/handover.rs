@@ -25,14 +25,14 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30);
 
 impl Running {
-    async fn until_logged(&self, build: &BuildId, text: &str) {
+    pub(crate) async fn until_logged(&self, build: &BuildId, text: &str) {
         wait_until(text, SOON, || async {
             self.server.texts(build).await.iter().any(|logged| logged.contains(text))
         })
         .await;
     }
 
-    async fn ended_steps(&self, build: &BuildId) -> Vec<StepLog> {
+    pub(crate) async fn ended_steps(&self, build: &BuildId) -> Vec<StepLog> {
         let events = self.server.events(build).await;
         let ended = events.into_iter().filter_map(|event| match event.what {
             What::StepFinished(log) => Some(log),

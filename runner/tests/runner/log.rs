@@ -197,10 +197,8 @@ async fn batches_carry_where_another_runner_goes_on_and_one_command_each() {
             exec_id: exec_id.into(),
             stdout: at,
             stderr: at,
-            stdout_open: false,
-            stderr_open: false,
             step,
-            background: false,
+            ..Resume::default()
         });
         assert_eq!(batch.resume, expected);
     }
@@ -234,6 +232,20 @@ async fn lines_survive_a_kill_of_nats_and_callers_are_held_back() {
     let records = server.records(&build).await;
     assert_eq!(records.len(), 401);
     assert_gapless(&records);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writer_stops_when_nats_has_lost_what_was_written_rather_than_leave_a_hole() {
+    let server = Server::start().await;
+    let build = BuildId::new();
+    let (writer, log) = writer(&server, build, 1, BEGIN);
+    log.system(0, "lost").await.unwrap();
+    wait_for_messages(&server, &build, 1).await;
+    let stream = server.jetstream.get_stream(server.names.logs_stream().name).await.unwrap();
+    stream.purge().await.unwrap();
+    log.system(0, "would be the second record of a log without a first").await.unwrap();
+    assert!(matches!(writer.close().await, Err(WriteError::StreamLost)));
+    assert_eq!(server.records(&build).await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

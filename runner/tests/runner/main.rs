@@ -8,6 +8,7 @@
 
 mod agent;
 mod attempt;
+mod caps;
 mod desk;
 mod handover;
 mod log;

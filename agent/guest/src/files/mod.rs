@@ -1,9 +1,11 @@
-//! Files in and out: a write is whole or not at all, a read is of a regular file.
+//! Files in and out: a write is whole or not at all, a read is of a regular file. Directories stand in [`directory`].
 
+pub(crate) mod directory;
 mod draft;
 
 use std::{
     fs::Permissions,
+    io::SeekFrom,
     os::unix::fs::{MetadataExt, PermissionsExt, fchown},
 };
 
@@ -19,7 +21,7 @@ use ovenbird_guest_protocol::{
 };
 use tokio::{
     fs::{File, OpenOptions},
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt},
 };
 use tonic::Status;
 
@@ -89,7 +91,7 @@ pub(crate) async fn read(
     let path = request.path;
     check_path("path", &path)?;
     // Without blocking, or a FIFO would hold the call until somebody writes to it.
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(&path)
@@ -106,7 +108,12 @@ pub(crate) async fn read(
     if max > 0 && size > max {
         return Err(Error::TooLong { path, size, max });
     }
-    let info = read_file_response::Content::Info(FileInfo { size, mode: meta.mode() & MODE });
+    let from_offset = request.from_offset;
+    if from_offset > 0 {
+        file.seek(SeekFrom::Start(from_offset)).await.map_err(Error::file(&path))?;
+    }
+    let info = FileInfo { size, mode: meta.mode() & MODE, from_offset };
+    let info = read_file_response::Content::Info(info);
     let chunks = Chunks { file, path, read: 0, max, over: false };
     Ok(stream::once(async { Ok(info) })
         .chain(chunks.stream())

@@ -25,7 +25,7 @@ async fn write(client: &GuestClient, meta: WriteFileMeta, bytes: &[u8]) -> Resul
 }
 
 async fn read(client: &GuestClient, path: &str, max_bytes: u64) -> Result<(u32, Vec<u8>), Status> {
-    let request = ReadFileRequest { path: path.into(), max_bytes };
+    let request = ReadFileRequest { path: path.into(), max_bytes, ..Default::default() };
     let mut stream = client.clone().read_file(request).await?.into_inner();
     let (mut mode, mut bytes) = (None, Vec::new());
     while let Some(message) = stream.message().await? {

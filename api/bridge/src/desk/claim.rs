@@ -1,9 +1,11 @@
 //! `desk.claim`: begins an attempt, and says where it and its log go on.
 
+use std::time::Duration;
+
 use async_nats::service;
 use ovenbird_contract::{
     build::Status,
-    desk::{Base, Claim, ClaimRequest, Host, RefusalCode, Reply},
+    desk::{Base, Claim, ClaimRequest, Host, RefusalCode, Reply, TimeLimit},
     id::{BuildId, HostId, SandboxId, TemplateId},
 };
 use ovenbird_db::store::{
@@ -55,7 +57,11 @@ impl Desk {
             }
             Err(error) => return unavailable(&error),
         };
-        match self.claim_compose(&request, opened) {
+        let age = match self.age(&request).await {
+            Ok(age) => age,
+            Err(error) => return unavailable(&error),
+        };
+        match self.claim_compose(&request, opened, age) {
             Ok(claim) => {
                 tracing::info!(
                     build.id = %claim.build_id, attempt = claim.attempt, host.id = %claim.host.id,
@@ -67,10 +73,19 @@ impl Desk {
         }
     }
 
+    /// How long ago the build's first attempt began, by the clock of Postgres.
+    async fn age(&self, request: &ClaimRequest) -> Result<Duration, store::Error> {
+        match request.attempt {
+            0 | 1 => Ok(Duration::ZERO),
+            _ => self.store.build_age(request.build_id).await,
+        }
+    }
+
     fn claim_compose(
         &self,
         request: &ClaimRequest,
         opened: Opened,
+        age: Duration,
     ) -> Result<Claim<Json>, store::Error> {
         let Opened { claimed, seen, resume } = opened;
         let Claimed { build, base, host, previous_sandbox } = claimed;
@@ -103,6 +118,11 @@ impl Desk {
             previous_sandbox_id: previous_sandbox.map(|id| SandboxId::from_uuid(id).to_string()),
             resume,
             log: seen.at.into(),
+            log_caps: self.log_caps,
+            time_limit: Some(TimeLimit {
+                max_ms: millis(self.build_time_max),
+                left_ms: millis(self.build_time_max.saturating_sub(age)),
+            }),
         })
     }
 }

@@ -18,6 +18,7 @@ use async_nats::{
 use futures::{StreamExt as _, stream::SelectAll};
 use ovenbird_contract::{
     desk::{Refusal, RefusalCode, Reply},
+    log::LogCaps,
     nats::{DESK_QUEUE, Names},
 };
 use ovenbird_db::{Store, store};
@@ -52,6 +53,10 @@ pub struct Desk {
     pub finish_wait: Duration,
     /// How often a build may be lost without progress.
     pub attempts_max: u32,
+    /// How long a build may take.
+    pub build_time_max: Duration,
+    /// How much of its output goes into its log.
+    pub log_caps: LogCaps,
 }
 
 /// The service.

@@ -1,11 +1,30 @@
 //! Log messages: the records as they are, whatever the attempt. The stream refused every writer but one
 //! already.
+//!
+//! A log is stored without holes as long as the stream has what is missing: a message that another bridge took and
+//! has not stored, or never will, is read from the stream here rather than waited for. So when NATS loses its data,
+//! what Postgres has is a log from its beginning, and the next attempt's records follow it.
 
-use async_nats::jetstream::Message;
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::{
+    Message,
+    stream::{LastRawMessageErrorKind, Stream},
+};
 use ovenbird_contract::{id::BuildId, log::Batch};
 use ovenbird_db::store::{self, ledger::LogBatch};
+use ovenbird_kit::telemetry::chain;
 
 use super::{Feed, Service, poison, stream_seq};
+
+/// Messages that are read for one build at once; what lies before those comes again by itself.
+const FILL_MAX: usize = 1_000;
+
+/// The first message that is in hand of a build.
+struct First {
+    seq: u64,
+    stream_seq: u64,
+}
 
 impl Service {
     pub(super) async fn apply_logs(&self, messages: &[Message]) -> Result<(), store::Error> {
@@ -16,7 +35,70 @@ impl Service {
                 Err(why) => poison(Feed::Logs, message, &why).await,
             }
         }
-        if batches.is_empty() { Ok(()) } else { self.store.build_log_store(&batches).await }
+        if batches.is_empty() {
+            return Ok(());
+        }
+        batches.extend(self.missing_before(&batches).await?);
+        self.store.build_log_store(&batches).await
+    }
+
+    /// What of these builds' logs lies before `batches` and is not stored.
+    async fn missing_before(&self, batches: &[LogBatch]) -> Result<Vec<LogBatch>, store::Error> {
+        let mut firsts: BTreeMap<BuildId, First> = BTreeMap::new();
+        for batch in batches {
+            let Some(seq) = batch.records.first().map(|record| record.seq()) else { continue };
+            let stream_seq = batch.stream_seq;
+            let first = firsts.entry(batch.build).or_insert(First { seq, stream_seq });
+            first.seq = first.seq.min(seq);
+            first.stream_seq = first.stream_seq.min(stream_seq);
+        }
+        let ids: Vec<BuildId> = firsts.keys().copied().collect();
+        for (build, log_seq) in self.store.build_log_seqs(&ids).await? {
+            if firsts.get(&build).is_some_and(|first| first.seq <= log_seq + 1) {
+                firsts.remove(&build);
+            }
+        }
+        if firsts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Ok(stream) = self.js.get_stream_no_info(self.names.logs_stream().name).await else {
+            return Ok(Vec::new());
+        };
+        let mut missing = Vec::new();
+        for (build, first) in firsts {
+            let after = self.store.build_log_stored(build, first.seq).await?;
+            self.fill(&stream, build, after, first.stream_seq, &mut missing).await;
+        }
+        Ok(missing)
+    }
+
+    /// The messages of a build between two places of the stream, or the first of them: a stream that does not answer
+    /// is no reason to keep back what is in hand.
+    async fn fill(
+        &self,
+        stream: &Stream<()>,
+        build: BuildId,
+        mut after: u64,
+        until: u64,
+        missing: &mut Vec<LogBatch>,
+    ) {
+        let subject = self.names.logs(&build);
+        for _ in 0..FILL_MAX {
+            let next = stream.get_first_raw_message_by_subject(&subject, after + 1).await;
+            let message = match next {
+                Ok(message) if message.sequence < until => message,
+                Ok(_) => return,
+                Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return,
+                Err(error) => {
+                    tracing::info!(build.id = %build, error = chain(&error), "part of a log waits for its messages to come again");
+                    return;
+                }
+            };
+            after = message.sequence;
+            if let Ok(Batch { records, .. }) = serde_json::from_slice(&message.payload) {
+                missing.push(LogBatch { build, stream_seq: after, records });
+            }
+        }
     }
 }
 

@@ -113,7 +113,7 @@ async fn clear(agent: &Agent, place: &Place) -> Result<(), AgentError> {
     // Even when no sandbox is known: from this call on the host refuses those of the attempt itself.
     let known = place.sandbox.unwrap_or_else(SandboxId::new);
     agent.destroy_sandbox(&known.to_string()).await?;
-    let (sandboxes, _) = agent.list_sandboxes().await?;
+    let sandboxes = agent.list_sandboxes().await?;
     for sandbox in sandboxes.iter().filter(|one| one.build_id.as_ref() == Some(&build)) {
         agent.destroy_sandbox(&sandbox.sandbox_id).await?;
     }

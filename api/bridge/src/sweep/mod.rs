@@ -4,13 +4,17 @@
 //! | rule | finds | does |
 //! |---|---|---|
 //! | leases | running builds whose lease is over | queued again, or failed as lost |
+//! | times | builds that no runner has, of which too long ago the first one began | failed as too late |
 //! | cancels | builds that are being cancelled whose lease is over | destroys their sandboxes, removes what they wrote, ends them |
 //! | proofs | cancelled builds of whose sandbox the host has not said that it is gone | destroys it, notes when |
 //! | ends | builds that are over without a terminal record in their log | writes it, and who cancelled them |
 //! | relaying | lists of bridges that do not live | back to the queue |
 //! | jobs | queued builds whose job is gone from the stream | forgets the job |
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |
+//! | answers | answers to requests with an `Idempotency-Key` whose 24 hours are over | forgets them |
+//! | audit | audit entries that are too old | removes them |
 //! | sandboxes | sandboxes on hosts whose build is over, unknown, elsewhere, or has a newer one | destroys them |
+//! | sandboxes | users' sandboxes whose rows and hosts disagree: paused or ended by themselves, half made, to be destroyed | the host's word into the row; or the row's onto the host |
 //! | templates | built templates on hosts that were never published, or were deleted | removes them |
 //!
 //! A rule that fails does not keep the next one from running. Streams and consumers that vanished are made again
@@ -18,7 +22,9 @@
 
 mod cancels;
 mod control;
+mod expired;
 mod orphans;
+mod users;
 
 use std::time::Duration;
 
@@ -72,7 +78,7 @@ pub enum Error {
 pub struct Times {
     /// Between two runs of the rules.
     pub interval: Duration,
-    /// Between two runs of the first three rules: a build whose runner died waits for them.
+    /// Between two runs of the first four rules: a build whose runner died waits for them.
     pub leases_interval: Duration,
     /// Between two runs of the rules that look for orphans.
     pub orphans_interval: Duration,
@@ -86,6 +92,8 @@ pub struct Times {
     pub job_settled: Duration,
     /// A job is forgotten in any case when it is this old.
     pub job_fallback: Duration,
+    /// An audit entry is kept for so long.
+    pub audit_kept: Duration,
 }
 
 /// The service; every rule can also be run by itself.
@@ -109,6 +117,8 @@ pub struct Service {
     pub names: Names,
     /// How often a build may be lost.
     pub attempts_max: u32,
+    /// How long a build may take.
+    pub build_time_max: Duration,
     /// How patient the rules are.
     pub times: Times,
 }
@@ -128,8 +138,7 @@ impl Service {
             self.listen(&woken, &shutdown),
             async {
                 while sleep(self.times.leases_interval, &shutdown).await {
-                    let leases = shutdown.run_until_cancelled(self.leases());
-                    leases.await.into_iter().for_each(|result| note("leases", result));
+                    shutdown.run_until_cancelled(self.unheld()).await;
                 }
             },
             async {
@@ -150,6 +159,11 @@ impl Service {
         );
     }
 
+    async fn unheld(&self) {
+        note("leases", self.leases().await);
+        note("times", self.times_over().await);
+    }
+
     async fn cancelled(&self) {
         note("cancels", self.cancels().await);
         note("proofs", self.proofs().await);
@@ -165,6 +179,8 @@ impl Service {
         note("relaying", self.relaying().await);
         note("jobs", self.jobs().await);
         note("queue", self.queued().await);
+        note("answers", self.answers().await);
+        note("audit", self.audit().await);
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
@@ -187,6 +203,20 @@ impl Service {
             .collect();
         self.queue.push(&again).await?;
         Ok(expired.len())
+    }
+
+    /// Ends builds whose time is over and that no runner has. A running one is its runner's to end, until its lease
+    /// is over. What it left on a host is the business of the rules for orphans, its log's end that of the next rule.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn times_over(&self) -> Result<usize, Error> {
+        let over = self.store.build_time_out(self.build_time_max, LIMIT).await?;
+        for one in &over {
+            tracing::warn!(build.id = %one.build, attempt = one.attempt, "the build took too long");
+            self.states.tell(one.build, one.attempt, one.status).await;
+        }
+        Ok(over.len())
     }
 
     /// Writes missing terminal records.

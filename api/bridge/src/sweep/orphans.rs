@@ -13,11 +13,12 @@ use ovenbird_agent_client::{Agent, SandboxInfo, Target};
 use ovenbird_contract::id::{BuildId, HostId, SandboxId, TemplateId};
 use ovenbird_db::{entity::host, store::orphan::Owner};
 use ovenbird_kit::telemetry::chain;
+use tokio::time::Instant;
 
 use super::{Error, HOSTS_AT_ONCE, Service, sum};
 
 impl Service {
-    /// Destroys sandboxes of builds that do not need them any more.
+    /// Destroys sandboxes of builds that do not need them any more, and makes rows and hosts agree about users'.
     ///
     /// # Errors
     /// [`Error`] of the first host that failed; the others were handled.
@@ -51,7 +52,18 @@ impl Service {
     }
 
     async fn sandboxes_on(&self, agent: Agent, host: HostId) -> Result<usize, Error> {
-        let (listed, _) = agent.list_sandboxes().await?;
+        let asked = Instant::now();
+        let listed = agent.list_sandboxes().await?;
+        let of_users = self.users_sandboxes(&agent, host, &listed, asked).await;
+        Ok(self.builds_sandboxes(&agent, host, &listed).await? + of_users?)
+    }
+
+    async fn builds_sandboxes(
+        &self,
+        agent: &Agent,
+        host: HostId,
+        listed: &[SandboxInfo],
+    ) -> Result<usize, Error> {
         let of_builds: Vec<_> = listed.iter().filter_map(of_a_build).collect();
         let mut builds: Vec<BuildId> = of_builds.iter().map(|(build, _)| *build).collect();
         builds.sort();
@@ -73,7 +85,7 @@ impl Service {
                 status = owner.map(|owner| owner.status.as_str()),
                 "sandbox belongs to no build any more"
             );
-            match as_its_owner(&agent, owner).destroy_sandbox(&info.sandbox_id).await {
+            match as_its_owner(agent, owner).destroy_sandbox(&info.sandbox_id).await {
                 Ok(()) => destroyed += 1,
                 Err(error) => {
                     tracing::warn!(sandbox.id = %sandbox, error = chain(&error), "not destroyed");
@@ -91,11 +103,26 @@ impl Service {
             let (seconds, _) = id.uuid().get_timestamp().map_or((0, 0), |at| at.to_unix());
             i64::try_from(seconds).unwrap_or(i64::MAX) <= young
         };
-        let held: Vec<TemplateId> =
-            held.iter().filter_map(|held| held.name.parse().ok()).filter(old).collect();
-        let mut removed = 0;
-        for template in self.store.template_orphans(&held).await? {
+        let held: Vec<TemplateId> = held.iter().filter_map(|held| held.name.parse().ok()).collect();
+        let (there, gone): (Vec<_>, Vec<_>) = self
+            .store
+            .template_list_deleting(host)
+            .await?
+            .into_iter()
+            .partition(|template| held.contains(template));
+        for template in gone {
+            self.store.template_removed(host, template).await?;
+        }
+        // What somebody deleted is no doubt to go, however young it is.
+        let mut unwanted = there;
+        let old: Vec<TemplateId> =
+            held.into_iter().filter(|id| old(id) && !unwanted.contains(id)).collect();
+        for template in self.store.template_orphans(&old).await? {
             tracing::warn!(template.id = %template, host.id = %host, "template is in no catalogue");
+            unwanted.push(template);
+        }
+        let mut removed = 0;
+        for template in unwanted {
             match agent.delete_snapshot(&template.to_string()).await {
                 Ok(()) => {
                     self.store.template_removed(host, template).await?;
@@ -129,6 +156,6 @@ fn as_its_owner(agent: &Agent, owner: Option<&Owner>) -> Agent {
 }
 
 /// Unix seconds: what was made after that is young.
-fn young_from(grace: Duration) -> i64 {
+pub(super) fn young_from(grace: Duration) -> i64 {
     Utc::now().timestamp().saturating_sub(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX))
 }

@@ -52,6 +52,8 @@ struct Agent(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     sandboxes: BTreeMap<String, String>,
+    /// Of those that do not run.
+    words: BTreeMap<String, &'static str>,
     templates: BTreeSet<String>,
     fences: HashMap<String, u32>,
     destroys: bool,
@@ -112,6 +114,18 @@ impl Host {
         self.state.create(SandboxId::new(), build, attempt)
     }
 
+    /// A sandbox of a user, as an api's `CreateSandbox` leaves it, of which the host says this word.
+    pub(crate) fn users_sandbox(&self, id: SandboxId, word: &'static str) {
+        let mut state = self.state.0.lock().unwrap();
+        state.sandboxes.insert(id.to_string(), id.to_string());
+        state.words.insert(id.to_string(), word);
+    }
+
+    /// What the host says to an api's `CreateSandbox` that was on its way for long.
+    pub(crate) fn late_users_create(&self, id: SandboxId) -> Result<(), Status> {
+        self.state.pass(Some(Fence { build_id: id.to_string(), attempt: 1 }))
+    }
+
     pub(crate) fn foreign_sandbox(&self, id: &str, build: &str) {
         self.state.0.lock().unwrap().sandboxes.insert(id.into(), build.into());
     }
@@ -166,7 +180,7 @@ pub(crate) fn report(address: &str) -> Report {
     Report {
         address: address.into(),
         server_name: "agent.test".into(),
-        capacity: Capacity { vcpus: 8, memory_mb: 128 * 1024, ..Capacity::default() },
+        capacity: Capacity { vcpus: 32, memory_mb: 128 * 1024, ..Capacity::default() },
         allocated: Allocated::default(),
         versions: Versions::default(),
         templates: vec![Held {
@@ -244,11 +258,14 @@ impl HostAgentService for Agent {
         _: Request<ListSandboxesRequest>,
     ) -> Reply<ListSandboxesResponse> {
         self.pass(None)?;
-        let sandboxes = self.0.lock().unwrap().sandboxes.clone().into_iter();
+        let (sandboxes, words) = {
+            let state = self.0.lock().unwrap();
+            (state.sandboxes.clone().into_iter(), state.words.clone())
+        };
         let sandboxes = sandboxes.map(|(sandbox_id, build_id)| SandboxInfo {
+            status: words.get(&sandbox_id).copied().unwrap_or("running").into(),
             sandbox_id,
             build_id,
-            status: "running".into(),
             created_at_unix: chrono::Utc::now().timestamp() - 10,
             ..Default::default()
         });
@@ -300,5 +317,8 @@ impl HostAgentService for Agent {
         signal_exec(SignalExecRequest) -> SignalExecResponse;
         checkpoint(CheckpointRequest) -> CheckpointResponse;
         restore_checkpoint(RestoreCheckpointRequest) -> RestoreCheckpointResponse;
+        list_directory(ListDirectoryRequest) -> ListDirectoryResponse;
+        make_directory(MakeDirectoryRequest) -> MakeDirectoryResponse;
+        remove_path(RemovePathRequest) -> RemovePathResponse;
     }
 }

@@ -1,7 +1,8 @@
 //! What stands in LOGS and EVENTS comes to Postgres once.
 
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{consumer::PullConsumer, message::PublishMessage};
 use chrono::Utc;
+use futures::StreamExt as _;
 use ovenbird_contract::{
     desk::LogPosition,
     event::{Event, What},
@@ -29,6 +30,7 @@ pub(crate) async fn step_finished(rig: &Rig, build: BuildId, attempt: u32, step:
         elapsed_ms: 3,
         cached: false,
         truncated: None,
+        log_truncated: None,
     };
     let n = u64::from(step);
     publish(rig, Event::new(build, attempt, n, Utc::now(), What::StepFinished(log))).await
@@ -106,6 +108,27 @@ async fn several_ledgers_store_each_record_once() {
     wait_stored(&rig, build, 600).await;
     let seqs: Vec<u64> = rig.stored(build).await.iter().map(Record::seq).collect();
     assert_eq!(seqs, (1..=600).collect::<Vec<_>>());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn message_that_a_dead_ledger_took_is_stored_with_the_one_after_it() {
+    let mut rig = Rig::with_streams().await;
+    let build = running(&rig, "web").await;
+    let at = rig.log(build, BEGIN, 3).await.unwrap();
+    let [spec, _] = rig.names.ledger_consumers();
+    let consumer: PullConsumer =
+        rig.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
+    let mut taken = consumer.batch().max_messages(1).messages().await.unwrap();
+    let taken = taken.next().await.unwrap().unwrap();
+    rig.log(build, at, 2).await.unwrap();
+    rig.start_ledger();
+    // Long before the server gives the first message to anybody again.
+    wait_stored(&rig, build, 5).await;
+    assert!(spec.ack_wait > SOON, "the message may have come again by itself");
+    let seqs: Vec<u64> = rig.stored(build).await.iter().map(Record::seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4, 5]);
+    taken.ack().await.unwrap();
     rig.stop().await;
 }
 

@@ -8,7 +8,7 @@ use ovenbird_contract::{
     desk::LogPosition,
     id::{BuildId, RunnerId, SandboxId, TemplateId},
 };
-use ovenbird_db::store::{claim, finish, lease::Holder, ledger::Progress};
+use ovenbird_db::store::{claim, finish, lease::Holder, ledger::Progress, template_delete::Doomed};
 use ovenbird_testkit::wait_until;
 use sea_orm::ConnectionTrait as _;
 
@@ -160,14 +160,19 @@ async fn template_deleted_while_its_host_was_away_goes_when_it_is_back() {
     let holder = claim(&rig, build, 1).await;
     host.template(TemplateId::from_uuid(rig.row(build).await.planned_template_id.unwrap()));
     succeed(&rig, holder).await;
-    let sweep = sweep_of(&rig, &host);
+    // The host loses this one by itself.
+    let lost = rig.build("b").await;
+    let holder = claim(&rig, lost, 1).await;
+    succeed(&rig, holder).await;
+    let mut sweep = sweep_of(&rig, &host);
+    // What somebody deleted needs no grace.
+    sweep.times.orphan_grace = Duration::from_secs(600);
     assert_eq!(sweep.templates().await.unwrap(), 0);
     host.goes().await;
-    rig.store
-        .connection()
-        .execute_unprepared("UPDATE templates SET deleted_at = now() WHERE name = 'a'")
-        .await
-        .unwrap();
+    for name in ["a", "b"] {
+        let doomed = Doomed::Name(name.into());
+        rig.store.template_delete(&doomed, "me").await.unwrap().unwrap();
+    }
     assert!(sweep.templates().await.is_err());
     host.comes_back().await;
     wait_until("the template to go", SOON, || async {
@@ -177,7 +182,7 @@ async fn template_deleted_while_its_host_was_away_goes_when_it_is_back() {
     assert!(host.templates().is_empty());
     let placed =
         "SELECT count(*) AS n FROM template_placements p JOIN templates t ON t.id = p.template_id
-                  WHERE t.name = 'a'";
+                  WHERE t.name IN ('a', 'b')";
     let statement = sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, placed);
     let row = rig.store.connection().query_one_raw(statement).await.unwrap().unwrap();
     assert_eq!(row.try_get::<i64>("", "n").unwrap(), 0);

@@ -23,7 +23,7 @@ use ovenbird_contract::{
     },
     id::{BuildId, RunnerId, TemplateId},
     job::Job,
-    log::{Batch, LineRecord, Record, Stream},
+    log::{Batch, LineRecord, LogCaps, Record, Stream},
     nats::Names,
     redis::Keys,
 };
@@ -47,6 +47,7 @@ use uuid::Uuid;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const TIME_MAX: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Servers {
     pub(crate) postgres: Postgres,
@@ -204,6 +205,8 @@ impl Rig {
             lease: LEASE,
             finish_wait: Duration::from_secs(3),
             attempts_max: 3,
+            build_time_max: TIME_MAX,
+            log_caps: LogCaps { step_bytes: 1_000, build_bytes: 2_000 },
         };
         let desk = desk::Service::new(desk, self.client.clone(), self.names.clone(), 16);
         self.spawn(desk.run(self.stop_token()));
@@ -231,6 +234,7 @@ impl Rig {
             js: self.js.clone(),
             names: self.names.clone(),
             attempts_max: 3,
+            build_time_max: TIME_MAX,
             times: sweep::Times {
                 interval: Duration::from_millis(50),
                 leases_interval: Duration::from_millis(50),
@@ -240,6 +244,7 @@ impl Rig {
                 push_after: Duration::ZERO,
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),
+                audit_kept: Duration::from_secs(600),
             },
         }
     }
@@ -264,7 +269,6 @@ impl Rig {
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),
-            idempotency_key: None,
             retry_of: None,
         };
         self.store.build_insert(&new).await.unwrap();
@@ -281,6 +285,13 @@ impl Rig {
         let text =
             "UPDATE template_builds SET lease_until = now() - interval '1 second' WHERE id = ";
         let text = format!("{text} '{}'", build.uuid());
+        self.store.connection().execute_unprepared(&text).await.unwrap();
+    }
+
+    /// The first attempt of a build began this long ago.
+    pub(crate) async fn began(&self, build: BuildId, ago: Duration) {
+        let text = "UPDATE template_builds SET started_at = now() - interval '1 second' *";
+        let text = format!("{text} {} WHERE id = '{}'", ago.as_secs(), build.uuid());
         self.store.connection().execute_unprepared(&text).await.unwrap();
     }
 

@@ -5,13 +5,21 @@ use std::time::Duration;
 use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
     desk::{LogPosition, Outcome},
-    id::{BuildId, RunnerId},
-    log::Record,
+    id::{BuildId, KeyId, RunnerId},
+    log::{LogCaps, Record},
 };
-use ovenbird_db::store::{claim, finish, lease::Holder};
+use ovenbird_db::store::{
+    audit::{AuditFilter, NewEntry},
+    claim, finish,
+    idempotency::{Claim, Claimed, Slot},
+    key::NewKey,
+    lease::Holder,
+};
 use redis::AsyncCommands;
+use sea_orm::ConnectionTrait as _;
+use uuid::Uuid;
 
-use crate::rig::{LEASE, Rig, ok};
+use crate::rig::{LEASE, Rig, TIME_MAX, ok};
 
 async fn failed(rig: &Rig, name: &str) -> BuildId {
     let (build, runner) = (rig.build(name).await, RunnerId::new());
@@ -129,6 +137,39 @@ async fn expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
 }
 
 #[tokio::test]
+async fn build_whose_time_is_over_while_no_runner_has_it_fails_and_says_so_in_the_log() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_desk();
+    let (build, fresh) = (rig.build("web").await, rig.build("fresh").await);
+    let claim = ok(rig.claim(build, 1, RunnerId::new()).await);
+    let limit = claim.time_limit.unwrap();
+    assert_eq!((limit.max_ms, limit.left_ms), (3_600_000, 3_600_000));
+    assert_eq!(claim.log_caps, LogCaps { step_bytes: 1_000, build_bytes: 2_000 });
+    let sweep = rig.sweep();
+    rig.began(build, TIME_MAX / 2).await;
+    rig.lease_runs_out(build).await;
+    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 0, "half of its time is left");
+    let left = ok(rig.claim(build, 2, RunnerId::new()).await).time_limit.unwrap().left_ms;
+    assert!((1_700_000..=1_800_000).contains(&left), "{left}");
+    rig.began(build, TIME_MAX * 2).await;
+    assert_eq!(sweep.times_over().await.unwrap(), 0, "its runner ends it");
+    rig.lease_runs_out(build).await;
+    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 1);
+    assert_eq!(sweep.times_over().await.unwrap(), 0);
+    let row = rig.row(build).await;
+    assert_eq!((row.status.as_str(), rig.row(fresh).await.status.as_str()), ("failed", "queued"));
+    assert_eq!(row.reason.unwrap()["code"], "build_timeout");
+    assert_eq!(sweep.ends().await.unwrap(), 1);
+    let records = rig.streamed(build).await;
+    let said = &records[records.len() - 2];
+    assert!(matches!(said, Record::Line(line) if line.text.contains("longer than 1h")), "{said:?}");
+    assert_eq!(records.last().unwrap(), &Record::end(records.len() as u64, Status::Failed));
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn end_of_a_log_is_written_exactly_once_by_several_bridges() {
     let rig = Rig::with_streams().await;
     let (one, two) = (failed(&rig, "one").await, failed(&rig, "two").await);
@@ -159,4 +200,48 @@ async fn end_of_a_log_goes_on_after_what_postgres_knows_when_the_stream_lost_it(
     rig.sweep().ends().await.unwrap();
     assert_eq!(rig.streamed(build).await, [Record::end(4, Status::Failed)]);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn answers_and_audit_entries_go_when_their_time_is_over() {
+    let rig = Rig::new().await;
+    let hash = [7; 32];
+    let key =
+        NewKey { id: KeyId::new(), name: "k".into(), hash, scope: "read".into(), expires_at: None };
+    rig.store.key_insert(&key).await.unwrap();
+    let claim = |name: &str, kept: Duration| Claim {
+        slot: Slot { api_key: key.id, operation: "build_create".into(), key: name.into() },
+        fingerprint: hash,
+        resource: Uuid::now_v7(),
+        holder: Uuid::new_v4(),
+        hold: LEASE,
+        kept,
+    };
+    let (old, young) = (claim("old", Duration::ZERO), claim("young", LEASE));
+    for claim in [&old, &young] {
+        let claimed = rig.store.idempotency_claim(claim).await.unwrap();
+        assert_eq!(claimed, Claimed::Yours { resource: claim.resource });
+    }
+    assert_eq!(rig.sweep().answers().await.unwrap(), 1);
+    assert_eq!(rig.sweep().answers().await.unwrap(), 0);
+    let again = rig.store.idempotency_claim(&young).await.unwrap();
+    assert_eq!(again, Claimed::Held, "the young one is still there");
+
+    let entry = |action: &str| NewEntry {
+        id: Uuid::now_v7(),
+        actor: "anonymous".into(),
+        action: action.into(),
+        target: "/".into(),
+        request_id: None,
+        status: Some(401),
+        details: serde_json::json!({}),
+    };
+    rig.store.audit_insert(&entry("old")).await.unwrap();
+    let aged = "UPDATE audit_log SET at = now() - interval '1 hour'";
+    rig.store.connection().execute_unprepared(aged).await.unwrap();
+    rig.store.audit_insert(&entry("young")).await.unwrap();
+    assert_eq!(rig.sweep().audit().await.unwrap(), 1);
+    assert_eq!(rig.sweep().audit().await.unwrap(), 0);
+    let left = rig.store.audit_list(&AuditFilter::default(), None, 9).await.unwrap();
+    assert_eq!(left.iter().map(|it| it.action.as_str()).collect::<Vec<_>>(), ["young"]);
 }

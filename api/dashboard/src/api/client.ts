@@ -3,7 +3,6 @@
 
 import createClient, { type Middleware } from "openapi-fetch";
 import { Failure, failureFrom, offline } from "./failure";
-import type { PendingPaths } from "./pending";
 import type { paths } from "./schema";
 
 const CSRF_HEADER = "x-csrf-token";
@@ -38,7 +37,7 @@ const withToken: Middleware = {
   },
 };
 
-const client = createClient<paths & PendingPaths>({
+const client = createClient<paths>({
   credentials: "same-origin",
   fetch: (request: Request) => {
     const patience = AbortSignal.timeout(PATIENCE_MS);

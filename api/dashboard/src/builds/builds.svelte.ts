@@ -4,8 +4,7 @@
 import { api, body, caught, notice } from "../api/client";
 import { type Connection, type Event, follow } from "../api/events";
 import type { Failure } from "../api/failure";
-import type { Queue } from "../api/pending";
-import type { Build } from "../api/types";
+import type { Build, Queue } from "../api/types";
 import { features } from "../features";
 import type { Liveness } from "../parts/Live.svelte";
 import { type Feed, type Filter, changed, empty, firstPage, nextPage, removed, show, unseen } from "./feed";

@@ -23,6 +23,8 @@ pub struct Model {
     /// In which request.
     #[sea_orm(column_type = "Text", nullable)]
     pub request_id: Option<String>,
+    /// HTTP status of the answer; none while it is being done, or when its end is not known.
+    pub status: Option<i32>,
     /// What else is known.
     #[sea_orm(column_type = "JsonBinary")]
     pub details: Json,

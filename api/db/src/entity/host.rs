@@ -34,6 +34,13 @@ pub struct Model {
     pub heartbeat: Option<DateTimeUtc>,
     /// When it was first seen.
     pub created_at: DateTimeUtc,
+    /// When its drain was asked for.
+    pub drain_requested_at: Option<DateTimeUtc>,
+    /// By whom.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub drain_requested_by: Option<String>,
+    /// When it was deleted.
+    pub deleted_at: Option<DateTimeUtc>,
 }
 
 /// Joins are written where they are needed.

@@ -5,6 +5,7 @@ pub mod api_key;
 pub mod audit_log;
 pub mod build_log_chunk;
 pub mod host;
+pub mod idempotency_key;
 pub mod sandbox;
 pub mod sandbox_metric_point;
 pub mod session;

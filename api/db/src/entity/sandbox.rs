@@ -20,6 +20,8 @@ pub struct Model {
     pub vcpus: i32,
     /// Memory, in MiB.
     pub memory_mb: i32,
+    /// Root disk, in MiB, where one was asked for.
+    pub disk_mb: Option<i32>,
     /// Its address on the host.
     #[sea_orm(column_type = "Text", nullable)]
     pub host_ip: Option<String>,
@@ -40,6 +42,20 @@ pub struct Model {
     pub last_active_at: DateTimeUtc,
     /// When it was gone.
     pub destroyed_at: Option<DateTimeUtc>,
+    /// Raised by every change of `status`.
+    pub revision: i64,
+    /// When `status` was written.
+    pub status_since: DateTimeUtc,
+    /// A call to its host is under way until then at the latest.
+    pub busy_until: Option<DateTimeUtc>,
+    /// The template that it becomes, or became.
+    pub snapshot_id: Option<Uuid>,
+    /// Under this name.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub snapshot_name: Option<String>,
+    /// And this tag.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub snapshot_tag: Option<String>,
 }
 
 /// Joins are written where they are needed.

@@ -59,7 +59,7 @@ pub struct Model {
     pub furthest_step: i32,
     /// The host that failed the attempt before.
     pub avoid_host_id: Option<Uuid>,
-    /// The runner of the attempt; kept at the end.
+    /// The runner of the attempt; kept at the end, but for a build whose time was over while it had none.
     pub lease_owner: Option<Uuid>,
     /// When the lease ends.
     pub lease_until: Option<DateTimeUtc>,
@@ -101,9 +101,6 @@ pub struct Model {
     /// Who asked for it.
     #[sea_orm(column_type = "Text")]
     pub requested_by: String,
-    /// The request's `Idempotency-Key`.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub idempotency_key: Option<String>,
     /// The build that this one repeats.
     pub retry_of: Option<Uuid>,
     /// When its cancel was asked for.

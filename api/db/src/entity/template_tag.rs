@@ -24,6 +24,9 @@ pub struct Model {
     pub set_at: DateTimeUtc,
     /// When it was moved on; absent for the present one.
     pub superseded_at: Option<DateTimeUtc>,
+    /// Who moved it on, or took it away.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub superseded_by: Option<String>,
 }
 
 /// Joins are written where they are needed.

@@ -8,10 +8,10 @@ use ovenbird_contract::{
     log::Record,
 };
 use sea_orm::{
-    ActiveValue::{NotSet, Set},
+    ActiveValue::Set,
     ColumnTrait, Condition, EntityTrait, IntoActiveModel, Iterable, QueryFilter, QueryOrder,
     QuerySelect,
-    sea_query::{Expr, ExprTrait as _, OnConflict},
+    sea_query::{Expr, OnConflict},
 };
 use serde_json::Value as Json;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use crate::{
 /// A checked submission.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewBuild {
-    /// Its id.
+    /// Its id. A submission that is stored again has the same one.
     pub id: BuildId,
     /// Name of the template to be.
     pub name: String,
@@ -59,8 +59,6 @@ pub struct NewBuild {
     pub trace: String,
     /// Who asks.
     pub requested_by: String,
-    /// The request's `Idempotency-Key`.
-    pub idempotency_key: Option<String>,
     /// The build that this one repeats.
     pub retry_of: Option<BuildId>,
 }
@@ -70,7 +68,7 @@ pub struct NewBuild {
 pub enum Inserted {
     /// The build is new.
     New(Box<template_build::Model>),
-    /// The same requester used the idempotency key before, for this build. Nothing was written.
+    /// It was stored before. Nothing was written.
     Before(Box<template_build::Model>),
 }
 
@@ -92,6 +90,8 @@ pub struct BuildFilter {
     pub name: Option<String>,
     /// Only asked for by this requester.
     pub requested_by: Option<String>,
+    /// Only submitted then or later.
+    pub since: Option<DateTime<Utc>>,
 }
 
 /// The place after one row of a list that is sorted by creation, newest first.
@@ -104,11 +104,11 @@ pub struct After {
 }
 
 impl Store {
-    /// Stores a build as queued, unless its requester used the same idempotency key before.
+    /// Stores a build as queued, unless it is stored already.
     ///
     /// # Errors
-    /// [`Error::Database`]; nothing was written then, or the answer was lost: with an idempotency key it
-    /// is safe to repeat.
+    /// [`Error::Database`]; nothing was written then, or the answer was lost: with the same id it is safe to
+    /// repeat.
     pub async fn build_insert(&self, new: &NewBuild) -> Result<Inserted, Error> {
         let row = template_build::ActiveModel {
             id: Set(new.id.uuid()),
@@ -128,17 +128,10 @@ impl Store {
             total_steps: Set(signed(new.total_steps)),
             trace: Set(new.trace.clone()),
             requested_by: Set(new.requested_by.clone()),
-            idempotency_key: new.idempotency_key.clone().map_or(NotSet, |key| Set(Some(key))),
             retry_of: Set(new.retry_of.map(|id| id.uuid())),
             ..Default::default()
         };
-        let conflict = OnConflict::columns([
-            template_build::Column::RequestedBy,
-            template_build::Column::IdempotencyKey,
-        ])
-        .target_and_where(Expr::col(template_build::Column::IdempotencyKey).is_not_null())
-        .do_nothing()
-        .to_owned();
+        let conflict = OnConflict::column(template_build::Column::Id).do_nothing().to_owned();
         let inserted = template_build::Entity::insert(row.into_active_model())
             .on_conflict(conflict)
             .exec_with_returning_many(&self.db)
@@ -147,12 +140,10 @@ impl Store {
         if let Some(build) = inserted {
             return Ok(Inserted::New(Box::new(build)));
         }
-        let before = template_build::Entity::find()
-            .filter(template_build::Column::RequestedBy.eq(&new.requested_by))
-            .filter(template_build::Column::IdempotencyKey.eq(new.idempotency_key.clone()))
+        let before = template_build::Entity::find_by_id(new.id.uuid())
             .one(&self.db)
             .await?
-            .ok_or_else(|| sea_orm::DbErr::RecordNotFound("the build of this key".into()))?;
+            .ok_or_else(|| sea_orm::DbErr::RecordNotFound("the build of this id".into()))?;
         Ok(Inserted::Before(Box::new(before)))
     }
 
@@ -200,6 +191,9 @@ impl Store {
         }
         if let Some(requester) = &filter.requested_by {
             select = select.filter(Column::RequestedBy.eq(requester));
+        }
+        if let Some(since) = filter.since {
+            select = select.filter(Column::CreatedAt.gte(since));
         }
         if let Some(After { created_at, id }) = after {
             select = select.filter(Condition::any().add(Column::CreatedAt.lt(created_at)).add(

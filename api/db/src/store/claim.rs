@@ -78,17 +78,21 @@ pub enum Refused {
 const CHOICES: usize = 3;
 
 /// Room that others take on host `h`: running builds, queued ones whose sandbox waits there for the next runner,
-/// and sandboxes. A paused sandbox has no process. `$1` is the build that asks.
-const USED: &str = "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
-   SELECT o.vcpus AS v, o.memory_mb AS m FROM template_builds o
-   WHERE o.host_id = h.id AND o.status IN ('running', 'cancelling')
-   UNION ALL
-   SELECT o.vcpus, o.memory_mb FROM template_builds o
-   WHERE o.host_id = h.id AND o.status = 'queued' AND o.sandbox_id IS NOT NULL AND o.id <> $1
-   UNION ALL
-   SELECT s.vcpus, s.memory_mb FROM sandboxes s
-   WHERE s.host_id = h.id AND s.status IN ('creating', 'running', 'pausing', 'resuming', 'destroying')
- ) taken)";
+/// and sandboxes. A paused sandbox has no process. `asking` is the build that asks, or a sandbox that takes no room yet.
+pub(super) fn used(asking: &str) -> String {
+    format!(
+        "(SELECT COALESCE(sum(v), 0) AS vcpus, COALESCE(sum(m), 0) AS memory_mb FROM (
+           SELECT o.vcpus AS v, o.memory_mb AS m FROM template_builds o
+           WHERE o.host_id = h.id AND o.status IN ('running', 'cancelling')
+           UNION ALL
+           SELECT o.vcpus, o.memory_mb FROM template_builds o
+           WHERE o.host_id = h.id AND o.status = 'queued' AND o.sandbox_id IS NOT NULL AND o.id <> {asking}
+           UNION ALL
+           SELECT s.vcpus, s.memory_mb FROM sandboxes s
+           WHERE s.host_id = h.id AND s.destroyed_at IS NULL AND s.status <> 'paused'
+         ) taken)"
+    )
+}
 
 #[derive(Debug, FromQueryResult)]
 struct Candidate {
@@ -195,14 +199,10 @@ async fn claim_once(
     let Some(chosen) = candidates.iter().find(|candidate| candidate.fits) else {
         return refused(Refused::NoRoom);
     };
-    let Some(host) = entity::host::Entity::find()
-        .from_raw_sql(sql(
-            "SELECT * FROM hosts WHERE id = $1 AND status = 'online' FOR NO KEY UPDATE",
-            [chosen.id.into()],
-        ))
-        .one(tx)
-        .await?
-    else {
+    let takes = |host: &entity::host::Model| {
+        host.status == "online" || host.status == "draining" && goes_on_at(&build) == Some(host.id)
+    };
+    let Some(host) = host_lock(tx, chosen.id).await?.filter(takes) else {
         return Ok(Err(Outcome::RoomTaken));
     };
     let begun = begin(tx, request, next, base.id, host.id).await?;
@@ -212,6 +212,23 @@ async fn claim_once(
     })
 }
 
+/// Nobody else takes room on the host until the transaction ends.
+pub(super) async fn host_lock(
+    tx: &DatabaseTransaction,
+    host: Uuid,
+) -> Result<Option<entity::host::Model>, Error> {
+    Ok(entity::host::Entity::find()
+        .from_raw_sql(sql("SELECT * FROM hosts WHERE id = $1 FOR NO KEY UPDATE", [host.into()]))
+        .one(tx)
+        .await?)
+}
+
+/// Where the sandbox of the attempt before waits. A draining host lets such a build end there; a new one it does
+/// not get.
+fn goes_on_at(build: &entity::template_build::Model) -> Option<Uuid> {
+    build.sandbox_id.and(build.host_id)
+}
+
 /// Hosts that hold `base`: the one that failed the build last, if it is the only one; else one that has room,
 /// the one of the attempt before first, then the emptiest. Not locked: a hint.
 async fn candidates(
@@ -219,14 +236,15 @@ async fn candidates(
     build: &entity::template_build::Model,
     base: Uuid,
 ) -> Result<Vec<Candidate>, Error> {
+    let used = used("$1");
     let text = format!(
         "SELECT h.id,
            (h.capacity->>'vcpus')::bigint - used.vcpus >= $3
            AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $4 AS fits
          FROM hosts h
          JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
-         CROSS JOIN LATERAL {USED} used
-         WHERE h.status = 'online'
+         CROSS JOIN LATERAL {used} used
+         WHERE h.status = 'online' OR h.status = 'draining' AND h.id = $7
          ORDER BY h.id IS NOT DISTINCT FROM $6, fits DESC, h.id IS NOT DISTINCT FROM $5 DESC,
            (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
          LIMIT 1"
@@ -240,6 +258,7 @@ async fn candidates(
             build.memory_mb.into(),
             build.host_id.into(),
             build.avoid_host_id.into(),
+            goes_on_at(build).into(),
         ],
     ))
     .all(tx)
@@ -254,6 +273,7 @@ async fn begin(
     base: Uuid,
     host: Uuid,
 ) -> Result<Option<entity::template_build::Model>, Error> {
+    let used = used("$1");
     let text = format!(
         "UPDATE template_builds b SET
            status = $3, attempt = $4, lease_owner = $5,
@@ -265,7 +285,7 @@ async fn begin(
            event_stream_seq = 0, avoid_host_id = NULL,
            job_published_at = NULL, job_stream_seq = NULL,
            started_at = COALESCE(b.started_at, now())
-         FROM hosts h CROSS JOIN LATERAL {USED} used
+         FROM hosts h CROSS JOIN LATERAL {used} used
          WHERE b.id = $1 AND b.status = 'queued' AND b.attempt = $4 - 1 AND h.id = $2
            AND (h.capacity->>'vcpus')::bigint - used.vcpus >= b.vcpus
            AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= b.memory_mb

@@ -17,6 +17,7 @@ use super::{
     corrupt, json,
     lease::{Holder, Refused, refusal},
     sql,
+    template_tag::tag_move,
 };
 use crate::entity::template_build;
 
@@ -157,17 +158,22 @@ pub(super) fn ended(row: &template_build::Model, status: Status) -> Ended {
         build: BuildId::from_uuid(row.id),
         attempt: attempt(row),
         status,
-        lost: row.reason.clone().and_then(lost),
+        lost: row.reason.clone().and_then(|reason| lost(row, reason)),
         cancelled: (status == Status::Cancelled).then(|| cancelled(row)),
         log_seq: u64::try_from(row.log_seq).unwrap_or(0),
         log_end_written: row.log_end_written,
     }
 }
 
-/// The message of a reason that says that the runner was lost.
-fn lost(reason: serde_json::Value) -> Option<String> {
+/// The message of a reason that no runner has logged.
+fn lost(row: &template_build::Model, reason: serde_json::Value) -> Option<String> {
     let reason: Reason = serde_json::from_value(reason).ok()?;
-    (reason.code == ReasonCode::Lost).then_some(reason.message)
+    let is_unsaid = match reason.code {
+        ReasonCode::Lost => true,
+        ReasonCode::BuildTimeout => row.lease_owner.is_none(),
+        _ => false,
+    };
+    is_unsaid.then_some(reason.message)
 }
 
 /// One line: who, why and, as long as nobody has the host's word that the sandbox is gone, why not.
@@ -229,34 +235,6 @@ async fn publish(
     ))
     .await?;
     Ok(template)
-}
-
-/// Points `name:tag` to `template` and keeps where it pointed before.
-pub(super) async fn tag_move(
-    tx: &DatabaseTransaction,
-    name: &str,
-    tag: &str,
-    template: Uuid,
-    by: &str,
-) -> Result<(), Error> {
-    tx.execute_raw(sql(
-        "SELECT pg_advisory_xact_lock(hashtextextended($1 || ':' || $2, 0))",
-        [name.into(), tag.into()],
-    ))
-    .await?;
-    tx.execute_raw(sql(
-        "UPDATE template_tags SET superseded_at = clock_timestamp()
-         WHERE name = $1 AND tag = $2 AND superseded_at IS NULL",
-        [name.into(), tag.into()],
-    ))
-    .await?;
-    tx.execute_raw(sql(
-        "INSERT INTO template_tags (id, name, tag, template_id, set_by, set_at)
-         VALUES ($1, $2, $3, $4, $5, clock_timestamp())",
-        [Uuid::now_v7().into(), name.into(), tag.into(), template.into(), by.into()],
-    ))
-    .await?;
-    Ok(())
 }
 
 /// The statement that ends the build: status, attempt, owner and lease are compared here once more,

@@ -6,7 +6,10 @@ use ovenbird_contract::{
     desk::TemplateKind,
     id::{HostId, TemplateId},
 };
-use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder, TransactionTrait};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    TransactionTrait,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -88,10 +91,10 @@ pub struct Report {
 }
 
 impl Store {
-    /// Notes that a host answered `report`, `asked_ago` after it was asked: the host is online (a
-    /// draining one stays so), its templates are placed, and an image that came with the host becomes a
+    /// Notes that a host answered `report`, `asked_ago` after it was asked: the host is online, or draining
+    /// if that was asked for, its templates are placed, and an image that came with the host becomes a
     /// template of its own name, tagged `latest`. A placement that was made after the question is left
-    /// alone. Hosts keep their id by address.
+    /// alone. Hosts keep their id by address. Of a host that was deleted nothing is noted.
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
@@ -104,7 +107,8 @@ impl Store {
                  ON CONFLICT (address) DO UPDATE SET
                    server_name = EXCLUDED.server_name, capacity = EXCLUDED.capacity,
                    allocated = EXCLUDED.allocated, versions = EXCLUDED.versions, heartbeat = now(),
-                   status = CASE WHEN hosts.status = 'draining' THEN hosts.status ELSE 'online' END
+                   status = CASE WHEN hosts.drain_requested_at IS NULL THEN 'online' ELSE 'draining' END
+                 WHERE hosts.deleted_at IS NULL
                  RETURNING id",
                 [
                     HostId::new().uuid().into(),
@@ -115,8 +119,13 @@ impl Store {
                     json(&report.versions)?.into(),
                 ],
             ))
-            .await?
-            .ok_or_else(|| sea_orm::DbErr::RecordNotFound("the host just written".into()))?;
+            .await?;
+        let Some(row) = row else {
+            tx.rollback().await?;
+            let deleted = self.host_deleted(&report.address).await?;
+            return deleted
+                .ok_or_else(|| DbErr::RecordNotFound("the host just written".into()).into());
+        };
         let host: Uuid = row.try_get("", "id")?;
         for held in report.templates.iter().filter(|held| is_base(held)) {
             base_ensure(&tx, held).await?;
@@ -159,19 +168,39 @@ impl Store {
         let done = self
             .db
             .execute_raw(sql(
-                "UPDATE hosts SET status = 'unreachable' WHERE address = $1 AND status IN ('online', 'pending')",
+                "UPDATE hosts SET status = 'unreachable' WHERE address = $1 AND status <> 'unreachable'",
                 [address.into()],
             ))
             .await?;
         Ok(done.rows_affected() > 0)
     }
 
-    /// Every host, by address.
+    /// The host at `address` if it was deleted: it is left alone, whatever still names it.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn host_deleted(&self, address: &str) -> Result<Option<HostId>, Error> {
+        let deleted: Option<Uuid> = host::Entity::find()
+            .select_only()
+            .column(host::Column::Id)
+            .filter(host::Column::Address.eq(address))
+            .filter(host::Column::DeletedAt.is_not_null())
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        Ok(deleted.map(HostId::from_uuid))
+    }
+
+    /// Every host that was not deleted, by address.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn host_list(&self) -> Result<Vec<host::Model>, Error> {
-        Ok(host::Entity::find().order_by_asc(host::Column::Address).all(&self.db).await?)
+        Ok(host::Entity::find()
+            .filter(host::Column::DeletedAt.is_null())
+            .order_by_asc(host::Column::Address)
+            .all(&self.db)
+            .await?)
     }
 }
 

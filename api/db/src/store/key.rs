@@ -2,9 +2,14 @@
 
 use chrono::{DateTime, Utc};
 use ovenbird_contract::id::KeyId;
-use sea_orm::{ActiveValue::Set, ColumnTrait, ConnectionTrait as _, EntityTrait, QueryFilter};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, Condition, ConnectionTrait as _, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, TransactionTrait as _,
+    sea_query::{LockType, OnConflict},
+};
 
-use super::{Error, Store, sql};
+use super::{Error, Store, build_admin::After, sql};
 use crate::entity::api_key;
 
 /// A key to be.
@@ -22,12 +27,23 @@ pub struct NewKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// What [`Store::key_revoke`] found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Revoked {
+    /// It is revoked, now or before.
+    Yes(Box<api_key::Model>),
+    /// It is the only key of scope `admin` that can be used. Nothing was written.
+    LastAdmin,
+    /// There is no such key.
+    NotFound,
+}
+
 impl Store {
-    /// Stores a key.
+    /// Stores a key. One of the same id gets the hash of its new text.
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
-    pub async fn key_insert(&self, new: &NewKey) -> Result<(), Error> {
+    pub async fn key_insert(&self, new: &NewKey) -> Result<api_key::Model, Error> {
         let row = api_key::ActiveModel {
             id: Set(new.id.uuid()),
             name: Set(new.name.clone()),
@@ -36,8 +52,74 @@ impl Store {
             expires_at: Set(new.expires_at),
             ..Default::default()
         };
-        api_key::Entity::insert(row).exec_without_returning(&self.db).await?;
-        Ok(())
+        let conflict =
+            OnConflict::column(api_key::Column::Id).update_column(api_key::Column::Hash).to_owned();
+        let insert = api_key::Entity::insert(row).on_conflict(conflict);
+        Ok(insert.exec_with_returning(&self.db).await?)
+    }
+
+    /// A key, whatever became of it.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn key_get(&self, id: KeyId) -> Result<Option<api_key::Model>, Error> {
+        Ok(api_key::Entity::find_by_id(id.uuid()).one(&self.db).await?)
+    }
+
+    /// Up to `limit` keys after `after`, newest first, the revoked and expired ones too.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn key_list(
+        &self,
+        after: Option<After>,
+        limit: u64,
+    ) -> Result<Vec<api_key::Model>, Error> {
+        use api_key::Column;
+        let mut select = api_key::Entity::find()
+            .order_by_desc(Column::CreatedAt)
+            .order_by_desc(Column::Id)
+            .limit(limit);
+        if let Some(After { created_at, id }) = after {
+            select = select.filter(Condition::any().add(Column::CreatedAt.lt(created_at)).add(
+                Condition::all().add(Column::CreatedAt.eq(created_at)).add(Column::Id.lt(id)),
+            ));
+        }
+        Ok(select.all(&self.db).await?)
+    }
+
+    /// Marks a key as revoked, unless nobody could administer Ovenbird any more then.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; nothing was written then, or the answer was lost: it is safe to repeat.
+    pub async fn key_revoke(&self, id: KeyId) -> Result<Revoked, Error> {
+        use api_key::Column;
+        let tx = self.db.begin().await?;
+        // Every usable admin key is locked, in one order, or two of them could revoke each other at once.
+        let usable =
+            Condition::all().add(Column::Scope.eq("admin")).add(Column::RevokedAt.is_null()).add(
+                Condition::any()
+                    .add(Column::ExpiresAt.is_null())
+                    .add(Column::ExpiresAt.gt(Utc::now())),
+            );
+        let admins = api_key::Entity::find()
+            .filter(usable)
+            .order_by_asc(Column::Id)
+            .lock(LockType::NoKeyUpdate)
+            .all(&tx)
+            .await?;
+        if matches!(admins.as_slice(), [last] if last.id == id.uuid()) {
+            return Ok(Revoked::LastAdmin);
+        }
+        let revoked = api_key::Entity::find()
+            .from_raw_sql(sql(
+                "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING *",
+                [id.uuid().into()],
+            ))
+            .one(&tx)
+            .await?;
+        tx.commit().await?;
+        Ok(revoked.map_or(Revoked::NotFound, |key| Revoked::Yes(Box::new(key))))
     }
 
     /// The key of this hash, whatever became of it: the caller looks at expiry and revocation.

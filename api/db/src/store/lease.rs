@@ -1,4 +1,5 @@
-//! What keeps and ends a lease before the build's end: renew, release, loss, expiry.
+//! What keeps and ends a lease before the build's end: renew, release, loss, expiry; and the end of a build that took
+//! too long and has no lease.
 //!
 //! A release is no loss: the next runner goes on where this one stands. Losses are counted, and the build ends
 //! when there are too many of them. What counts is progress: a loss in a higher step than any one before begins
@@ -180,6 +181,72 @@ impl Store {
         let lost = lose(&tx, &row, Some(reason), attempts_max).await?;
         tx.commit().await?;
         Ok(Ok(lost))
+    }
+
+    /// How long ago the build's first attempt began; zero before it.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_age(&self, build: BuildId) -> Result<Duration, Error> {
+        let row = self
+            .db
+            .query_one_raw(sql(
+                "SELECT (extract(epoch FROM now() - started_at) * 1000)::bigint AS age_ms
+                 FROM template_builds WHERE id = $1",
+                [build.uuid().into()],
+            ))
+            .await?;
+        let age: Option<i64> =
+            row.map(|row| row.try_get::<Option<i64>>("", "age_ms")).transpose()?.flatten();
+        Ok(Duration::from_millis(age.and_then(|age| u64::try_from(age).ok()).unwrap_or(0)))
+    }
+
+    /// Ends up to `limit` builds that wait for another attempt and whose first one began longer than `time_max` ago.
+    /// A late finish of a runner that was cut off is refused. Safe with several callers at once.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; nothing was written then.
+    pub async fn build_time_out(
+        &self,
+        time_max: Duration,
+        limit: u32,
+    ) -> Result<Vec<Expired>, Error> {
+        let next =
+            Status::Queued.apply(Event::TimeOver).map_err(corrupt("template_builds", "status"))?;
+        let reason = Reason {
+            code: ReasonCode::BuildTimeout,
+            message: format!(
+                "The build took longer than {}, which is the limit of this installation, while it waited for \
+                 another attempt.",
+                humantime::format_duration(time_max)
+            ),
+            step: None,
+            tail: None,
+        };
+        let rows = template_build::Entity::find()
+            .from_raw_sql(sql(
+                "UPDATE template_builds SET status = $3, reason = $4, lease_owner = NULL,
+                   completed_at = clock_timestamp(), job_published_at = NULL, job_stream_seq = NULL
+                 WHERE status = 'queued' AND id IN (
+                   SELECT id FROM template_builds
+                   WHERE status = 'queued' AND started_at < now() - $1 * interval '1 millisecond'
+                   ORDER BY started_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
+                 RETURNING *",
+                [
+                    millis(time_max).into(),
+                    i64::from(limit).into(),
+                    next.as_str().into(),
+                    json(&reason)?.into(),
+                ],
+            ))
+            .all(&self.db)
+            .await?;
+        let ended = |row: &template_build::Model| Expired {
+            build: BuildId::from_uuid(row.id),
+            attempt: attempt(row),
+            status: next,
+        };
+        Ok(rows.iter().map(ended).collect())
     }
 
     async fn lease_refusal(&self, holder: &Holder) -> Result<Refused, Error> {

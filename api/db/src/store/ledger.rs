@@ -12,13 +12,16 @@ use ovenbird_contract::{
     step::StepLog,
 };
 use sea_orm::{
-    ActiveValue::Set, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult,
-    TransactionTrait,
+    ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
+    FromQueryResult, QueryFilter, QuerySelect, TransactionTrait,
 };
 use uuid::Uuid;
 
 use super::{Error, Store, json, sql};
-use crate::{chunk, entity::build_log_chunk};
+use crate::{
+    chunk,
+    entity::{build_log_chunk, template_build},
+};
 
 /// Most records of one run: a reader unpacks a run whole.
 const RUN_RECORDS_MAX: usize = 1_000;
@@ -113,6 +116,22 @@ impl Store {
         .await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// The highest record of the log that is stored, of those of `builds` that exist.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_log_seqs(&self, builds: &[BuildId]) -> Result<Vec<(BuildId, u64)>, Error> {
+        use template_build::Column;
+        let rows: Vec<(Uuid, i64)> = template_build::Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::LogSeq])
+            .filter(Column::Id.is_in(builds.iter().map(|id| id.uuid())))
+            .into_tuple()
+            .all(&self.db)
+            .await?;
+        Ok(rows.into_iter().map(|(id, seq)| (BuildId::from_uuid(id), seq.unsigned_abs())).collect())
     }
 
     /// Stores log records that are not stored yet. Messages of unknown builds are left out.

@@ -3,20 +3,28 @@
 //! Writing statements compare what they rely on (status, attempt, lease owner, lease) themselves. A
 //! method that returns a refusal changed nothing.
 
+pub mod audit;
 pub mod build;
 pub mod build_admin;
 pub mod cancel;
 pub mod claim;
 pub mod finish;
 pub mod host;
+pub mod host_admin;
+pub mod idempotency;
 pub mod job;
 pub mod key;
 pub mod lease;
 pub mod ledger;
 pub mod orphan;
+pub mod queue;
+pub mod sandbox;
+pub mod sandbox_state;
 pub mod session;
 pub mod template;
 pub mod template_admin;
+pub mod template_delete;
+pub mod template_tag;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};
 use serde::{Serialize, de::DeserializeOwned};
@@ -53,7 +61,10 @@ impl Store {
 pub enum Error {
     /// Postgres refused the statement or could not be reached.
     #[error("Postgres did not do it")]
-    Database(#[from] DbErr),
+    Database(#[source] DbErr),
+    /// What was to start from a template came too late: it is deleted.
+    #[error("the template is deleted")]
+    TemplateDeleted,
     /// A row holds what this code never writes.
     #[error("{table}.{column} holds an unknown value")]
     Corrupt {
@@ -74,11 +85,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether Postgres ended the transaction because it and another one waited for each other; nothing of
+    /// it was done.
+    fn is_deadlock(&self) -> bool {
+        matches!(self, Self::Database(error) if sqlstate(error).as_deref() == Some("40P01"))
+    }
+
     /// Whether the statement itself is at fault, so that repeating it cannot help. Everything else
     /// (Postgres away, a deadlock, a full pool) is worth another try.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Corrupt { .. } | Self::Chunk(_) | Self::Json(_) => true,
+            Self::TemplateDeleted | Self::Corrupt { .. } | Self::Chunk(_) | Self::Json(_) => true,
             Self::Database(error) => sqlstate(error).is_some_and(|code| {
                 // Data exceptions and broken constraints; see Postgres' appendix A.
                 code.starts_with("22") || code.starts_with("23")
@@ -87,17 +104,32 @@ impl Error {
     }
 }
 
-/// The five letters of Postgres' error, when it was Postgres that refused.
-fn sqlstate(error: &DbErr) -> Option<String> {
+impl From<DbErr> for Error {
+    fn from(error: DbErr) -> Self {
+        match refusal(&error).and_then(|refusal| refusal.constraint()) {
+            Some(TEMPLATE_IS_KEPT) => Self::TemplateDeleted,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// The name under which the trigger of `template_builds` and `sandboxes` refuses a deleted template.
+const TEMPLATE_IS_KEPT: &str = "template_is_kept";
+
+/// What Postgres said, when it was Postgres that refused.
+fn refusal(error: &DbErr) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {
     use sea_orm::RuntimeErr;
     match error {
         DbErr::Exec(RuntimeErr::SqlxError(error))
         | DbErr::Query(RuntimeErr::SqlxError(error))
-        | DbErr::Conn(RuntimeErr::SqlxError(error)) => {
-            error.as_database_error()?.code().map(std::borrow::Cow::into_owned)
-        }
+        | DbErr::Conn(RuntimeErr::SqlxError(error)) => error.as_database_error(),
         _ => None,
     }
+}
+
+/// The five letters of Postgres' error.
+fn sqlstate(error: &DbErr) -> Option<String> {
+    refusal(error)?.code().map(std::borrow::Cow::into_owned)
 }
 
 fn corrupt<E>(table: &'static str, column: &'static str) -> impl FnOnce(E) -> Error

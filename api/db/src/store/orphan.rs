@@ -81,8 +81,8 @@ impl Store {
             .collect()
     }
 
-    /// Those of `held` that are in no catalogue, or deleted from it, and that no build which is not over is
-    /// about to publish. One statement: a publication is seen as done or as not begun.
+    /// Those of `held` that are in no catalogue, or deleted from it, and that no build which is not over, and no
+    /// sandbox that is being saved, is about to publish. One statement: a publication is seen as done or as not begun.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -97,8 +97,24 @@ impl Store {
              WHERE (t.id IS NULL OR t.deleted_at IS NOT NULL)
                AND NOT EXISTS (
                  SELECT 1 FROM template_builds b
-                 WHERE b.planned_template_id = held.id AND b.status IN ('queued', 'running', 'cancelling'))",
+                 WHERE b.planned_template_id = held.id AND b.status IN ('queued', 'running', 'cancelling'))
+               AND NOT EXISTS (
+                 SELECT 1 FROM sandboxes s WHERE s.snapshot_id = held.id AND s.status = 'saving')",
             [json(&ids)?.into()],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(rows.into_iter().map(|row| TemplateId::from_uuid(row.id)).collect())
+    }
+
+    /// Templates that were deleted and are to go from `host`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_list_deleting(&self, host: HostId) -> Result<Vec<TemplateId>, Error> {
+        let rows = Id::find_by_statement(sql(
+            "SELECT template_id AS id FROM template_placements WHERE host_id = $1 AND state = 'deleting'",
+            [host.uuid().into()],
         ))
         .all(&self.db)
         .await?;

@@ -1,12 +1,22 @@
-//! Templates as the api sees them: found by name and tag, listed.
+//! Templates as the api sees them: found by name and tag, by id, and listed.
 
 use std::collections::BTreeMap;
 
+use ovenbird_contract::id::TemplateId;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use super::{Error, Store, build_admin::After};
-use crate::entity::{template, template_tag};
+use crate::entity::{template, template_placement, template_tag};
+
+/// A template, the tags that point to it now and where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateDetail {
+    /// The template and its tags.
+    pub row: TemplateRow,
+    /// The hosts that hold it, or held it.
+    pub placements: Vec<template_placement::Model>,
+}
 
 /// A template and the tags that point to it now.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +97,33 @@ impl Store {
             ));
         }
         let templates = select.all(&self.db).await?;
+        self.template_rows(templates).await
+    }
+
+    /// A template that is not deleted.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn template_get(&self, id: TemplateId) -> Result<Option<TemplateDetail>, Error> {
+        let template = template::Entity::find_by_id(id.uuid())
+            .filter(template::Column::DeletedAt.is_null())
+            .one(&self.db)
+            .await?;
+        let Some(row) = self.template_rows(template.into_iter().collect()).await?.pop() else {
+            return Ok(None);
+        };
+        let placements = template_placement::Entity::find()
+            .filter(template_placement::Column::TemplateId.eq(id.uuid()))
+            .order_by_asc(template_placement::Column::HostId)
+            .all(&self.db)
+            .await?;
+        Ok(Some(TemplateDetail { row, placements }))
+    }
+
+    async fn template_rows(
+        &self,
+        templates: Vec<template::Model>,
+    ) -> Result<Vec<TemplateRow>, Error> {
         let ids: Vec<Uuid> = templates.iter().map(|template| template.id).collect();
         let tags = template_tag::Entity::find()
             .filter(template_tag::Column::TemplateId.is_in(ids))

@@ -1,9 +1,12 @@
 //! What keeps and ends a lease.
 
+use std::time::Duration;
+
+use futures::future::join_all;
 use ovenbird_contract::{build::Status, id::RunnerId};
 use ovenbird_db::store::lease::{Holder, Refused};
 
-use crate::world::{LEASE, World};
+use crate::world::{LEASE, World, finish_of, success};
 
 #[tokio::test]
 async fn only_the_holder_renews() {
@@ -75,6 +78,40 @@ async fn expired_lease_requeues_then_fails_as_lost() {
     let row = world.row(build).await;
     assert_eq!(row.reason.unwrap()["code"], "lost");
     assert!(row.completed_at.is_some());
+}
+
+#[tokio::test]
+async fn only_builds_that_wait_again_are_ended_when_their_time_is_over() {
+    let world = World::with_host(4).await;
+    let (never_begun, running) = (world.build("one").await, world.running("two").await);
+    let waits = world.running("three").await;
+    world.store.build_release(&waits).await.unwrap().unwrap();
+    let hour = Duration::from_secs(3600);
+    assert!(world.store.build_time_out(hour, 9).await.unwrap().is_empty(), "they began just now");
+    world
+        .sql(
+            "UPDATE template_builds SET started_at = now() - interval '2 hours'
+        WHERE started_at IS NOT NULL",
+        )
+        .await;
+    let age = world.store.build_age(waits.build).await.unwrap();
+    assert!(age >= 2 * hour && age < 3 * hour, "{age:?}");
+    assert_eq!(world.store.build_age(never_begun).await.unwrap(), Duration::ZERO);
+    let ends = join_all((0..3).map(|_| world.store.build_time_out(hour, 9))).await;
+    let ended: Vec<_> = ends.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(ended.len(), 1);
+    assert_eq!((ended[0].build, ended[0].status), (waits.build, Status::Failed));
+    let row = world.row(waits.build).await;
+    assert_eq!(row.reason.unwrap()["code"], "build_timeout");
+    assert!(row.completed_at.is_some());
+    for build in [never_begun, running.build] {
+        assert!(!world.status(build).await.is_terminal());
+    }
+    let late = world.store.build_finish(&finish_of(&waits, success())).await.unwrap();
+    assert!(late.is_err(), "{late:?}");
+    assert!(world.claim(waits.build, 2, RunnerId::new()).await.is_err());
+    let over = world.store.build_list_without_log_end(9).await.unwrap();
+    assert!(over[0].lost.as_ref().unwrap().contains("longer than 1h"), "{:?}", over[0]);
 }
 
 #[tokio::test]

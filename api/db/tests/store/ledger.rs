@@ -45,6 +45,7 @@ fn step(step: u32, stdout: &str) -> StepLog {
         elapsed_ms: 1,
         cached: false,
         truncated: None,
+        log_truncated: None,
     }
 }
 

@@ -10,4 +10,7 @@ mod job;
 mod lease;
 mod ledger;
 mod orphan;
+mod queue;
+mod sandbox;
+mod template;
 mod world;

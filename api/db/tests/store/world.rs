@@ -60,14 +60,23 @@ impl World {
 
     pub(crate) async fn build(&self, name: &str) -> BuildId {
         let base = self.store.template_resolve("minimal", "latest").await.unwrap();
-        let new = NewBuild {
+        let mut new = self.submission(name);
+        new.base_template_id =
+            base.map_or_else(TemplateId::new, |row| TemplateId::from_uuid(row.id));
+        let inserted = self.store.build_insert(&new).await.unwrap();
+        assert!(matches!(inserted, Inserted::New(_)));
+        new.id
+    }
+
+    /// A submission whose base is not known yet.
+    pub(crate) fn submission(&self, name: &str) -> NewBuild {
+        NewBuild {
             id: BuildId::new(),
             name: name.into(),
             tag: "latest".into(),
             lane: "default".into(),
             base_template: "minimal".into(),
-            base_template_id: base
-                .map_or_else(TemplateId::new, |row| TemplateId::from_uuid(row.id)),
+            base_template_id: TemplateId::new(),
             recipe: serde_json::json!(["RUN true"]),
             plan: serde_json::json!({"steps": []}),
             plan_digest: "d".into(),
@@ -79,12 +88,8 @@ impl World {
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),
-            idempotency_key: None,
             retry_of: None,
-        };
-        let inserted = self.store.build_insert(&new).await.unwrap();
-        assert!(matches!(inserted, Inserted::New(_)));
-        new.id
+        }
     }
 
     pub(crate) async fn claim(

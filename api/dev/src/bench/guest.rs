@@ -129,7 +129,8 @@ impl Guest {
 
     /// Reads a file of `bytes`.
     pub(super) async fn read(&self, path: &str, bytes: usize) -> anyhow::Result<()> {
-        let request = guest::ReadFileRequest { path: path.to_owned(), max_bytes: 0 };
+        let request =
+            guest::ReadFileRequest { path: path.to_owned(), max_bytes: 0, ..Default::default() };
         let mut messages = self.client.clone().read_file(request).await?.into_inner();
         let mut read = 0;
         while let Some(message) = messages.message().await? {

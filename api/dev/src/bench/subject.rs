@@ -157,8 +157,11 @@ impl Subject {
         path: &str,
         bytes: usize,
     ) -> anyhow::Result<Option<()>> {
-        let request =
-            host::ReadFileStreamRequest { sandbox_id: id.to_owned(), path: path.to_owned() };
+        let request = host::ReadFileStreamRequest {
+            sandbox_id: id.to_owned(),
+            path: path.to_owned(),
+            ..Default::default()
+        };
         let Some(answer) = served(self.client().read_file_stream(request).await)? else {
             return Ok(None);
         };

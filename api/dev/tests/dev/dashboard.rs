@@ -3,15 +3,19 @@
 
 use std::process::Stdio;
 
-use ovenbird_dev::{dashboard, tree};
-use tokio::process::Command;
+use ovenbird_dev::{cache::Cache, dashboard, setup::node::Node, tree};
 
 use crate::platform::Stage;
+
+fn node() -> Node {
+    Node::locate(&Cache::open().unwrap()).unwrap()
+}
 
 #[tokio::test]
 async fn dashboard_passes_its_own_checks_and_tests() {
     for script in ["check", "test"] {
-        let output = Command::new("npm")
+        let output = node()
+            .npm()
             .args(["run", script])
             .current_dir(dashboard::folder())
             .stdin(Stdio::null())
@@ -32,8 +36,8 @@ async fn dashboard_leads_people_from_a_recipe_to_a_template_in_a_real_browser() 
     assert!(playwright.is_file(), "the dashboard's packages are missing: run `cargo dev setup`");
     let mut stage = Stage::set().await;
     let record = stage.platform.record();
-    let status = Command::new("node")
-        .arg(playwright)
+    let status = node()
+        .script(&playwright)
         .arg("test")
         .current_dir(&folder)
         .env("OVENBIRD_DASHBOARD", &record.api)

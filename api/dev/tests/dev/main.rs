@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod caps;
 mod dashboard;
 mod failures;
 mod faults;
@@ -10,4 +11,5 @@ mod handover;
 mod logs;
 mod platform;
 mod rules;
+mod sandboxes;
 mod templates;

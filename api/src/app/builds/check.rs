@@ -1,7 +1,7 @@
 //! Everything that is checked before a build is stored, so that a build which is stored can run. All
 //! findings are collected; nothing stops at the first one.
 
-use ovenbird_contract::nats::DEFAULT_LANE;
+use ovenbird_contract::{id::TemplateId, nats::DEFAULT_LANE};
 use ovenbird_db::{entity::template, store::host::Capacity};
 use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
 
@@ -45,6 +45,10 @@ impl App {
         let plan = plan(draft, &mut problems);
         let base = self.base(&draft.base_template, &mut problems).await?;
         self.size(draft, &mut problems).await?;
+        if draft.name.as_deref().is_some_and(|name| name.parse::<TemplateId>().is_ok()) {
+            let message = "has the form of a template's id, and would be taken for one";
+            problems.push(Problem::new("name", "wrong_form", message));
+        }
         if draft.context.is_some() {
             let problem = Problem::new("context", "context_not_available", "is not available yet");
             problems.push(problem.hint("leave it out; the recipe must not use COPY"));

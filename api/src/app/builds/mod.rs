@@ -5,6 +5,7 @@ mod cancel;
 mod check;
 mod retry;
 
+use chrono::{DateTime, Utc};
 use ovenbird_contract::{
     build::Status,
     id::{BuildId, TemplateId},
@@ -59,15 +60,27 @@ pub struct Draft {
 pub struct Origin {
     /// Who asks.
     pub caller: Caller,
-    /// `Idempotency-Key` of the request.
-    pub idempotency_key: Option<String>,
+    /// The id of the build to be.
+    pub id: BuildId,
+    /// The same request may have stored it before.
+    pub again: bool,
     /// `traceparent` of the request.
     pub trace: String,
 }
 
+/// Which builds to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Only in this state.
+    pub status: Option<Status>,
+    /// Only of this name.
+    pub name: Option<String>,
+    /// Only submitted then or later.
+    pub since: Option<DateTime<Utc>>,
+}
+
 impl App {
-    /// Stores a build and puts it into the queue. The same idempotency key with the same submission
-    /// answers the build that is already there.
+    /// Stores a build and puts it into the queue. One that is stored already is answered as it is.
     ///
     /// # Errors
     /// [`Error::Invalid`] with everything that is wrong, `problems` first; nothing is stored then.
@@ -87,10 +100,16 @@ impl App {
         origin: Origin,
         retry_of: Option<BuildId>,
     ) -> Result<BuildDetail, Error> {
+        if origin.again
+            && let Some(before) = self.store.build_get(origin.id).await?
+        {
+            // Whatever the check would say of it by now.
+            return Ok(before);
+        }
         let checked = self.build_check(&draft, problems).await?.map_err(Error::Invalid)?;
         let json = |error| Error::internal("writing a plan", error);
         let new = NewBuild {
-            id: BuildId::new(),
+            id: origin.id,
             base_template_id: TemplateId::from_uuid(checked.base.id),
             recipe: serde_json::to_value(&checked.recipe).map_err(json)?,
             plan: serde_json::to_value(&checked.plan).map_err(json)?,
@@ -107,7 +126,6 @@ impl App {
             skip_hooks: draft.skip_hooks,
             trace: origin.trace,
             requested_by: origin.caller.name(),
-            idempotency_key: origin.idempotency_key,
             retry_of,
         };
         match self.store.build_insert(&new).await? {
@@ -115,11 +133,10 @@ impl App {
                 self.build_push(new.id, &build).await;
                 Ok(BuildDetail { build: *build, template: None })
             }
-            Inserted::Before(before) if same(&before, &new) => {
+            Inserted::Before(before) => {
                 let id = BuildId::from_uuid(before.id);
                 self.store.build_get(id).await?.ok_or_else(|| Error::NotFound(id.to_string()))
             }
-            Inserted::Before(_) => Err(Error::IdempotencyConflict),
         }
     }
 
@@ -154,13 +171,15 @@ impl App {
     pub async fn build_list(
         &self,
         caller: &Caller,
-        status: Option<Status>,
-        name: Option<String>,
+        wanted: Wanted,
         cursor: Option<&str>,
         limit: u32,
     ) -> Result<Page<template_build::Model>, Error> {
         let after = cursor.map(page::decode).transpose()?;
-        let filter = BuildFilter { status, name, requested_by: caller.sees() };
+        let Wanted { status, name, since } = wanted;
+        // A year that Postgres cannot say is as good as the nearest that it can.
+        let since = since.map(|since| since.clamp(page::FIRST, page::LAST));
+        let filter = BuildFilter { status, name, requested_by: caller.sees(), since };
         let rows = self.store.build_list(&filter, after, u64::from(limit) + 1).await?;
         Ok(Page::of(rows, limit, |row| After { created_at: row.created_at, id: row.id }))
     }
@@ -176,22 +195,6 @@ impl App {
             .filter(|found| caller.sees_those_of(&found.build.requested_by))
             .ok_or_else(|| Error::NotFound(format!("build {id}")))
     }
-}
-
-/// Whether a row holds the same submission.
-fn same(row: &template_build::Model, new: &NewBuild) -> bool {
-    let signed = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
-    row.name == new.name
-        && row.tag == new.tag
-        && row.lane == new.lane
-        && row.base_template == new.base_template
-        && row.recipe == new.recipe
-        && row.healthcheck == new.healthcheck
-        && row.vcpus == signed(new.vcpus)
-        && row.memory_mb == signed(new.memory_mb)
-        && row.disk_mb == new.disk_mb.map(signed)
-        && row.skip_hooks == new.skip_hooks
-        && row.retry_of == new.retry_of.map(|id| id.uuid())
 }
 
 /// The steps of a row, as they were submitted.

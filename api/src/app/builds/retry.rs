@@ -12,7 +12,7 @@ use crate::app::{App, Error};
 
 impl App {
     /// Stores and queues a build with the submission of `id`, which names it. Everything is checked again: the
-    /// base template is the one that its name points to now. The idempotency key holds as for any build.
+    /// base template is the one that its name points to now.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::BuildNotEnded`] unless it failed or was cancelled; [`Error::Invalid`] when

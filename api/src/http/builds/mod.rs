@@ -5,10 +5,12 @@ mod types;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use ovenbird_contract::id::BuildId;
 use poem::Request;
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
-    param::{Header, Path, Query},
+    param::{Path, Query},
     payload::Json,
 };
 
@@ -22,7 +24,11 @@ use super::{
     error::{Failure, Problem},
     parameters, request,
 };
-use crate::app::{self, App, builds::Origin, page::Page};
+use crate::app::{
+    self, App,
+    builds::{Origin, Wanted},
+    page::Page,
+};
 
 /// The resource.
 #[derive(Debug, Clone)]
@@ -87,24 +93,16 @@ impl BuildRoutes {
     /// Submit a build
     ///
     /// Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    /// follow it with `links.stream`. With an `Idempotency-Key` the same submission can be sent again
-    /// without making a second build.
+    /// follow it with `links.stream`.
     #[oai(path = "/", method = "post", operation_id = "build_create")]
     async fn create(
         &self,
         request: &Request,
         caller: Allowed<Builds>,
-        /// Any text of your own, at most 255 printable characters; a UUID is usual.
-        #[oai(name = "Idempotency-Key", validator(pattern = "^[\\x21-\\x7e]{1,255}$"))]
-        idempotency_key: Header<Option<String>>,
         body: Submitted<BuildCreate>,
     ) -> Result<Created, Failure> {
         let (draft, problems) = read(body);
-        let origin = Origin {
-            caller: caller.into_caller(),
-            idempotency_key: idempotency_key.0,
-            trace: request::trace(request),
-        };
+        let origin = origin(request, caller);
         let build = Build::whole(self.app.build_create(draft, problems, origin).await?)?;
         let location = build.links.itself.clone();
         Ok(Created::Build(Json(build), location))
@@ -148,6 +146,8 @@ impl BuildRoutes {
         /// Only builds of this name.
         #[oai(validator(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"))]
         name: Query<Option<String>>,
+        /// Only builds that were submitted then or later, such as `2026-01-31T12:00:00Z`.
+        since: Query<Option<DateTime<Utc>>>,
         /// `next_cursor` of the page before.
         #[oai(validator(max_length = 64))]
         cursor: Query<Option<String>>,
@@ -155,10 +155,9 @@ impl BuildRoutes {
         #[oai(validator(minimum(value = "1"), maximum(value = "200")), default = "limit_default")]
         limit: Query<u32>,
     ) -> Result<Json<BuildList>, Failure> {
-        let status = status.0.map(Into::into);
-        let cursor = cursor.0.as_deref();
+        let wanted = Wanted { status: status.0.map(Into::into), name: name.0, since: since.0 };
         let Page { items, next } =
-            self.app.build_list(&caller, status, name.0, cursor, limit.0).await?;
+            self.app.build_list(&caller, wanted, cursor.0.as_deref(), limit.0).await?;
         let items = items.into_iter().map(Build::brief).collect::<Result<_, _>>()?;
         Ok(Json(BuildList { items, next_cursor: next }))
     }
@@ -202,8 +201,7 @@ impl BuildRoutes {
     ///
     /// Submits the recipe of a build that failed or was cancelled again, with everything that came with it, as a
     /// new build whose `retry_of` names the old one. It is checked like any submission, and starts from what
-    /// the name of its base template points to now. With an `Idempotency-Key` it can be sent again without
-    /// making a second build.
+    /// the name of its base template points to now.
     #[oai(path = "/:id/retry", method = "post", operation_id = "build_retry")]
     async fn retry(
         &self,
@@ -212,20 +210,19 @@ impl BuildRoutes {
         /// The build to repeat.
         #[oai(validator(pattern = "^bld_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
         id: Path<String>,
-        /// Any text of your own, at most 255 printable characters; a UUID is usual.
-        #[oai(name = "Idempotency-Key", validator(pattern = "^[\\x21-\\x7e]{1,255}$"))]
-        idempotency_key: Header<Option<String>>,
     ) -> Result<Created, Failure> {
-        let origin = Origin {
-            caller: caller.into_caller(),
-            idempotency_key: idempotency_key.0,
-            trace: request::trace(request),
-        };
+        let origin = origin(request, caller);
         let id = parameters::id(&id.0)?;
         let build = Build::whole(self.app.build_retry(id, origin).await?)?;
         let location = build.links.itself.clone();
         Ok(Created::Build(Json(build), location))
     }
+}
+
+fn origin(request: &Request, caller: Allowed<Builds>) -> Origin {
+    let request::Resource { id, again } = request::resource(request);
+    let trace = request::trace(request);
+    Origin { caller: caller.into_caller(), id: BuildId::from_uuid(id), again, trace }
 }
 
 fn limit_default() -> u32 {

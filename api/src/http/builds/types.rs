@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use ovenbird_contract::{
     build::{Reason, Status},
     id::{BuildId, HostId, SandboxId, TemplateId},
-    step::{Phase, StepLog},
+    step::{Amount, Phase, StepLog},
 };
 use ovenbird_db::{entity::template_build, store::build_admin::BuildDetail};
 use poem_openapi::{Enum, Object};
@@ -220,11 +220,13 @@ pub struct StepEntry {
     pub elapsed_ms: u64,
     /// Taken from an earlier build instead of run.
     pub cached: bool,
-    /// What `stdout` and `stderr` leave out; all of it is in the log.
+    /// What `stdout` and `stderr` leave out; it is in the log, but for `log_truncated`.
     pub truncated: Option<StepTruncated>,
+    /// What of its output the caps kept out of the log, too. Head and tail are always there.
+    pub log_truncated: Option<StepTruncated>,
 }
 
-/// Output that is in the log only.
+/// Output that is left out.
 #[derive(Debug, Object)]
 pub struct StepTruncated {
     /// Bytes left out.
@@ -233,6 +235,12 @@ pub struct StepTruncated {
     /// Line ends among them.
     #[oai(validator(minimum(value = "0")))]
     pub lines: u64,
+}
+
+impl From<Amount> for StepTruncated {
+    fn from(left: Amount) -> Self {
+        Self { bytes: left.bytes, lines: left.lines }
+    }
 }
 
 impl From<StepLog> for StepEntry {
@@ -254,9 +262,8 @@ impl From<StepLog> for StepEntry {
             ok: step.ok,
             elapsed_ms: step.elapsed_ms,
             cached: step.cached,
-            truncated: step
-                .truncated
-                .map(|left| StepTruncated { bytes: left.bytes, lines: left.lines }),
+            truncated: step.truncated.map(StepTruncated::from),
+            log_truncated: step.log_truncated.map(StepTruncated::from),
         }
     }
 }

@@ -1,18 +1,29 @@
 //! `/v1/admin/templates`.
 
+mod tags;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use ovenbird_contract::id::{BuildId, TemplateId};
-use ovenbird_db::store::template_admin::TemplateRow;
-use poem_openapi::{Enum, Object, OpenApi, param::Query, payload::Json};
+use ovenbird_contract::id::{BuildId, HostId, TemplateId};
+use ovenbird_db::{
+    entity::template_placement,
+    store::template_admin::{TemplateDetail, TemplateRow},
+};
+use poem_openapi::{
+    ApiResponse, Enum, Object, OpenApi,
+    param::{Path, Query},
+    payload::Json,
+};
+
+pub use tags::{TagEntry, TagList, TagRoutes, TagSet};
 
 use super::{
     Tag,
-    auth::{Allowed, Reads},
+    auth::{Administers, Allowed, Reads},
     error::Failure,
 };
-use crate::app::{self, App, Error, page::Page};
+use crate::app::{self, App, Error, page::Page, templates::Reference};
 
 /// The resource.
 #[derive(Debug, Clone)]
@@ -69,8 +80,42 @@ pub struct Template {
     pub default_env: BTreeMap<String, String>,
     /// Digest of its content, where it is known.
     pub digest: Option<String>,
+    /// Where it is. Absent in lists.
+    pub placements: Option<Vec<TemplatePlacement>>,
     /// When it was published.
     pub created_at: DateTime<Utc>,
+}
+
+/// What a host has of a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+pub enum PlacementState {
+    /// It is there.
+    Present,
+    /// It is to be removed as soon as the host answers.
+    Deleting,
+    /// The host lost it.
+    Missing,
+}
+
+/// A template on a host.
+#[derive(Debug, Object)]
+pub struct TemplatePlacement {
+    /// The host.
+    pub host_id: String,
+    /// What the host has of it.
+    pub state: PlacementState,
+    /// Its size there, in bytes.
+    #[oai(validator(minimum(value = "0")))]
+    pub bytes: u64,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, ApiResponse)]
+pub enum TemplateDeleted {
+    /// It is in no list any more, and goes from each host that holds it as soon as that host answers.
+    #[oai(status = 204)]
+    Gone,
 }
 
 /// A page of templates.
@@ -107,6 +152,62 @@ impl TemplateRoutes {
         let items = items.into_iter().map(told).collect::<Result<_, _>>()?;
         Ok(Json(TemplateList { items, next_cursor: next }))
     }
+
+    /// Get a template
+    ///
+    /// With its tags, and the hosts that hold it.
+    #[oai(path = "/:name", method = "get", operation_id = "template_get")]
+    async fn get(
+        &self,
+        _caller: Allowed<Reads>,
+        /// `name:tag`, a name alone for its tag `latest`, or an id.
+        #[oai(validator(
+            pattern = "^[a-z0-9][a-z0-9_.-]{0,62}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
+        ))]
+        name: Path<String>,
+    ) -> Result<Json<Template>, Failure> {
+        let TemplateDetail { row, placements } =
+            self.app.template_get(&Reference::read(&name.0)).await?;
+        let placements = placements.into_iter().map(placed).collect::<Result<_, _>>()?;
+        Ok(Json(Template { placements: Some(placements), ..told(row)? }))
+    }
+
+    /// Delete templates
+    ///
+    /// A name alone deletes every template of that name; `name:tag` or an id deletes this one only. The tags
+    /// that point there go with it. Hosts that are away now lose it as soon as they answer again. Nothing is
+    /// deleted while a build that is not over starts from one of them or a sandbox of one of them exists; what
+    /// is in the way is listed. A template that came with a host is removed on that host, not here.
+    #[oai(path = "/:name", method = "delete", operation_id = "template_delete")]
+    async fn delete(
+        &self,
+        caller: Allowed<Administers>,
+        /// A name for all templates of it, or `name:tag`, or an id.
+        #[oai(validator(
+            pattern = "^[a-z0-9][a-z0-9_.-]{0,62}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$"
+        ))]
+        name: Path<String>,
+    ) -> Result<TemplateDeleted, Failure> {
+        self.app.template_delete(&caller, &Reference::read(&name.0)).await?;
+        Ok(TemplateDeleted::Gone)
+    }
+}
+
+fn placed(row: template_placement::Model) -> Result<TemplatePlacement, Error> {
+    let state = match row.state.as_str() {
+        "present" => PlacementState::Present,
+        "deleting" => PlacementState::Deleting,
+        "missing" => PlacementState::Missing,
+        other => {
+            let what = format!("unknown state of a placement `{other}`");
+            return Err(Error::internal("reading a placement's row", what));
+        }
+    };
+    Ok(TemplatePlacement {
+        host_id: HostId::from_uuid(row.host_id).to_string(),
+        state,
+        bytes: row.bytes.unsigned_abs(),
+    })
 }
 
 fn limit_default() -> u32 {
@@ -137,6 +238,7 @@ fn told(row: TemplateRow) -> Result<Template, Error> {
         default_env: serde_json::from_value(template.default_env)
             .map_err(|error| Error::internal("reading a template's row", error))?,
         digest: template.digest,
+        placements: None,
         created_at: template.created_at,
     })
 }

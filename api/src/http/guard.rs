@@ -1,0 +1,224 @@
+//! The layer before every operation that needs a key: who calls, how often, what is noted of it, and whether it
+//! was answered before. It goes by the published document, so that an operation cannot be without it.
+//!
+//! ```text
+//! key ──► tokens ──► audit ──► X-CSRF-Token ──► Idempotency-Key ──► parameters ──► handler
+//! 503     429, 401   503       403              409, or the first   400
+//!                                               answer
+//! ```
+//!
+//! A key is looked up before its tokens are taken, and only who has no valid one is limited by address: others
+//! behind the same address would otherwise pay for them. The look-up is one read of an index.
+
+use std::{net::IpAddr, sync::Arc};
+
+use poem::{
+    Endpoint, IntoResponse as _, Middleware, Request, Response,
+    http::{HeaderValue, header},
+};
+use serde_json::{Map, Value, json};
+use tracing::Instrument as _;
+
+use super::{
+    auth::{self, Known},
+    code::Code,
+    cut,
+    error::Failure,
+    operations::{Operation, Operations},
+    parameters,
+    repeat::{self, Replayed},
+    request, session, shape,
+};
+use crate::{
+    app::{
+        App,
+        audit::Deed,
+        keys::Caller,
+        rate::{Bucket, Standing},
+    },
+    config,
+};
+
+/// The layer.
+#[derive(Debug, Clone)]
+pub(super) struct Guard {
+    app: Arc<App>,
+    operations: Arc<Operations>,
+    limits: Arc<config::Http>,
+}
+
+impl Guard {
+    /// A guard of `operations`.
+    pub(super) fn new(app: Arc<App>, operations: Operations, limits: Arc<config::Http>) -> Self {
+        Self { app, operations: Arc::new(operations), limits }
+    }
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Middleware<E> for Guard {
+    type Output = Guarded<E>;
+
+    fn transform(&self, inner: E) -> Guarded<E> {
+        Guarded { inner: Arc::new(inner), guard: self.clone() }
+    }
+}
+
+/// A guarded endpoint.
+#[derive(Debug)]
+pub(super) struct Guarded<E> {
+    inner: Arc<E>,
+    guard: Guard,
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Endpoint for Guarded<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        match self.guard.operations.find(&request) {
+            Some(operation) if operation.needs_key => {
+                Ok(self.guarded(Arc::clone(operation), request).await)
+            }
+            // Health checks, the documentation, and what does not exist.
+            _ => self.inner.call(request).await,
+        }
+    }
+}
+
+impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
+    async fn guarded(&self, operation: Arc<Operation>, request: Request) -> Response {
+        let Guard { app, limits, .. } = &self.guard;
+        let known = match auth::known(app, &request).await {
+            Ok(known) => known,
+            Err(error) => return Failure::from(error).into_response(),
+        };
+        let address = request::address(&request, limits.proxies);
+        let standing = match (&known, address) {
+            (Some(known), _) => app.rate_take(Bucket::Key(known.caller.key)).await,
+            (None, Some(address)) => app.rate_take(Bucket::Address(address)).await,
+            (None, None) => None,
+        };
+        let mut response = match (standing, known) {
+            (Some(Standing { granted: false, .. }), _) => {
+                Failure::new(Code::RateLimited).into_response()
+            }
+            (_, Some(Known { caller, session })) => {
+                let key = caller.key;
+                let text = session.as_ref().map(|session| session.text.clone());
+                // Who only reads needs no token: no other site can see the answer.
+                let forged = session.is_some_and(|session| !session.with_token);
+                let response = self.admitted(operation, caller, forged, address, request).await;
+                cut::when_over(app, key, text, response)
+            }
+            (_, None) => {
+                let response = Failure::new(Code::Unauthorized).into_response();
+                if operation.changes {
+                    let status = response.status().as_u16();
+                    app.audit_refusal(&deed(&operation, &request, address), status).await;
+                }
+                response
+            }
+        };
+        if let Some(standing) = standing {
+            tell(&mut response, standing);
+        }
+        response
+    }
+
+    async fn admitted(
+        &self,
+        operation: Arc<Operation>,
+        caller: Caller,
+        forged: bool,
+        address: Option<IpAddr>,
+        mut request: Request,
+    ) -> Response {
+        request.set_data(caller.clone());
+        if !operation.changes {
+            return act(&*self.inner, &operation, request).await;
+        }
+        let deed = deed(&operation, &request, address);
+        let (inner, app) = (Arc::clone(&self.inner), Arc::clone(&self.guard.app));
+        let limits = Arc::clone(&self.guard.limits);
+        let change = async move {
+            let entry = match app.audit_begin(&caller, &deed).await {
+                Ok(entry) => entry,
+                Err(error) => return Failure::from(error).into_response(),
+            };
+            let response = if forged {
+                session::token_is_missing().into_response()
+            } else {
+                let act = |request| act(&*inner, &operation, request);
+                repeat::once(&app, &limits, &operation, &caller, request, act).await
+            };
+            app.audit_end(entry, response.status().as_u16(), &details(&response)).await;
+            response
+        };
+        // A task of its own: a client that goes away must not leave half a change, nor one without an end in the
+        // audit log.
+        let change = self.guard.app.changes().spawn(change.in_current_span());
+        change.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a change broke off");
+            Failure::new(Code::Internal).into_response()
+        })
+    }
+}
+
+/// Calls the handler; its errors have the one shape.
+async fn act<E>(inner: &E, operation: &Operation, request: Request) -> Response
+where
+    E: Endpoint<Output = Response>,
+{
+    if let Some(name) = operation.unknown_query(&request) {
+        let known = operation.queries().join(", ");
+        let message = if known.is_empty() {
+            "is not known here: there are none".to_owned()
+        } else {
+            format!("is not known here; known are {known}")
+        };
+        return parameters::invalid(&name, &message).into_response();
+    }
+    match inner.call(request).await {
+        Ok(response) => response,
+        Err(error) => shape::error(error).await,
+    }
+}
+
+fn deed(operation: &Operation, request: &Request, address: Option<IpAddr>) -> Deed {
+    Deed {
+        action: operation.id.clone(),
+        target: request.uri().path().to_owned(),
+        request_id: request::id(request),
+        address,
+    }
+}
+
+/// What an audit entry says of an answer.
+fn details(response: &Response) -> Value {
+    let mut details = Map::new();
+    if let Some(code) = response.data::<Code>() {
+        details.insert("code".into(), json!(code.as_str()));
+    }
+    if let Some(location) = response.header(header::LOCATION) {
+        details.insert("location".into(), json!(location));
+    }
+    if response.data::<Replayed>().is_some() {
+        details.insert("replayed".into(), json!(true));
+    }
+    Value::Object(details)
+}
+
+/// The headers of the IETF's draft 03 on rate limits, which clients know.
+fn tell(response: &mut Response, standing: Standing) {
+    let headers = response.headers_mut();
+    let reset = standing.reset.as_millis().div_ceil(1000);
+    headers.insert("ratelimit-limit", standing.limit.into());
+    headers.insert("ratelimit-remaining", standing.remaining.into());
+    headers.insert("ratelimit-reset", whole(reset));
+    if !standing.granted {
+        headers
+            .insert(header::RETRY_AFTER, whole(standing.retry.as_millis().div_ceil(1000).max(1)));
+    }
+}
+
+fn whole(seconds: u128) -> HeaderValue {
+    u64::try_from(seconds).unwrap_or(u64::MAX).into()
+}

@@ -1,0 +1,100 @@
+//! The running API against its own specification: schemathesis makes requests from it, in order and out of
+//! order, alone and in sequences, and looks at every answer.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use ovenbird_testkit::{Folder, schemathesis};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::{templates::template, world::World};
+
+/// Test cases that are the least.
+const CASES_MIN: u64 = 2_000;
+/// What schemathesis spends on making requests, in seconds: it goes on making other ones until then.
+const BUDGET: &str = "90";
+/// What it may take, start and report included.
+const TIME_MAX: Duration = Duration::from_secs(200);
+
+/// The key comes in the environment. The first check that is left out takes every text that fits the schema for
+/// a recipe that is right. A validation accepts what is wrong, and says so. A log of a build that nobody runs is followed for ever, so no sequence does that; changes are watched for ever by anybody.
+const SETTINGS: &str = r#"
+seed = 20260131
+workers = 2
+request-timeout = 20
+continue-on-failure = true
+headers = { Authorization = "Bearer ${OVENBIRD_TEST_KEY}" }
+
+[generation]
+database = "none"
+max-examples = 8
+no-shrink = true
+
+[phases.stateful.generation]
+max-examples = 5
+
+[checks]
+positive_data_acceptance.enabled = false
+
+[[operations]]
+include-operation-id = "build_validate"
+checks.negative_data_rejection.enabled = false
+
+[[operations]]
+include-operation-id = "build_logs_stream"
+phases.stateful.enabled = false
+
+[[operations]]
+include-operation-id = "build_events"
+enabled = false
+"#;
+
+#[tokio::test]
+async fn no_request_gets_an_answer_outside_of_the_specification() {
+    let world = World::with_host().await;
+    furnish(&world).await;
+    let folder = Folder::new("contract").unwrap();
+    let (settings, report) = (folder.join("schemathesis.toml"), folder.join("report.json"));
+    std::fs::write(&settings, SETTINGS).unwrap();
+    let (ended, shown) = run(&world, &settings, &report).await;
+    let report = std::fs::read(&report).expect(&shown);
+    let report: Value = serde_json::from_slice(&report).unwrap();
+    assert!(ended && report["failures"] == json!([]), "{shown}");
+    let operations = &report["operations"];
+    assert_eq!(operations["tested"], operations["selected"], "{shown}");
+    let left_out = operations["total"].as_u64().unwrap() - operations["selected"].as_u64().unwrap();
+    assert_eq!(left_out, 1, "{shown}");
+    let cases = report["test_cases"]["generated"].as_u64().unwrap_or_default();
+    println!("{shown}");
+    assert!(cases >= CASES_MIN, "only {cases} cases\n{shown}");
+}
+
+/// Runs schemathesis; whether it found nothing, and what it said.
+async fn run(world: &World, settings: &Path, report: &Path) -> (bool, String) {
+    let mut command = Command::new(schemathesis::python().unwrap());
+    command
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(settings)
+        .arg("run")
+        .arg(format!("{}/openapi.json", world.url))
+        .args(["--max-time", BUDGET, "--no-color", "--report", "json", "--report-json-path"])
+        .arg(report)
+        .env("OVENBIRD_TEST_KEY", &world.admin)
+        .current_dir(report.parent().unwrap())
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(TIME_MAX, command.output()).await;
+    let output = output.expect("schemathesis ends in time").unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Something of every kind, so that there is more to find than what does not exist.
+async fn furnish(world: &World) {
+    for name in ["web", "web", "api"] {
+        template(world, name).await;
+    }
+    world.submit("waits").await;
+    let cancelled = world.submit_id("cancelled").await;
+    world.post(&format!("/v1/admin/builds/{cancelled}/cancel"), &json!({})).await;
+}
