@@ -11,6 +11,8 @@ function needed(name: string): string {
 }
 
 export const KEY = needed("OVENBIRD_KEY");
+/** Also what takes minutes. */
+export const ALL = process.env.OVENBIRD_TEST_ALL !== undefined;
 const PICTURES = process.env.OVENBIRD_SCREENSHOTS ?? "screenshots";
 const BEARER = { authorization: `Bearer ${KEY}` };
 
@@ -66,9 +68,11 @@ export async function ended(request: APIRequestContext, id: string): Promise<{ s
   return build;
 }
 
-/** No serious fault, and a picture in both lights. */
-export async function judge(page: Page, name: string): Promise<void> {
-  for (const colorScheme of ["light", "dark"] as const) {
+const LIGHTS = ["light", "dark"] as const;
+
+/** No serious fault, and a picture in each light. */
+export async function judge(page: Page, name: string, lights: readonly (typeof LIGHTS)[number][] = LIGHTS): Promise<void> {
+  for (const colorScheme of lights) {
     await page.emulateMedia({ colorScheme });
     const { violations } = await new AxeBuilder({ page }).analyze();
     const serious = violations
