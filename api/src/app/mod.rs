@@ -47,6 +47,7 @@ pub struct App {
 
 impl App {
     /// The use cases over these services. `bounds` hold while no host is known.
+    #[expect(clippy::too_many_arguments, reason = "one for each service")]
     pub fn new(
         store: Store,
         queue: queue::Queue,

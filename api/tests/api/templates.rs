@@ -91,11 +91,9 @@ async fn tag_is_moved_back_and_its_history_tells_all() {
 
     // A build takes the tag as it points when it is submitted.
     let build: Value = world.post("/v1/admin/builds", &before).await.json().await.unwrap();
-    let base = format!(
-        "SELECT count(*) FROM template_builds b JOIN template_tags g ON g.template_id = b.base_template_id
-         WHERE b.name = 'next' AND g.name = 'web' AND g.tag = 'latest' AND g.superseded_at IS NULL"
-    );
-    assert_eq!(world.postgres.sql("ovenbird", &base).await.unwrap(), "1", "{build}");
+    let base = "SELECT count(*) FROM template_builds b JOIN template_tags g ON g.template_id = b.base_template_id
+         WHERE b.name = 'next' AND g.name = 'web' AND g.tag = 'latest' AND g.superseded_at IS NULL";
+    assert_eq!(world.postgres.sql("ovenbird", base).await.unwrap(), "1", "{build}");
 
     assert_eq!(delete(&world, "web/tags/latest").await.status(), 204);
     assert_eq!(delete(&world, "web/tags/latest").await.status(), 404);
