@@ -1,4 +1,4 @@
-//! What `cargo dev` does: set-up, the platform on one machine, its demo and its tests.
+//! What `cargo dev` does: set-up, the platform on one machine, its demo and its tests, the API's documents and SDKs.
 //!
 //! It starts api, bridge, runner and agent as processes, as in production, and links none of them. Nothing
 //! here runs in production. The benchmark's floor speaks to a guest itself, so it links the guest's protocol.
@@ -12,8 +12,10 @@ pub mod dashboard;
 pub mod faults;
 pub mod host;
 pub mod initramfs;
+pub mod openapi;
 pub mod platform;
 pub mod program;
 pub mod progress;
+pub mod sdk;
 pub mod setup;
 pub mod tree;

@@ -6,9 +6,10 @@ use clap::{Parser, Subcommand};
 use ovenbird_dev::{
     bench,
     command::{demo, test, up},
-    dashboard, faults,
+    dashboard, faults, openapi,
     progress::Ui,
-    setup::{self, Again},
+    sdk,
+    setup::{self, Again, tools},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -57,7 +58,20 @@ enum Command {
         #[command(subcommand)]
         what: Bench,
     },
-    /// Installs and makes what is missing: packages, nats-server, dashboard, guest kernel, initramfs, base image.
+    /// Writes `openapi/openapi.json` from the code; lints it, and looks that no client of a released version breaks.
+    Openapi {
+        /// Write nothing; fail when it is not what the code says.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Writes the generated parts of the SDKs from `openapi/openapi.json`.
+    Sdk {
+        /// Write nothing; fail when they are not what the document says.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Installs and makes what is missing: packages, nats-server, dashboard, guest kernel, initramfs, base image, SDK
+    /// generators.
     Setup,
     /// Builds the guest agent and packs its initramfs.
     Guest {
@@ -141,7 +155,12 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
                 Command::Image => {
                     setup::run(ui, Again { kernel: false, image: true }).await.map(drop)
                 }
-                _ => setup::run(ui, Again::default()).await.map(drop),
+                Command::Openapi { check } => openapi::run(ui, check).await,
+                Command::Sdk { check } => sdk::run(ui, check).await,
+                _ => {
+                    setup::run(ui, Again::default()).await?;
+                    tools::ensure(ui).await.map(drop)
+                }
             }
         };
         ending

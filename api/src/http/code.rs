@@ -118,6 +118,15 @@ pub const DETAILS: &[(&str, &str)] = &[
     ("unknown_template", "There is no template of this name and tag."),
     ("unknown_lane", "There is no such lane."),
     ("context_not_available", "Build contexts cannot be uploaded yet."),
+    ("contradiction", "Two fields exclude each other."),
+    ("fixed", "A snapshot decides it; it cannot be changed."),
+    ("bad_text", "The text holds a character that cannot be passed on."),
+    ("bad_env", "Not a name of a variable, or not a value for one."),
+    ("build_needs_it", "A build that is not over starts from the template."),
+    ("sandbox_needs_it", "A sandbox was started from the template."),
+    ("build_there", "A build that is not over is on the host."),
+    ("sandbox_there", "A sandbox is on the host."),
+    ("only_copy", "No other host holds the template."),
 ];
 
 /// Whether a word is a known code of `details`.

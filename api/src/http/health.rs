@@ -67,6 +67,8 @@ pub enum Readiness {
 #[OpenApi(tag = "Tag::Health")]
 impl HealthRoutes {
     /// Is the process alive?
+    ///
+    /// Asks nothing but the process itself.
     #[oai(path = "/healthz", method = "get", operation_id = "healthz")]
     async fn alive(&self) -> Json<Alive> {
         Json(Alive { version: env!("CARGO_PKG_VERSION").to_owned() })

@@ -13,6 +13,7 @@ mod dashboard;
 mod docs;
 pub mod error;
 pub mod events;
+mod example;
 mod guard;
 pub mod health;
 pub mod hosts;

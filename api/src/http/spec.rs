@@ -4,7 +4,7 @@
 use poem_openapi::{OpenApi, OpenApiService, Webhook};
 use serde_json::{Map, Value, json};
 
-use super::answers;
+use super::{answers, example};
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
@@ -18,6 +18,7 @@ pub fn document<T: OpenApi, W: Webhook>(
     let mut document: Value = serde_json::from_str(&service.spec())?;
     plain_content_types(&mut document);
     whole_numbers(&mut document);
+    plain_references(&mut document);
     let mut bodies = Vec::new();
     for (method, path, operation) in operations(&mut document) {
         answers::describe(&method, &path, operation);
@@ -35,6 +36,8 @@ pub fn document<T: OpenApi, W: Webhook>(
     for body in bodies {
         close(&mut document, &body);
     }
+    described_answers(&mut document);
+    example::add(&mut document)?;
     Ok(document)
 }
 
@@ -88,6 +91,46 @@ fn whole_numbers(value: &mut Value) {
         }
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
         Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// A successful answer without words of its own says what its content is.
+fn described_answers(document: &mut Value) {
+    let schemas = document["components"]["schemas"].clone();
+    for (_, _, operation) in operations(document) {
+        let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
+        for (_, answer) in answers.into_iter().flatten() {
+            if answer["description"].as_str().is_some_and(|said| !said.trim().is_empty()) {
+                continue;
+            }
+            let reference = answer.pointer("/content/application~1json/schema/$ref");
+            let name = reference.and_then(Value::as_str).and_then(|it| it.rsplit('/').next());
+            let said = name.and_then(|name| schemas[name]["description"].as_str());
+            answer["description"] = said.unwrap_or("Done.").into();
+        }
+    }
+}
+
+/// A described reference stands there as `allOf` of the reference and of its description, which generators take for a
+/// type of its own. The description beside `allOf` is enough.
+fn plain_references(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let parts = fields.get_mut("allOf").and_then(Value::as_array_mut);
+            if let Some([reference, other]) = parts.map(Vec::as_mut_slice)
+                && reference.get("$ref").is_some()
+                && let Value::Object(said) = other.take()
+            {
+                let reference = reference.take();
+                fields.insert("allOf".into(), json!([reference]));
+                for (name, value) in said {
+                    fields.entry(name).or_insert(value);
+                }
+            }
+            fields.values_mut().for_each(plain_references);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain_references),
         _ => {}
     }
 }

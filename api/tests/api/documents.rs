@@ -11,7 +11,7 @@ async fn document_is_the_checked_in_one_and_says_what_generators_need() {
     let checked_in = include_str!("../../../openapi/openapi.json");
     assert!(
         served == checked_in,
-        "openapi/openapi.json is not what the code says: write it with `ovenbird-api openapi`"
+        "openapi/openapi.json is not what the code says: write it with `cargo dev openapi`"
     );
     let document: Value = serde_json::from_str(&served).unwrap();
     for (path, item) in document["paths"].as_object().unwrap() {

@@ -189,7 +189,7 @@ async fn bad_wish_for_a_key_gets_everything_that_is_wrong_and_stores_nothing() {
         }
     }
     let queries = ["?cursor=AAAA", "?cursor=%ff", "?limit=0", "?limit=true", "?colour=red"];
-    for path in queries.iter().chain(&["/%ff", "/%00"]) {
+    for path in queries.iter().chain(&["/%00"]) {
         let response = world.get(&format!("{KEYS}{path}")).await;
         assert_eq!(response.status(), 400, "{path}");
         let answer: Value = response.json().await.unwrap();

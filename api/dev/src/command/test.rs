@@ -17,6 +17,7 @@ const ALL: &str = "OVENBIRD_TEST_ALL";
 pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
     require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
+    setup::tools::ensure(ui).await?;
     // The end-to-end tests start the programs as they are, so they must be there.
     tree::build(ui).await?;
     let nextest = tree::cargo().args(["nextest", "--version"]).output().await;

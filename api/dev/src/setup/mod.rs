@@ -10,6 +10,7 @@ mod nats_server;
 pub mod node;
 mod packages;
 mod schemathesis;
+pub mod tools;
 mod wheel;
 
 use std::time::Instant;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod asyncapi;
 mod caps;
 mod dashboard;
 mod failures;
@@ -12,4 +13,5 @@ mod logs;
 mod platform;
 mod rules;
 mod sandboxes;
+mod sdk;
 mod templates;

@@ -1,0 +1,9 @@
+from enum import StrEnum
+
+
+class TemplateType(StrEnum):
+    IMAGE = "image"
+    SNAPSHOT = "snapshot"
+
+    def __str__(self) -> str:
+        return str(self.value)

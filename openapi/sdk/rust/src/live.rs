@@ -1,0 +1,152 @@
+//! Following a log over NATS: what was before comes from REST, and both are joined by `seq`.
+//!
+//! ```text
+//!  subscribe ─► pages of REST until one is empty ─► messages of NATS ─► the record that has `end`
+//!                         ▲                               │
+//!                         └── a `seq` is missing, or ─────┘
+//!                             nothing came for a while
+//! ```
+//!
+//! NATS tells a subscriber only what comes after its subscription, and keeps nothing for one that was away.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures::StreamExt as _;
+use serde::Deserialize;
+
+use crate::{
+    Error,
+    error::{Passing, judge},
+    rest::{Client, types::LogRecord},
+};
+
+/// A subscription may take effect after the first page was read, and the last message be lost: so silence is not trusted.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(200);
+/// Failed or fruitless reads in a row.
+const TRIES_MAX: u32 = 20;
+
+/// A connection to NATS with an API key.
+///
+/// # Errors
+/// [`Error::Nats`] when it is refused.
+pub async fn connect(url: &str, key: &str) -> Result<async_nats::Client, Error> {
+    async_nats::ConnectOptions::with_token(key.to_owned())
+        .connect(url)
+        .await
+        .map_err(|error| Error::Nats(error.to_string()))
+}
+
+/// A build's log as it is written, each record once and in order.
+#[derive(Debug)]
+pub struct Live<'c> {
+    client: &'c Client,
+    build: String,
+    messages: async_nats::Subscriber,
+    waiting: VecDeque<LogRecord>,
+    last: u64,
+    /// REST may have records that NATS did not tell.
+    is_behind: bool,
+    tries: u32,
+    ended: bool,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    records: Vec<LogRecord>,
+}
+
+impl<'c> Live<'c> {
+    /// The log of `build` after the record `after`; 0 is from the start.
+    ///
+    /// # Errors
+    /// [`Error::Nats`] when the connection is closed.
+    pub async fn follow(
+        client: &'c Client,
+        nats: &async_nats::Client,
+        build: &str,
+        after: u64,
+    ) -> Result<Self, Error> {
+        let subject = format!("ovenbird.logs.{build}");
+        let messages =
+            nats.subscribe(subject).await.map_err(|error| Error::Nats(error.to_string()))?;
+        nats.flush().await.map_err(|error| Error::Nats(error.to_string()))?;
+        Ok(Self {
+            client,
+            build: build.to_owned(),
+            messages,
+            waiting: VecDeque::new(),
+            last: after,
+            is_behind: true,
+            tries: 0,
+            ended: false,
+        })
+    }
+
+    /// The next record, as soon as it is written; none after the one that has `end`. May be dropped and called again.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the key may not read this log; [`Error::Nats`] when the connection was closed;
+    /// [`Error::Unreachable`] when REST does not tell what NATS left out.
+    pub async fn next(&mut self) -> Result<Option<LogRecord>, Error> {
+        while !self.ended {
+            if let Some(record) = self.waiting.pop_front() {
+                let seq = record.seq.get();
+                if seq == self.last + 1 {
+                    self.last = seq;
+                    self.ended = record.end.is_some();
+                    self.tries = 0;
+                    return Ok(Some(record));
+                }
+                if seq > self.last {
+                    // What is dropped here REST tells again.
+                    self.waiting.clear();
+                    self.is_behind = true;
+                    self.count(Passing(format!("record {} is missing", self.last + 1)))?;
+                }
+            } else if self.is_behind {
+                self.read_page().await?;
+            } else {
+                match tokio::time::timeout(SILENCE_MAX, self.messages.next()).await {
+                    Ok(Some(message)) => {
+                        let batch: Batch =
+                            serde_json::from_slice(&message.payload).map_err(Error::Record)?;
+                        self.waiting.extend(batch.records);
+                    }
+                    Ok(None) => return Err(Error::Nats("the subscription was closed".to_owned())),
+                    Err(_) => self.is_behind = true,
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn read_page(&mut self) -> Result<(), Error> {
+        match self.client.build_logs().id(self.build.as_str()).from_seq(self.last + 1).send().await
+        {
+            Ok(page) => {
+                let page = page.into_inner();
+                self.is_behind = !page.records.is_empty();
+                self.waiting.extend(page.records);
+                if !self.is_behind && self.tries > 0 {
+                    // The missing record is on its way to where REST reads.
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.count(judge(error)?)?;
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, passing: Passing) -> Result<(), Error> {
+        self.tries += 1;
+        if self.tries == TRIES_MAX {
+            return Err(Error::Unreachable { tries: self.tries, last: passing.0 });
+        }
+        Ok(())
+    }
+}
