@@ -1,6 +1,11 @@
 //! The configuration of the api process. Every key and its default stand in `default.toml`.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ovenbird_kit::{Secret, config::Error, tls};
 use serde::Deserialize;
@@ -24,6 +29,9 @@ pub struct Config {
     pub redis_url: Secret<String>,
     /// NATS.
     pub nats_url: Secret<String>,
+    /// The file of the seed with which NATS is told who this is; needed where NATS asks.
+    #[serde(default)]
+    pub nats_nkey: Option<PathBuf>,
     /// What subjects and keys start with.
     pub prefix: String,
     /// Bounds of requests.
@@ -32,6 +40,8 @@ pub struct Config {
     pub rate: Rate,
     /// Bounds of log reading.
     pub logs: Logs,
+    /// Customers on NATS.
+    pub nats_access: NatsAccess,
     /// Bounds of sandboxes.
     pub sandboxes: Sandboxes,
     /// How host agents are called.
@@ -128,6 +138,39 @@ pub struct Logs {
     pub probe_every: Duration,
     /// Logs that are followed at once.
     pub streams_max: usize,
+}
+
+/// Customers on NATS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsAccess {
+    /// Connections of one key.
+    pub connections_max: usize,
+    /// Builds that a key of scope `build` may hear on one connection.
+    pub builds_max: u64,
+    /// A connection is closed after this long; its client connects again.
+    #[serde(with = "humantime_serde")]
+    pub session: Duration,
+    /// How often it is looked for connections of keys that ended.
+    #[serde(with = "humantime_serde")]
+    pub sweep: Duration,
+    /// Clients that are asked about at the same time.
+    pub questions_max: usize,
+    /// With whose nkeys; absent, nobody is let in by this process.
+    #[serde(default)]
+    pub nkeys: Option<Nkeys>,
+}
+
+/// Files of seeds, as `ovenbird-api nats-access` writes them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nkeys {
+    /// Signs who comes in.
+    pub issuer: PathBuf,
+    /// Is asked who comes in.
+    pub callout: PathBuf,
+    /// Closes connections.
+    pub revoker: PathBuf,
 }
 
 /// What a build may ask for.

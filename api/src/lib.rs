@@ -7,4 +7,5 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod listener;
+pub mod nats_access;
 pub mod server;

@@ -8,8 +8,11 @@ use clap::{Args, Parser, Subcommand};
 use ovenbird_api::{
     app::keys::{self, Scope},
     config::{Config, DEFAULTS},
-    http, server,
+    http,
+    nats_access::{Revoker, files},
+    server,
 };
+use ovenbird_contract::nats::Names;
 use ovenbird_kit::{shutdown, telemetry};
 use sea_orm_migration::MigratorTrait as _;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,9 @@ enum Command {
     Openapi,
     /// Print the documented defaults of the configuration.
     Defaults,
+    /// Write what NATS needs to know our processes and customers: a seed each, and `access.conf`, which the
+    /// server's own configuration includes. Seeds that are there are kept.
+    NatsAccess(NatsAccessArguments),
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -59,6 +65,15 @@ struct KeyArguments {
     expires_in: Option<Duration>,
 }
 
+#[derive(Debug, Args)]
+struct NatsAccessArguments {
+    /// Where to.
+    dir: PathBuf,
+    /// Also for an operator's tools, which may do everything with builds.
+    #[arg(long)]
+    tools: bool,
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -77,6 +92,9 @@ async fn main() -> anyhow::Result<()> {
         }
         Command::Openapi => print(&openapi(config()?).await?)?,
         Command::Defaults => print(DEFAULTS)?,
+        Command::NatsAccess(NatsAccessArguments { dir, tools }) => {
+            files::write(&dir, &Names::new(config()?.prefix), tools)?;
+        }
         Command::Key(KeyCommand::Create(key)) => {
             let expires_at = key.expires_in.map(|time| Utc::now() + time);
             let store = server::store(&config()?).await?;
@@ -91,7 +109,7 @@ async fn main() -> anyhow::Result<()> {
 
 /// The document follows from the code alone; nothing is connected to.
 async fn openapi(config: Config) -> anyhow::Result<String> {
-    let app = server::connect(&config, CancellationToken::new()).await?;
+    let app = server::connect(&config, Revoker::default(), CancellationToken::new()).await?;
     let service = http::service(&app, &config.http, &config.logs);
     Ok(http::spec::text(&service)?)
 }

@@ -1,6 +1,9 @@
 //! The runner's settings; `default.toml` documents each one.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ovenbird_agent_client as agent;
 use ovenbird_kit::{Secret, config, tls};
@@ -14,6 +17,9 @@ const DEFAULTS: &str = include_str!("default.toml");
 pub struct Config {
     /// Where NATS listens; may hold a password.
     pub nats_url: Secret<String>,
+    /// The file of the seed with which NATS is told who this is; needed where NATS asks.
+    #[serde(default)]
+    pub nats_nkey: Option<PathBuf>,
     /// First word of all subjects.
     pub prefix: String,
     /// Builds at once; at least 1.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_nats::{ConnectOptions, jetstream};
 use ovenbird_agent_client::Agents;
-use ovenbird_contract::{id::RunnerId, nats::Names};
-use ovenbird_kit::tls;
+use ovenbird_contract::{id::RunnerId, nats::Names, nats_access::Role};
+use ovenbird_kit::{Secret, secret, tls};
 use tokio::{
     task::JoinSet,
     time::{Duration, timeout},
@@ -38,6 +38,9 @@ pub enum Error {
     /// The TLS files are not usable.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// `nats_nkey`.
+    #[error("nats_nkey cannot be used")]
+    Nkey(#[from] secret::Error),
     /// NATS refuses the connection. One that is only away is waited for.
     #[error("cannot connect to NATS: check nats_url")]
     Nats(#[from] async_nats::ConnectError),
@@ -58,12 +61,16 @@ impl Service {
     pub async fn connect(config: Config) -> Result<Self, Error> {
         let agents = Agents::new(&config.tls, config.agent.clone())?;
         let runner_id = RunnerId::new();
-        let client = ConnectOptions::new()
+        let mut options = ConnectOptions::new()
             .name(runner_id.to_string())
+            .custom_inbox_prefix(Role::Runner.inbox_prefix())
             .ping_interval(PING_EVERY)
             .retry_on_initial_connect()
-            .connect(config.nats_url.expose().as_str())
-            .await?;
+            .event_callback(|event| async move { tracing::info!(%event, "NATS connection") });
+        if let Some(seed) = &config.nats_nkey {
+            options = options.nkey(Secret::read(seed)?.expose().clone());
+        }
+        let client = options.connect(config.nats_url.expose().as_str()).await?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());

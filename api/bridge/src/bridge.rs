@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use ovenbird_agent_client::{Agents, Config as AgentConfig, Deadlines};
-use ovenbird_contract::{nats::Names, redis::Keys};
+use ovenbird_contract::{nats::Names, nats_access::Role, redis::Keys};
 use ovenbird_db::Store;
-use ovenbird_kit::tls;
+use ovenbird_kit::{Secret, secret, tls};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ pub enum Error {
     /// `nats_url`.
     #[error("nats_url cannot be used")]
     Nats(#[from] async_nats::ConnectError),
+    /// `nats_nkey`.
+    #[error("nats_nkey cannot be used")]
+    Nkey(#[from] secret::Error),
     /// A defect; whoever started the bridge starts it again.
     #[error("a service of the bridge failed")]
     ServiceFailed,
@@ -87,8 +90,9 @@ impl Bridge {
         .await?;
         let redis = redis::Client::open(config.redis_url.expose().as_str())?;
         let queue = Queue::new(&redis, Keys::new(&config.prefix))?;
-        let client = async_nats::ConnectOptions::new()
+        let mut options = async_nats::ConnectOptions::new()
             .name(format!("ovenbird-bridge {id}"))
+            .custom_inbox_prefix(Role::Bridge.inbox_prefix())
             .retry_on_initial_connect()
             .request_timeout(Some(NATS_TIMEOUT))
             .reconnect_delay_callback(|attempts| {
@@ -96,9 +100,11 @@ impl Bridge {
                     .saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
                 pause.min(NATS_RECONNECT_MAX)
             })
-            .event_callback(|event| async move { tracing::info!(%event, "NATS connection") })
-            .connect(config.nats_url.expose().as_str())
-            .await?;
+            .event_callback(|event| async move { tracing::info!(%event, "NATS connection") });
+        if let Some(seed) = &config.nats_nkey {
+            options = options.nkey(Secret::read(seed)?.expose().clone());
+        }
+        let client = options.connect(config.nats_url.expose().as_str()).await?;
         let js = jetstream::ContextBuilder::new()
             .timeout(NATS_TIMEOUT)
             .ack_timeout(NATS_TIMEOUT)

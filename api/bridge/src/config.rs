@@ -1,6 +1,9 @@
 //! The bridge's settings; `default.toml` documents each one.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ovenbird_contract::log::LogCaps;
 use ovenbird_kit::{Secret, config, tls};
@@ -18,6 +21,9 @@ pub struct Config {
     pub redis_url: Secret<String>,
     /// Where NATS listens; may hold a password.
     pub nats_url: Secret<String>,
+    /// The file of the seed with which NATS is told who this is; needed where NATS asks.
+    #[serde(default)]
+    pub nats_nkey: Option<PathBuf>,
     /// Connections to Postgres at most.
     pub database_connections: u32,
     /// First word of all subjects and part of all Redis keys.
@@ -121,6 +127,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let config = config.unwrap();
         assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
+        assert!(config.nats_nkey.is_some());
         use ovenbird_contract::limits;
         assert_eq!(config.attempts_max, limits::ATTEMPTS_MAX);
         assert_eq!(config.build_time_max, Duration::from_secs(limits::BUILD_SECONDS_MAX));

@@ -159,13 +159,15 @@ impl App {
         }
     }
 
-    /// Revokes a key, once and for all. One that is revoked already is answered as it is.
+    /// Revokes a key, once and for all, and has its connections to NATS closed. One that is revoked already is
+    /// answered as it is.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::LastAdminKey`] when nobody could administer Ovenbird any more; Postgres.
     pub async fn key_revoke(&self, id: KeyId) -> Result<api_key::Model, Error> {
         match self.store.key_revoke(id).await? {
             Revoked::Yes(key) => {
+                self.revoker.cut(id);
                 tracing::info!(revoked.id = %id, "key revoked");
                 Ok(*key)
             }

@@ -15,6 +15,7 @@ pub mod page;
 mod problem;
 pub mod queue;
 pub mod rate;
+pub mod readers;
 pub mod sandboxes;
 pub mod sessions;
 pub mod slots;
@@ -29,7 +30,7 @@ use tokio_util::task::TaskTracker;
 pub use error::Error;
 pub use problem::Problem;
 
-use crate::config::Bounds;
+use crate::{config::Bounds, nats_access::Revoker};
 
 /// Everything a use case needs.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub struct App {
     queue: queue::Queue,
     logs: Arc<logs::Reader>,
     control: control::Control,
+    revoker: Revoker,
     sandboxes: sandboxes::Sandboxes,
     limiter: rate::Limiter,
     slots: slots::Slots,
@@ -47,19 +49,23 @@ pub struct App {
 
 impl App {
     /// The use cases over these services. `bounds` hold while no host is known.
-    #[expect(clippy::too_many_arguments, reason = "one for each service")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a service of its own, named once, where all are made"
+    )]
     pub fn new(
         store: Store,
         queue: queue::Queue,
         logs: logs::Reader,
         control: control::Control,
+        revoker: Revoker,
         sandboxes: sandboxes::Sandboxes,
         limiter: rate::Limiter,
         slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
         let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, sandboxes, limiter, slots, bounds, changes }
+        Self { store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds, changes }
     }
 
     /// Log reading.

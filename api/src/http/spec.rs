@@ -46,7 +46,10 @@ pub fn document<T: OpenApi, W: Webhook>(
 /// # Errors
 /// As [`document`].
 pub fn text<T: OpenApi, W: Webhook>(service: &OpenApiService<T, W>) -> serde_json::Result<String> {
-    let mut text = serde_json::to_string_pretty(&document(service)?)?;
+    let mut document = document(service)?;
+    // In one order, whichever features of serde_json other crates of the same build have turned on.
+    document.sort_all_objects();
+    let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
 }

@@ -15,6 +15,7 @@ mod hosts;
 mod idempotency;
 mod keys;
 mod logs;
+mod nats_access;
 mod queue;
 mod rate;
 mod refusals;

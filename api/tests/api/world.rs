@@ -1,6 +1,6 @@
 //! One API with services of its own, and the hands of the processes that are not there.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use async_nats::jetstream::{self, stream};
 use chrono::{DateTime, Utc};
@@ -9,7 +9,8 @@ use ovenbird_api::{
         App,
         keys::{self, Scope},
     },
-    config::{Config, DEFAULTS},
+    config::{Config, DEFAULTS, Nkeys},
+    nats_access::{Revoker, files},
     server::{Error, Service},
 };
 use ovenbird_contract::{
@@ -18,6 +19,7 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Batch, LineRecord, Record, Stream},
     nats::{EXPECTED_LAST_SUBJECT_SEQUENCE, Names, Retention},
+    nats_access::Role,
 };
 use ovenbird_db::{
     Store,
@@ -26,7 +28,7 @@ use ovenbird_db::{
         ledger::LogBatch,
     },
 };
-use ovenbird_testkit::{Folder, Nats, Postgres, Redis, postgres, redis};
+use ovenbird_testkit::{Folder, Nats, Postgres, Redis, nats, postgres, redis};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use sea_orm_migration::MigratorTrait as _;
 use serde_json::{Value, json};
@@ -49,7 +51,15 @@ pub(crate) struct World {
     config: Config,
     stopping: CancellationToken,
     server: Option<JoinHandle<Result<(), Error>>>,
+    /// Where the seeds are, when NATS asks.
+    access: Option<PathBuf>,
     _folder: Folder,
+}
+
+fn as_role(dir: &std::path::Path, role: Role) -> async_nats::ConnectOptions {
+    let seed = std::fs::read_to_string(files::seed(dir, role)).unwrap();
+    async_nats::ConnectOptions::with_nkey(seed.trim().to_owned())
+        .custom_inbox_prefix(role.inbox_prefix())
 }
 
 impl World {
@@ -59,12 +69,51 @@ impl World {
 
     /// A world whose configuration `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(nats::Options::default(), Folder::new("api").unwrap(), change).await
+    }
+
+    /// A world whose NATS asks who everybody is, as it does in production, with a host.
+    pub(crate) async fn guarded(change: impl FnOnce(&mut Config)) -> Self {
         let folder = Folder::new("api").unwrap();
+        let dir = folder.join("access");
+        files::write(&dir, &Names::default(), true).unwrap();
+        let include = Some(dir.join(files::SERVER_CONFIG));
+        let options = nats::Options { include, ..nats::Options::default() };
+        let world = Self::on(options, folder, |config| {
+            config.nats_nkey = Some(files::seed(&dir, Role::Api));
+            config.nats_access.nkeys = Some(Nkeys {
+                issuer: files::issuer(&dir),
+                callout: files::seed(&dir, Role::Callout),
+                revoker: files::seed(&dir, Role::Revoker),
+            });
+            change(config);
+        })
+        .await;
+        world.host(4, 8192).await;
+        let open = async {
+            // Refused until somebody answers the server's questions.
+            while async_nats::ConnectOptions::with_token(world.admin.clone())
+                .connect(world.nats.url())
+                .await
+                .is_err()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, open).await.unwrap();
+        world
+    }
+
+    async fn on(
+        nats_options: nats::Options,
+        folder: Folder,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let (pg_dir, nats_dir, redis_dir) =
             (folder.join("pg"), folder.join("nats"), folder.join("redis"));
         let (postgres, nats, redis) = tokio::join!(
             Postgres::start(&pg_dir, postgres::Options::default()),
-            Nats::start(&nats_dir),
+            Nats::start_with(&nats_dir, nats_options.clone()),
             Redis::start(&redis_dir, redis::Options { append_only: false }),
         );
         let (postgres, nats, redis) = (postgres.unwrap(), nats.unwrap(), redis.unwrap());
@@ -83,7 +132,12 @@ impl World {
         let admin = keys::create(&store, "test", Scope::Admin, None).await.unwrap();
 
         let names = Names::new(&config.prefix);
-        let jetstream = jetstream::new(async_nats::connect(nats.url()).await.unwrap());
+        let access = nats_options.include.is_some().then(|| folder.join("access"));
+        let client = match &access {
+            None => async_nats::connect(nats.url()).await.unwrap(),
+            Some(dir) => as_role(dir, Role::Tools).connect(nats.url()).await.unwrap(),
+        };
+        let jetstream = jetstream::new(client);
         logs_stream(&jetstream, &names).await;
 
         let stopping = CancellationToken::new();
@@ -105,8 +159,14 @@ impl World {
             config,
             stopping,
             server,
+            access,
             _folder: folder,
         }
+    }
+
+    /// How a process of ours connects to a NATS that asks.
+    pub(crate) fn role(&self, role: Role) -> async_nats::ConnectOptions {
+        as_role(self.access.as_ref().expect("the world is guarded"), role)
     }
 
     /// A world with a host that offers `minimal`.
@@ -163,8 +223,14 @@ impl World {
 
     /// Submits a build that is in order.
     pub(crate) async fn submit(&self, name: &str) -> Value {
+        self.submit_as(&self.admin, name).await
+    }
+
+    /// Submits a build with another key.
+    pub(crate) async fn submit_as(&self, key: &str, name: &str) -> Value {
         let body = json!({"name": name, "recipe": ["RUN true"]});
-        let response = self.post("/v1/admin/builds", &body).await;
+        let request = self.client.post(format!("{}/v1/admin/builds", self.url));
+        let response = request.bearer_auth(key).json(&body).send().await.unwrap();
         assert_eq!(response.status(), 201);
         response.json().await.unwrap()
     }
@@ -187,7 +253,9 @@ impl World {
 
     /// The use cases alone, over the same services.
     pub(crate) async fn app(&self) -> std::sync::Arc<App> {
-        ovenbird_api::server::connect(&self.config, CancellationToken::new()).await.unwrap()
+        ovenbird_api::server::connect(&self.config, Revoker::default(), CancellationToken::new())
+            .await
+            .unwrap()
     }
 
     /// Another server over the same services.

@@ -13,6 +13,7 @@ pub mod job;
 pub mod limits;
 pub mod log;
 pub mod nats;
+pub mod nats_access;
 pub mod redis;
 pub mod sandbox;
 pub mod standing;

@@ -96,9 +96,24 @@ impl Names {
         format!("{}.logs.{build}", self.prefix)
     }
 
+    /// The logs of all builds.
+    pub fn logs_all(&self) -> String {
+        format!("{}.logs.*", self.prefix)
+    }
+
     /// A build's events.
     pub fn events(&self, build: &BuildId) -> String {
         format!("{}.events.build.{build}", self.prefix)
+    }
+
+    /// The events of all builds.
+    pub fn events_all(&self) -> String {
+        format!("{}.events.build.*", self.prefix)
+    }
+
+    /// Everything that customers can hear.
+    pub fn read_by_customers(&self) -> [String; 2] {
+        [self.logs_all(), self.events_all()]
     }
 
     /// The desk's call `verb`: claim, renew, finish, release.
@@ -131,7 +146,7 @@ impl Names {
     pub fn logs_stream(&self) -> StreamSpec {
         StreamSpec {
             name: self.stream("LOGS"),
-            subjects: vec![format!("{}.logs.*", self.prefix)],
+            subjects: vec![self.logs_all()],
             retention: Retention::Age(Duration::from_secs(72 * 3600)),
             duplicate_window: Duration::from_secs(120),
             max_message_bytes: 512 * 1024,
@@ -142,11 +157,16 @@ impl Names {
     pub fn events_stream(&self) -> StreamSpec {
         StreamSpec {
             name: self.stream("EVENTS"),
-            subjects: vec![format!("{}.events.build.*", self.prefix)],
+            subjects: vec![self.events_all()],
             retention: Retention::Age(Duration::from_secs(7 * 24 * 3600)),
             duplicate_window: Duration::from_secs(120),
             max_message_bytes: 256 * 1024,
         }
+    }
+
+    /// The object store of COPY contexts.
+    pub fn contexts_bucket(&self) -> String {
+        self.stream("CONTEXTS")
     }
 
     /// The durable that runners pull jobs from.

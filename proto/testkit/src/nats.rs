@@ -27,6 +27,17 @@ pub const SERVER_VARIABLE: &str = "OVENBIRD_NATS_SERVER";
 const READY: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 
+/// How a server differs from the plain one, which lets everybody in.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The server program; absent, the one that `cargo dev setup` has installed.
+    pub server: Option<PathBuf>,
+    /// More of its configuration: who may do what.
+    pub include: Option<PathBuf>,
+    /// Also listen for browsers.
+    pub websocket: bool,
+}
+
 /// A running NATS server.
 #[derive(Debug)]
 pub struct Nats {
@@ -34,6 +45,7 @@ pub struct Nats {
     process: Process,
     client: Port,
     monitor: Port,
+    websocket: Option<Port>,
 }
 
 impl Nats {
@@ -42,29 +54,41 @@ impl Nats {
     /// # Errors
     /// When the program is missing or is not ready in time; the message ends with its log.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
-        Self::start_program(dir, server()?).await
+        Self::start_with(dir, Options::default()).await
     }
 
-    /// As [`Nats::start`], with the given server program.
+    /// As [`Nats::start`], otherwise than usual.
     ///
     /// # Errors
     /// As [`Nats::start`].
-    pub async fn start_program(dir: &Path, server: PathBuf) -> anyhow::Result<Self> {
+    pub async fn start_with(dir: &Path, options: Options) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let server = match options.server {
+            Some(server) => server,
+            None => server()?,
+        };
         let (client, monitor) = (Port::reserve()?, Port::reserve()?);
+        let websocket = if options.websocket { Some(Port::reserve()?) } else { None };
         let config = dir.join("nats.conf");
         let store = serde_json::to_string(&dir.join("jetstream"))?;
-        std::fs::write(
-            &config,
-            format!(
-                "listen: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\nmax_payload: 1MB\n\
-                 jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 4GB }}\n"
-            ),
-        )?;
+        let mut text = format!(
+            "listen: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\nmax_payload: 1MB\n\
+             jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 4GB }}\n"
+        );
+        if let Some(port) = &websocket {
+            // Without TLS, which nobody needs on the loopback device.
+            text += &format!("websocket {{ listen: \"127.0.0.1:{port}\", no_tls: true }}\n");
+        }
+        if let Some(include) = options.include {
+            // Read into the file: an include is looked for beside it.
+            text += &std::fs::read_to_string(&include)
+                .with_context(|| format!("read {}", include.display()))?;
+        }
+        std::fs::write(&config, text)?;
         let program =
             Program::new("nats", server, dir.join("nats.log")).arg("--config").arg(config);
         let process = Process::start(program.clone())?;
-        let mut nats = Self { program, process, client, monitor };
+        let mut nats = Self { program, process, client, monitor, websocket };
         nats.ready().await?;
         Ok(nats)
     }
@@ -72,6 +96,11 @@ impl Nats {
     /// `nats://127.0.0.1:<port>`.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.client)
+    }
+
+    /// `ws://127.0.0.1:<port>`, if it listens for browsers.
+    pub fn websocket_url(&self) -> Option<String> {
+        self.websocket.as_ref().map(|port| format!("ws://127.0.0.1:{port}"))
     }
 
     /// The monitoring endpoint, `http://127.0.0.1:<port>`.

@@ -39,6 +39,7 @@ impl Running {
         let (desk, answering) = Desk::start(&server, plan, &address).await;
         let config = Config {
             nats_url: Secret::new(server.nats.url()),
+            nats_nkey: None,
             prefix: "ovenbird".into(),
             slots,
             lane: "default".into(),

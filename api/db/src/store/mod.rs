@@ -18,6 +18,7 @@ pub mod lease;
 pub mod ledger;
 pub mod orphan;
 pub mod queue;
+pub mod reader;
 pub mod sandbox;
 pub mod sandbox_state;
 pub mod session;

@@ -11,6 +11,7 @@ mod lease;
 mod ledger;
 mod orphan;
 mod queue;
+mod reader;
 mod sandbox;
 mod template;
 mod world;

@@ -80,12 +80,13 @@ fn greeting(record: &Record, file: &Path) -> String {
         .map(|agent| format!("{} ({})", agent.address, agent.server_name))
         .collect();
     format!(
-        "\n  api        {api}   (docs at {api}/docs)\n  dashboard  {api}/admin/templates\n  admin key  {key}\n  NATS       {nats}\n  \
+        "\n  api        {api}   (docs at {api}/docs)\n  dashboard  {api}/admin/templates\n  admin key  {key}\n  NATS       {nats}  {websocket}   (token: the key)\n  \
          agents     {agents}\n  logs       {logs}\n  for scripts {file}\n\n  \
          curl -H 'Authorization: Bearer {key}' {api}/v1/admin/builds\n\nCtrl-C ends it.",
         api = record.api,
         key = record.admin_key,
         nats = record.nats,
+        websocket = record.nats_websocket,
         agents = agents.join(", "),
         logs = record.logs.display(),
         file = file.display(),

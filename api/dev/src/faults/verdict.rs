@@ -153,7 +153,7 @@ async fn left(
             }
         }
     }
-    let jetstream = jetstream::new(async_nats::connect(&record.nats).await?);
+    let jetstream = jetstream::new(record.nats_client().await?);
     let spec = Names::default().runners_consumer();
     let jobs = jetstream.get_stream(&spec.stream).await?.cached_info().state.messages;
     if jobs > 0 {

@@ -25,10 +25,11 @@ use std::{
 use anyhow::Context;
 use fs_err as fs;
 use nix::unistd::Uid;
+use ovenbird_contract::nats_access::Role;
 use ovenbird_testkit::{
     Authority, Nats, Port, Postgres, Redis, Reserved,
     certificates::Files,
-    postgres,
+    nats, postgres,
     process::{Program, tail},
     redis, wait_for,
 };
@@ -174,6 +175,10 @@ impl Platform {
         fs::create_dir(&logs)?;
 
         step.message("Postgres, Redis, NATS");
+        let seeds = dir.join("nats-access");
+        let mut access = Command::new(binary(&options, "ovenbird-api"));
+        access.arg("nats-access").arg("--tools").arg(&seeds);
+        program::output(access).await?;
         let durable = options.durable;
         let (postgres, redis, nats) = tokio::try_join!(
             async {
@@ -184,7 +189,14 @@ impl Platform {
                 let options = redis::Options { append_only: durable };
                 Redis::start(&dir.join("redis"), options).await
             },
-            async { Nats::start_program(&dir.join("nats"), artifacts.nats_server.clone()).await },
+            async {
+                let options = nats::Options {
+                    server: Some(artifacts.nats_server.clone()),
+                    include: Some(seeds.join("access.conf")),
+                    websocket: true,
+                };
+                Nats::start_with(&dir.join("nats"), options).await
+            },
         )?;
         for (service, log) in
             [("postgres", "postgres.log"), ("redis", "redis.log"), ("nats", "nats.log")]
@@ -310,7 +322,16 @@ impl Platform {
     }
 
     fn binary(&self, name: &str) -> PathBuf {
-        if self.options.release { tree::release_binary(name) } else { tree::binary(name) }
+        binary(&self.options, name)
+    }
+
+    /// Where the seed of one of our processes is, for NATS.
+    fn nats_seed(&self, role: Role) -> PathBuf {
+        self.nats_file(role.as_str())
+    }
+
+    fn nats_file(&self, name: &str) -> PathBuf {
+        self.place.path().join("nats-access").join(format!("{name}.nk"))
     }
 
     async fn api_config(&self, authority: &Authority) -> anyhow::Result<Value> {
@@ -319,6 +340,12 @@ impl Platform {
             "database_url": self.postgres.database("ovenbird").await?,
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
+            "nats_nkey": self.nats_seed(Role::Api),
+            "nats_access": { "nkeys": {
+                "issuer": self.nats_file("issuer"),
+                "callout": self.nats_seed(Role::Callout),
+                "revoker": self.nats_seed(Role::Revoker),
+            }},
             "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
             // The platform is reached over plain http.
             "http": { "session": { "secure": false } },
@@ -335,6 +362,7 @@ impl Platform {
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
+            "nats_nkey": self.nats_seed(Role::Bridge),
             "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
         });
@@ -356,6 +384,7 @@ impl Platform {
     fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
         let mut config = json!({
             "nats_url": self.nats.url(),
+            "nats_nkey": self.nats_seed(Role::Runner),
             "slots": options.slots,
             "tls": config::tls(&self.client_of(authority, "runner")?),
         });
@@ -487,6 +516,8 @@ impl Platform {
             api: self.url(),
             admin_key: self.admin_key.clone(),
             nats: self.nats.url(),
+            nats_websocket: self.nats.websocket_url().unwrap_or_default(),
+            nats_seed: self.nats_seed(Role::Tools),
             redis: self.redis.url(),
             database: self.postgres.url_of("ovenbird"),
             agents: agents.collect(),
@@ -556,6 +587,10 @@ impl Platform {
         step.done("");
         Ok(())
     }
+}
+
+fn binary(options: &Options, name: &str) -> PathBuf {
+    if options.release { tree::release_binary(name) } else { tree::binary(name) }
 }
 
 fn again(name: &str, status: &str, outcome: anyhow::Result<()>) -> String {

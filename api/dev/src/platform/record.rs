@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use anyhow::Context;
+use fs_err as fs;
+use ovenbird_contract::nats_access::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::write_whole;
@@ -13,8 +16,12 @@ pub struct Record {
     pub api: String,
     /// A key for it, of scope `admin`.
     pub admin_key: String,
-    /// NATS.
+    /// NATS: an API key as token opens the logs and events that the key reads.
     pub nats: String,
+    /// The same for browsers.
+    pub nats_websocket: String,
+    /// The seed with which tools may do everything with builds there.
+    pub nats_seed: std::path::PathBuf,
     /// Redis.
     pub redis: String,
     /// Postgres, with the password.
@@ -49,5 +56,18 @@ impl Record {
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         write_whole(path, &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// A client of NATS that may do everything with builds.
+    ///
+    /// # Errors
+    /// When NATS does not take it.
+    pub async fn nats_client(&self) -> anyhow::Result<async_nats::Client> {
+        let seed = fs::read_to_string(&self.nats_seed)?.trim().to_owned();
+        async_nats::ConnectOptions::with_nkey(seed)
+            .custom_inbox_prefix(Role::Tools.inbox_prefix())
+            .connect(&self.nats)
+            .await
+            .with_context(|| format!("connect to {}", self.nats))
     }
 }

@@ -34,10 +34,10 @@ fn document() -> Value {
 fn refer(value: &mut Value, from: &str, to: &str) {
     match value {
         Value::Object(fields) => {
-            if let Some(Value::String(reference)) = fields.get_mut("$ref") {
-                if let Some(place) = reference.strip_prefix(from) {
-                    *reference = format!("{to}{place}");
-                }
+            if let Some(Value::String(reference)) = fields.get_mut("$ref")
+                && let Some(place) = reference.strip_prefix(from)
+            {
+                *reference = format!("{to}{place}");
             }
             fields.values_mut().for_each(|value| refer(value, from, to));
         }

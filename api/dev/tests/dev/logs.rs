@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::{ConnectOptions, Event};
 use futures::StreamExt;
 use ovenbird_contract::nats::Names;
 use ovenbird_dev::{api::Api, build::follow};
@@ -14,13 +15,19 @@ const LINES: usize = 20_000;
 #[tokio::test]
 async fn twenty_thousand_lines_are_the_same_over_rest_sse_and_a_plain_subscription() {
     let stage = Stage::set().await;
-    let client = async_nats::connect(&stage.nats).await.unwrap();
-    let prefix = Names::default().builds("").replace("builds.", "logs.");
-    let mut messages = client.subscribe(format!("{prefix}*")).await.unwrap();
-    // The server has the subscription once it has answered a ping that was sent after it.
-    client.flush().await.unwrap();
-    let ready = client.request("nobody.listens", "".into()).await;
-    assert!(ready.is_err());
+    let (said, mut refusals) = tokio::sync::mpsc::unbounded_channel();
+    let client = ConnectOptions::with_token(stage.key.clone())
+        .event_callback(move |event| {
+            let said = said.clone();
+            async move { drop(said.send(event)) }
+        })
+        .connect(&stage.nats)
+        .await
+        .unwrap();
+    let mut messages = client.subscribe(Names::default().logs_all()).await.unwrap();
+    // The server has the subscription once it has refused what came after it: a customer publishes nothing.
+    client.publish("nobody.may", "".into()).await.unwrap();
+    while !matches!(refusals.recv().await.unwrap(), Event::ServerError(_)) {}
     let subscribed = tokio::spawn(async move {
         let mut records = Vec::new();
         while let Some(message) = messages.next().await {

@@ -17,6 +17,8 @@ pub(crate) struct Stage {
     pub(crate) api: Api,
     pub(crate) host: Host,
     pub(crate) nats: String,
+    /// A key of scope `admin`.
+    pub(crate) key: String,
 }
 
 impl Stage {
@@ -34,7 +36,7 @@ impl Stage {
         let record = platform.record();
         let (api, host) =
             (platform.api().unwrap(), Host::connect(&record.agents[0]).await.unwrap());
-        Self { ui, platform, api, host, nats: record.nats }
+        Self { ui, platform, api, host, nats: record.nats, key: record.admin_key }
     }
 
     /// The processes of a kind.
@@ -46,6 +48,8 @@ impl Stage {
     pub(crate) async fn strike(self) {
         let left = self.host.sandboxes().await.unwrap();
         assert!(left.is_empty(), "sandboxes are left: {left:?}");
+        let violations = refused_to_ours(&self.platform.logs());
+        assert!(violations.is_empty(), "NATS refused our own processes: {violations:#?}");
         let folder = self.platform.path().to_owned();
         self.platform.stop(&self.ui).await.unwrap();
         assert!(!folder.exists());
@@ -53,6 +57,13 @@ impl Stage {
         assert!(!mounts.contains(&*folder.to_string_lossy()), "{mounts}");
         assert_eq!(working_in(&folder), Vec::<PathBuf>::new());
     }
+}
+
+/// What NATS says that it refused to whoever has an nkey: a list of permissions is too narrow.
+fn refused_to_ours(logs: &std::path::Path) -> Vec<String> {
+    let log = std::fs::read_to_string(logs.join("nats.log")).unwrap();
+    let ours = |line: &&str| line.contains("/nkey:") && line.contains("Violation");
+    log.lines().filter(ours).map(String::from).collect()
 }
 
 /// Processes that still work in a folder that is gone.

@@ -21,8 +21,10 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Record, Stream},
     nats::Names,
+    nats_access::Role,
 };
 use ovenbird_db::{Store, entity::template_build};
+use ovenbird_kit::Secret;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +100,7 @@ impl Reader {
     /// When the URL cannot be read.
     pub async fn connect(
         url: &str,
+        nkey: Option<Secret<String>>,
         names: Names,
         store: Store,
         limits: config::Logs,
@@ -105,8 +108,9 @@ impl Reader {
     ) -> Result<Self, async_nats::ConnectError> {
         let (connected, connections) = watch::channel(0);
         let connected = Arc::new(connected);
-        let client = ConnectOptions::new()
+        let mut options = ConnectOptions::new()
             .name("ovenbird-api")
+            .custom_inbox_prefix(Role::Api.inbox_prefix())
             .retry_on_initial_connect()
             .subscription_capacity(SUBSCRIPTION_MESSAGES)
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -120,9 +124,11 @@ impl Reader {
                         other => tracing::warn!(event = %other, "NATS connection"),
                     }
                 }
-            })
-            .connect(url)
-            .await?;
+            });
+        if let Some(seed) = nkey {
+            options = options.nkey(seed.expose().clone());
+        }
+        let client = options.connect(url).await?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let followers = Arc::new(Semaphore::new(limits.streams_max));

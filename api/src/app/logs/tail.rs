@@ -16,6 +16,7 @@ use ovenbird_contract::{
     log::{Batch, Record},
     nats::Names,
 };
+use uuid::Uuid;
 
 use crate::app::Error;
 
@@ -93,6 +94,8 @@ impl Tail {
     ) -> Result<Option<Self>, Error> {
         let stream = names.logs_stream().name;
         let config = pull::Config {
+            // Without a name the request is one that NATS cannot tell from one about another's consumer.
+            name: Some(Uuid::new_v4().simple().to_string()),
             description: Some("a reader of one build's log".into()),
             filter_subject: names.logs(build),
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: stream_seq + 1 },

@@ -26,7 +26,7 @@ mod error;
 #[cfg(feature = "nats")]
 pub mod live;
 mod log;
-#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated")]
+#[allow(clippy::all, clippy::unwrap_used, missing_docs, unreachable_pub, reason = "generated")]
 pub mod rest;
 
 use std::time::Duration;

@@ -24,7 +24,7 @@ pub(super) async fn claims(
     rounds: usize,
     said: impl Fn(u64),
 ) -> anyhow::Result<(f64, f64)> {
-    let client = async_nats::connect(&record.nats).await?;
+    let client = record.nats_client().await?;
     let every = Names::default().builds("").replace("builds.", "events.build.*");
     let mut events = client.subscribe(every).await?;
     client.flush().await?;

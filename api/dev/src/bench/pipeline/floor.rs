@@ -66,7 +66,7 @@ async fn push_pop(record: &Record, rounds: usize) -> anyhow::Result<f64> {
 }
 
 async fn publish_pull(record: &Record, rounds: usize) -> anyhow::Result<f64> {
-    let jetstream = jetstream::new(async_nats::connect(&record.nats).await?);
+    let jetstream = jetstream::new(record.nats_client().await?);
     let stream = jetstream
         .create_stream(stream::Config {
             name: STREAM.into(),
@@ -100,8 +100,7 @@ pub(super) async fn lines(
     lines: u32,
     per_second: u32,
 ) -> anyhow::Result<(f64, f64)> {
-    let (writer, reader) =
-        (async_nats::connect(&record.nats).await?, async_nats::connect(&record.nats).await?);
+    let (writer, reader) = (record.nats_client().await?, record.nats_client().await?);
     let mut messages = reader.subscribe("bench.lines").await?;
     reader.flush().await?;
     let _ = reader.request("bench.nobody", "".into()).await;

@@ -30,7 +30,7 @@ pub(super) async fn measure(
     lines: u32,
     per_second: u32,
 ) -> anyhow::Result<(Seen, Seen)> {
-    let client = async_nats::connect(&record.nats).await?;
+    let client = record.nats_client().await?;
     let every = Names::default().builds("").replace("builds.", "logs.*");
     let subscription = client.subscribe(every).await?;
     client.flush().await?;
