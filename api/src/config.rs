@@ -92,6 +92,8 @@ pub struct Http {
     pub ready_timeout: Duration,
     /// Proxies before the api, each of which adds to `X-Forwarded-For`.
     pub proxies: usize,
+    /// Browsers that are signed in.
+    pub session: Session,
 }
 
 /// How often callers may ask.
@@ -106,6 +108,17 @@ pub struct Rate {
     pub address_per_second: NonZeroU32,
     /// Requests of one address without a valid key at once.
     pub address_burst: NonZeroU32,
+}
+
+/// Browsers that are signed in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// A session ends by itself after this long.
+    #[serde(with = "humantime_serde")]
+    pub lifetime: Duration,
+    /// The cookie is for https only.
+    pub secure: bool,
 }
 
 /// Bounds of log reading.

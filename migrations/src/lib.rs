@@ -31,6 +31,7 @@ impl MigratorTrait for Migrator {
             "m0007_audit_and_repeats",
             "m0008_user_sandboxes",
             "m0009_what_admins_decide",
+            "m0010_sessions",
         ]
     }
 }

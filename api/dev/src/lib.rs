@@ -8,6 +8,7 @@ pub mod bench;
 pub mod build;
 pub mod cache;
 pub mod command;
+pub mod dashboard;
 pub mod faults;
 pub mod host;
 pub mod initramfs;

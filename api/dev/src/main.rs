@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use ovenbird_dev::{
     bench,
     command::{demo, test, up},
-    faults, openapi,
+    dashboard, faults, openapi,
     progress::Ui,
     sdk,
     setup::{self, Again, tools},
@@ -37,7 +37,12 @@ enum Command {
         /// Host agents.
         #[arg(long, default_value_t = 1)]
         agents: usize,
+        /// Also serves the dashboard with hot reload, from its sources.
+        #[arg(long)]
+        dashboard_dev: bool,
     },
+    /// Builds the dashboard that the api embeds.
+    Dashboard,
     /// Runs every test, or those whose names match.
     Test {
         /// Also the whole agent in a VM that is a host with a device-mapper, which takes minutes.
@@ -65,7 +70,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Installs and makes what is missing: packages, nats-server, guest kernel, initramfs, base image, SDK generators.
+    /// Installs and makes what is missing: packages, nats-server, dashboard, guest kernel, initramfs, base image, SDK
+    /// generators.
     Setup,
     /// Builds the guest agent and packs its initramfs.
     Guest {
@@ -122,8 +128,8 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
     // What runs for a while ends in order on its own; the rest is dropped, and its children with it.
     let work = async {
         match command {
-            Command::Up { runners, agents } => {
-                return up::run(ui, runners, agents, ending.clone()).await;
+            Command::Up { runners, agents, dashboard_dev } => {
+                return up::run(ui, runners, agents, dashboard_dev, ending.clone()).await;
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
             Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
@@ -138,6 +144,11 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
         let short = async {
             match command {
                 Command::Test { all, filters } => test::run(ui, all, &filters).await,
+                Command::Dashboard => {
+                    let node = setup::node(ui).await?;
+                    dashboard::install(ui, &node).await?;
+                    dashboard::build(ui, &node).await
+                }
                 Command::Guest { kernel } => {
                     setup::run(ui, Again { kernel, image: false }).await.map(drop)
                 }

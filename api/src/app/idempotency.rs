@@ -7,7 +7,7 @@
 //! - After a fault (5xx) or a crash nobody knows what was done. It is carried out again then, for a resource of the
 //!   same id, so that what the first one made is found and not made twice.
 //! - An answer may hold a secret, such as a new key. It is sealed under a key that follows from the text of the
-//!   caller's API key, which Ovenbird does not have: who reads the table learns nothing.
+//!   caller's API key, or of the browser's session, which Ovenbird does not have: who reads the table learns nothing.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub const ANSWER_MAX: usize = 1024 * 1024;
 pub struct Ask<'a> {
     /// Who sends it.
     pub caller: KeyId,
-    /// The text of that key.
+    /// The text of that key, or of the session that stands for it.
     pub secret: &'a str,
     /// The operation's id.
     pub operation: &'a str,
@@ -164,7 +164,7 @@ impl App {
     }
 }
 
-/// Keys that follow from the text of an API key.
+/// Keys that follow from the text of an API key, or of a session.
 struct Seal {
     answers: LessSafeKey,
     requests: hmac::Key,

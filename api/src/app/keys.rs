@@ -189,6 +189,11 @@ impl App {
         if !bool::from(row.hash.ct_eq(&hash)) {
             return Ok(None);
         }
+        self.key_caller(row).await
+    }
+
+    /// What the key of this row gives its holder: nothing once it is revoked or expired.
+    pub(super) async fn key_caller(&self, row: api_key::Model) -> Result<Option<Caller>, Error> {
         if !holds(&row) {
             return Ok(None);
         }

@@ -1,5 +1,6 @@
-//! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, and the scope that an operation
-//! needs, as a type that stands in its signature. An operation without one of these types is public.
+//! Who calls: an API key as `Authorization: Bearer …` or `X-API-Key: …`, or the cookie of a browser that signed in
+//! with one; and the scope that an operation needs, as a type that stands in its signature. An operation without one
+//! of these types is public.
 
 use std::{marker::PhantomData, ops::Deref};
 
@@ -12,7 +13,7 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 
-use super::{code::Code, error::Failure};
+use super::{code::Code, error::Failure, session};
 use crate::app::{
     self, App,
     keys::{Caller, Scope},
@@ -21,6 +22,7 @@ use crate::app::{
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const BEARER_SCHEME: &str = "bearer";
 const API_KEY_SCHEME: &str = "api_key";
+const SESSION_SCHEME: &str = "session";
 
 /// What an operation needs.
 pub trait Needs: Send + Sync + 'static {
@@ -105,10 +107,22 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
                 ..scheme("apiKey", "An API key, `ovb_…`, in a header of its own.")
             },
         );
+        registry.create_security_scheme(
+            SESSION_SCHEME,
+            MetaSecurityScheme {
+                name: Some(session::COOKIE),
+                key_in: Some("cookie"),
+                ..scheme(
+                    "apiKey",
+                    "The cookie of a browser that signed in. Whatever changes something also needs the session's \
+                     `csrf_token` as `X-CSRF-Token`.",
+                )
+            },
+        );
     }
 
     fn security_schemes() -> Vec<&'static str> {
-        vec![BEARER_SCHEME, API_KEY_SCHEME]
+        vec![BEARER_SCHEME, API_KEY_SCHEME, SESSION_SCHEME]
     }
 
     async fn from_request(
@@ -132,14 +146,39 @@ impl<'a, N: Needs> ApiExtractor<'a> for Allowed<N> {
     }
 }
 
-/// Who holds the key of a request; nobody without one, or with one that is unknown, revoked or expired.
-pub(super) async fn caller(app: &App, request: &Request) -> Result<Option<Caller>, app::Error> {
-    let Some(text) = key_text(request) else { return Ok(None) };
-    let caller = app.key_authenticate(text).await?;
-    if let Some(caller) = &caller {
+/// Who calls.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// Who it is.
+    pub(super) caller: Caller,
+    /// The session that stood for the key.
+    pub(super) session: Option<session::Shown>,
+}
+
+/// Who holds the key of a request, or the session of its cookie; nobody without one, or with one that is over.
+pub(super) async fn known(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {
+    let known = match key_text(request) {
+        Some(text) => {
+            let caller = app.key_authenticate(text).await?;
+            caller.map(|caller| Known { caller, session: None })
+        }
+        // A key that was sent and is none is refused, whatever the cookie says.
+        None if has_key(request) => None,
+        None => session::known(app, request).await?,
+    };
+    if let Some(Known { caller, .. }) = &known {
         tracing::Span::current().record("key.id", tracing::field::display(&caller.key));
     }
-    Ok(caller)
+    Ok(known)
+}
+
+/// The text that the caller is known by: the key's, or the session's.
+pub(super) fn secret(request: &Request) -> Option<&str> {
+    if has_key(request) { key_text(request) } else { session::cookie_text(request) }
+}
+
+fn has_key(request: &Request) -> bool {
+    request.headers().contains_key(AUTHORIZATION) || request.headers().contains_key(API_KEY)
 }
 
 /// The key of a request. Two headers that disagree are no key: guessing would hide a mistake.

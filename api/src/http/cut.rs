@@ -1,4 +1,4 @@
-//! Ends event streams whose key does not hold any more. A request is over in a moment, and its key was looked at; a
+//! Ends event streams whose key, or session, does not hold any more. A request is over in a moment, and its key was looked at; a
 //! stream may go on for hours, and a key that is revoked meanwhile must not read on.
 
 use std::{io, sync::Arc, time::Duration};
@@ -6,6 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, future::Either};
 use ovenbird_contract::id::KeyId;
+use ovenbird_kit::Secret;
 use poem::{Body, Response};
 use poem_openapi::types::ToJSON as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -17,15 +18,21 @@ const EVENTS: &str = "text/event-stream";
 /// How long a stream goes on with a key that does not hold; one look into Postgres each.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// The same answer; where it is a stream of events, for as long as `key` holds.
-pub(super) fn when_revoked(app: &Arc<App>, key: KeyId, mut response: Response) -> Response {
+/// The same answer; where it is a stream of events, for as long as `key` holds, and the session that stood for it.
+pub(super) fn when_over(
+    app: &Arc<App>,
+    key: KeyId,
+    session: Option<Secret<String>>,
+    mut response: Response,
+) -> Response {
     if !response.content_type().is_some_and(|kind| kind.starts_with(EVENTS)) {
         return response;
     }
     let mut looks = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let events = response.take_body().into_bytes_stream().boxed();
-    let open = Some(Open { events, looks, app: Arc::clone(app), key });
+    let reader = Reader { app: Arc::clone(app), key, session };
+    let open = Some(Open { events, looks, reader });
     response.set_body(Body::from_bytes_stream(futures::stream::unfold(open, step)));
     response
 }
@@ -33,8 +40,22 @@ pub(super) fn when_revoked(app: &Arc<App>, key: KeyId, mut response: Response) -
 struct Open<S> {
     events: S,
     looks: Interval,
+    reader: Reader,
+}
+
+struct Reader {
     app: Arc<App>,
     key: KeyId,
+    session: Option<Secret<String>>,
+}
+
+impl Reader {
+    async fn holds(&self) -> bool {
+        match &self.session {
+            Some(text) => self.app.session_holds(text.expose()).await,
+            None => self.app.key_holds(self.key).await,
+        }
+    }
 }
 
 /// The next piece. `None` for the state after the last one.
@@ -53,7 +74,7 @@ where
         };
         match next {
             Some(piece) => return piece.map(|piece| (piece, Some(open))),
-            None if open.app.key_holds(open.key).await => {}
+            None if open.reader.holds().await => {}
             None => {
                 let failure = Failure::new(Code::Unauthorized).body().to_json_string();
                 let event = format!("event: error\ndata: {failure}\n\n");

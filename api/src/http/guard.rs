@@ -2,8 +2,9 @@
 //! was answered before. It goes by the published document, so that an operation cannot be without it.
 //!
 //! ```text
-//! key ──► tokens ──► parameters ──► audit ──► Idempotency-Key ──► handler
-//! 503     429, 401   400            503       409, or the first answer
+//! key ──► tokens ──► audit ──► X-CSRF-Token ──► Idempotency-Key ──► parameters ──► handler
+//! 503     429, 401   503       403              409, or the first   400
+//!                                               answer
 //! ```
 //!
 //! A key is looked up before its tokens are taken, and only who has no valid one is limited by address: others
@@ -19,14 +20,14 @@ use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 
 use super::{
-    auth,
+    auth::{self, Known},
     code::Code,
     cut,
     error::Failure,
     operations::{Operation, Operations},
     parameters,
     repeat::{self, Replayed},
-    request, shape,
+    request, session, shape,
 };
 use crate::{
     app::{
@@ -85,24 +86,27 @@ impl<E: Endpoint<Output = Response> + 'static> Endpoint for Guarded<E> {
 impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
     async fn guarded(&self, operation: Arc<Operation>, request: Request) -> Response {
         let Guard { app, limits, .. } = &self.guard;
-        let caller = match auth::caller(app, &request).await {
-            Ok(caller) => caller,
+        let known = match auth::known(app, &request).await {
+            Ok(known) => known,
             Err(error) => return Failure::from(error).into_response(),
         };
         let address = request::address(&request, limits.proxies);
-        let standing = match (&caller, address) {
-            (Some(caller), _) => app.rate_take(Bucket::Key(caller.key)).await,
+        let standing = match (&known, address) {
+            (Some(known), _) => app.rate_take(Bucket::Key(known.caller.key)).await,
             (None, Some(address)) => app.rate_take(Bucket::Address(address)).await,
             (None, None) => None,
         };
-        let mut response = match (standing, caller) {
+        let mut response = match (standing, known) {
             (Some(Standing { granted: false, .. }), _) => {
                 Failure::new(Code::RateLimited).into_response()
             }
-            (_, Some(caller)) => {
+            (_, Some(Known { caller, session })) => {
                 let key = caller.key;
-                let response = self.admitted(operation, caller, address, request).await;
-                cut::when_revoked(app, key, response)
+                let text = session.as_ref().map(|session| session.text.clone());
+                // Who only reads needs no token: no other site can see the answer.
+                let forged = session.is_some_and(|session| !session.with_token);
+                let response = self.admitted(operation, caller, forged, address, request).await;
+                cut::when_over(app, key, text, response)
             }
             (_, None) => {
                 let response = Failure::new(Code::Unauthorized).into_response();
@@ -123,6 +127,7 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
         &self,
         operation: Arc<Operation>,
         caller: Caller,
+        forged: bool,
         address: Option<IpAddr>,
         mut request: Request,
     ) -> Response {
@@ -138,8 +143,12 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
                 Ok(entry) => entry,
                 Err(error) => return Failure::from(error).into_response(),
             };
-            let act = |request| act(&*inner, &operation, request);
-            let response = repeat::once(&app, &limits, &operation, &caller, request, act).await;
+            let response = if forged {
+                session::token_is_missing().into_response()
+            } else {
+                let act = |request| act(&*inner, &operation, request);
+                repeat::once(&app, &limits, &operation, &caller, request, act).await
+            };
             app.audit_end(entry, response.status().as_u16(), &details(&response)).await;
             response
         };

@@ -9,8 +9,10 @@ pub mod body;
 pub mod builds;
 pub mod code;
 mod cut;
+mod dashboard;
 mod docs;
 pub mod error;
+pub mod events;
 mod example;
 mod guard;
 pub mod health;
@@ -24,6 +26,7 @@ mod repeat;
 pub mod request;
 pub mod sandboxes;
 pub mod schema;
+pub mod session;
 mod shape;
 pub mod spec;
 pub mod templates;
@@ -55,6 +58,8 @@ pub enum Tag {
     Hosts,
     /// The builds that wait.
     Queue,
+    /// Browsers that sign in with a key.
+    Session,
     /// For whoever runs Ovenbird.
     Health,
 }
@@ -63,7 +68,7 @@ const DESCRIPTION: &str = "\
 Ovenbird bakes recipes into microVM templates.
 
 Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks \
-needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
 
 Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
 lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
@@ -88,6 +93,8 @@ type Routes = (
     templates::TagRoutes,
     hosts::HostRoutes,
     queue::QueueRoutes,
+    events::EventRoutes,
+    session::SessionRoutes,
     health::HealthRoutes,
 );
 
@@ -109,6 +116,8 @@ pub fn service(
         templates::TagRoutes::new(Arc::clone(app)),
         hosts::HostRoutes::new(Arc::clone(app)),
         queue::QueueRoutes::new(Arc::clone(app)),
+        events::EventRoutes::new(Arc::clone(app), logs.heartbeat),
+        session::SessionRoutes::new(Arc::clone(app), http.session.clone()),
         health::HealthRoutes::new(Arc::clone(app), http.ready_timeout),
     );
     OpenApiService::new(routes, "Ovenbird", env!("CARGO_PKG_VERSION"))
@@ -132,7 +141,7 @@ pub fn endpoint(
     let service = service(app, http, logs);
     let document = spec::document(&service)?;
     let (operations, allow) = (operations::Operations::of(&document), allow::Allow::of(&document));
-    let route = docs::add(Route::new(), &service)?;
+    let route = dashboard::add(docs::add(Route::new(), &service)?);
     let http = Arc::new(http.clone());
     Ok(route
         .nest_no_strip("/", service)

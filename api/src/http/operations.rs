@@ -13,6 +13,8 @@ pub(super) const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 pub(super) const IDEMPOTENCY_KEY_PATTERN: &str = "^[\\x21-\\x7e]{1,255}$";
 /// POSTs that change nothing, and need a body only for its size.
 pub(super) const READS: [&str; 1] = ["build_validate"];
+/// POSTs whose answer is for once: its cookie must not be kept.
+pub(super) const ONCE: [&str; 1] = ["session_open"];
 const JSON: &str = "application/json";
 
 /// What is known of an operation.
@@ -50,7 +52,7 @@ impl Operation {
         Self {
             needs_key: list("security").next().is_some(),
             // What is streamed cannot be held against what was streamed before.
-            takes_idempotency_key: is_post && changes && !streams,
+            takes_idempotency_key: is_post && changes && !streams && !ONCE.contains(&id.as_str()),
             has_body: body.is_some(),
             queries: queries.collect(),
             changes,
@@ -128,6 +130,7 @@ mod tests {
             "/a/validate": {"post": {"operationId": "build_validate", "security": [{"bearer": []}]}},
             "/a/{id}": {"delete": {"operationId": "delete", "security": [{"bearer": []}]}},
             "/a/{name}/tags": {"post": {"operationId": "tag", "requestBody": {"content": {"application/json": {}}}}},
+            "/session": {"post": {"operationId": "session_open", "security": [{"bearer": []}]}},
             "/b/{id}": {"post": {"operationId": "upload", "requestBody": {"content": {"application/octet-stream": {}}}}},
         }});
         let operations = Operations::of(&document);
@@ -147,6 +150,8 @@ mod tests {
         let tag = find(Method::POST, "/a/x/tags").unwrap();
         assert!(tag.takes_idempotency_key && tag.has_body);
         assert!(!find(Method::POST, "/b/x").unwrap().takes_idempotency_key);
+        let open = find(Method::POST, "/session").unwrap();
+        assert!(open.needs_key && open.changes && !open.takes_idempotency_key);
         assert_eq!(find(Method::PUT, "/a"), None);
         assert_eq!(find(Method::GET, "/a/"), None);
     }

@@ -75,7 +75,7 @@ fn key(operation: &Operation, request: &Request) -> Result<Option<String>, Failu
         if request.method() != Method::POST {
             return Ok(None);
         }
-        return Err(parameters::invalid(IDEMPOTENCY_KEY, "is not taken with a streamed body"));
+        return Err(parameters::invalid(IDEMPOTENCY_KEY, "is not taken here"));
     }
     let text = value.to_str().ok().filter(|text| {
         (1..=KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
@@ -102,7 +102,7 @@ async fn begin(
         Vec::new()
     };
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-    let secret = auth::key_text(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
+    let secret = auth::secret(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
     let ask = Ask { caller: caller.key, secret, operation: &operation.id, key, path, body: &bytes };
     Ok(app.idempotency_begin(&ask).await?)
 }

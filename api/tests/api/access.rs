@@ -55,6 +55,11 @@ const OPERATIONS: &[(&str, &[Scope])] = &[
     ("host_undrain", ADMIN),
     ("host_delete", ADMIN),
     ("queue_get", &Scope::ALL),
+    ("build_events", &Scope::ALL),
+    ("session_open", &Scope::ALL),
+    // Only a cookie has a session.
+    ("session_get", &[]),
+    ("session_close", &Scope::ALL),
 ];
 const PUBLIC: &[&str] = &["healthz", "readyz"];
 /// What stands for a parameter below each collection. Nothing of this name exists.

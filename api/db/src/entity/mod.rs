@@ -8,6 +8,7 @@ pub mod host;
 pub mod idempotency_key;
 pub mod sandbox;
 pub mod sandbox_metric_point;
+pub mod session;
 pub mod template;
 pub mod template_build;
 pub mod template_placement;

@@ -21,6 +21,7 @@ pub mod queue;
 pub mod reader;
 pub mod sandbox;
 pub mod sandbox_state;
+pub mod session;
 pub mod template;
 pub mod template_admin;
 pub mod template_delete;

@@ -7,6 +7,7 @@ use fs_err as fs;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dashboard::Server,
     platform::{self, Options, Platform, place, record::Record},
     progress::Ui,
     setup, tree,
@@ -14,7 +15,8 @@ use crate::{
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Starts the platform, keeps it running until `ending` is cancelled, and ends it.
+/// Starts the platform, keeps it running until `ending` is cancelled, and ends it. With `dashboard_dev` the dashboard is
+/// also served from its sources.
 ///
 /// # Errors
 /// When another one runs in this tree, or something does not start or end.
@@ -22,6 +24,7 @@ pub async fn run(
     ui: &Ui,
     runners: usize,
     agents: usize,
+    dashboard_dev: bool,
     ending: CancellationToken,
 ) -> anyhow::Result<()> {
     fs::create_dir_all(tree::scratch())?;
@@ -45,6 +48,11 @@ pub async fn run(
     let record = platform.record();
     record.write(&file)?;
     ui.line(greeting(&record, &file));
+    let mut dashboard =
+        if dashboard_dev { Some(Server::start(ui, &record.api).await?) } else { None };
+    if let Some(dashboard) = &dashboard {
+        ui.line(format!("  dashboard  {} (hot reload)", dashboard.address()));
+    }
     while ending.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
         let said = platform.look_after().await;
         if !said.is_empty() {
@@ -53,8 +61,15 @@ pub async fn run(
         for line in said {
             ui.notice(line);
         }
+        if let Some(said) = dashboard.as_mut().and_then(Server::look_after) {
+            ui.notice(said);
+            dashboard = None;
+        }
     }
     fs::remove_file(&file)?;
+    if let Some(dashboard) = dashboard {
+        dashboard.stop().await?;
+    }
     platform.stop(ui).await
 }
 
@@ -65,7 +80,7 @@ fn greeting(record: &Record, file: &Path) -> String {
         .map(|agent| format!("{} ({})", agent.address, agent.server_name))
         .collect();
     format!(
-        "\n  api        {api}   (docs at {api}/docs)\n  admin key  {key}\n  NATS       {nats}  {websocket}   (token: the key)\n  \
+        "\n  api        {api}   (docs at {api}/docs)\n  dashboard  {api}/admin/templates\n  admin key  {key}\n  NATS       {nats}  {websocket}   (token: the key)\n  \
          agents     {agents}\n  logs       {logs}\n  for scripts {file}\n\n  \
          curl -H 'Authorization: Bearer {key}' {api}/v1/admin/builds\n\nCtrl-C ends it.",
         api = record.api,

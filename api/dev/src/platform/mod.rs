@@ -347,6 +347,8 @@ impl Platform {
                 "revoker": self.nats_seed(Role::Revoker),
             }},
             "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
+            // The platform is reached over plain http.
+            "http": { "session": { "secure": false } },
         }))
     }
 

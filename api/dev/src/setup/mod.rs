@@ -7,6 +7,7 @@ pub mod guest;
 mod image;
 mod kernel;
 mod nats_server;
+pub mod node;
 mod packages;
 mod schemathesis;
 pub mod tools;
@@ -14,8 +15,11 @@ mod wheel;
 
 use std::time::Instant;
 
+use node::Node;
+
 use crate::{
     cache::{Artifacts, Cache},
+    dashboard,
     progress::Ui,
 };
 
@@ -26,6 +30,17 @@ pub struct Again {
     pub kernel: bool,
     /// The base image.
     pub image: bool,
+}
+
+/// Brings along what builds the dashboard.
+///
+/// # Errors
+/// As [`run`].
+pub async fn node(ui: &Ui) -> anyhow::Result<Node> {
+    packages::ensure(ui).await?;
+    let cache = Cache::open()?;
+    let _lock = cache.lock(ui).await?;
+    node::ensure(ui, &cache).await
 }
 
 /// Brings the machine and the cache up to date.
@@ -39,6 +54,7 @@ pub async fn run(ui: &Ui, again: Again) -> anyhow::Result<Artifacts> {
     let _lock = cache.lock(ui).await?;
     let nats_server = nats_server::ensure(ui, &cache).await?;
     schemathesis::ensure(ui, &cache).await?;
+    dashboard::ensure(ui, &node::ensure(ui, &cache).await?).await?;
     let kernel = kernel::ensure(ui, &cache, again.kernel).await?;
     let initrd = guest::ensure(ui, &cache, &kernel).await?;
     let image = image::ensure(ui, &cache, again.image).await?;

@@ -41,6 +41,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ca-certificates", "the same"),
     ("curl", "the README's examples"),
     ("jq", "the same"),
+    ("chromium", "the dashboard's tests"),
 ];
 
 const QEMU: &str = "qemu-system-x86";

@@ -4,6 +4,7 @@
 
 mod asyncapi;
 mod caps;
+mod dashboard;
 mod failures;
 mod faults;
 mod faults_of_others;

@@ -25,7 +25,7 @@ use ovenbird_contract::{
 };
 use ovenbird_db::{Store, entity::template_build};
 use ovenbird_kit::Secret;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use follow::{Follower, Item};
@@ -133,6 +133,17 @@ impl Reader {
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let followers = Arc::new(Semaphore::new(limits.streams_max));
         Ok(Self { store, client, jetstream, names, limits, connections, followers, stopping })
+    }
+
+    /// What a watcher of all builds needs: the connection, its subject, a place among the streams that this process
+    /// serves, and the end of them.
+    pub(super) fn watcher(
+        &self,
+    ) -> Result<(&Client, String, OwnedSemaphorePermit, CancellationToken), Error> {
+        let permit =
+            Arc::clone(&self.followers).try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
+        let subject = self.names.events_stream().subjects.swap_remove(0);
+        Ok((&self.client, subject, permit, self.stopping.clone()))
     }
 
     /// The process's connection to NATS.

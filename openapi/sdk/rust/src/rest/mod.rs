@@ -5404,6 +5404,80 @@ pub mod types {
             Default::default()
         }
     }
+    ///A browser that is signed in.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    pub struct Session {
+        ///Whatever changes something must carry it as `X-CSRF-Token`.
+        pub csrf_token: ::std::string::String,
+        ///When the session ends by itself.
+        pub expires_at: ::chrono::DateTime<::chrono::offset::Utc>,
+        ///The key that it signed in with.
+        pub key_id: ::std::string::String,
+        ///What people call that key.
+        pub key_name: ::std::string::String,
+        ///What it may do.
+        pub scope: SessionScope,
+    }
+    impl Session {
+        pub fn builder() -> builder::Session {
+            Default::default()
+        }
+    }
+    ///What a key may do.
+    #[derive(
+        ::serde::Deserialize,
+        ::serde::Serialize,
+        Clone,
+        Copy,
+        Debug,
+        Eq,
+        Hash,
+        Ord,
+        PartialEq,
+        PartialOrd,
+    )]
+    pub enum SessionScope {
+        #[serde(rename = "admin")]
+        Admin,
+        #[serde(rename = "build")]
+        Build,
+        #[serde(rename = "read")]
+        Read,
+    }
+    impl ::std::fmt::Display for SessionScope {
+        fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+            match *self {
+                Self::Admin => f.write_str("admin"),
+                Self::Build => f.write_str("build"),
+                Self::Read => f.write_str("read"),
+            }
+        }
+    }
+    impl ::std::str::FromStr for SessionScope {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            match value {
+                "admin" => Ok(Self::Admin),
+                "build" => Ok(Self::Build),
+                "read" => Ok(Self::Read),
+                _ => Err("invalid value".into()),
+            }
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for SessionScope {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for SessionScope {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
     ///What one step did.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct StepEntry {
@@ -10974,6 +11048,105 @@ pub mod types {
             }
         }
         #[derive(Clone, Debug)]
+        pub struct Session {
+            csrf_token: ::std::result::Result<::std::string::String, ::std::string::String>,
+            expires_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+            key_id: ::std::result::Result<::std::string::String, ::std::string::String>,
+            key_name: ::std::result::Result<::std::string::String, ::std::string::String>,
+            scope: ::std::result::Result<super::SessionScope, ::std::string::String>,
+        }
+        impl ::std::default::Default for Session {
+            fn default() -> Self {
+                Self {
+                    csrf_token: Err("no value supplied for csrf_token".to_string()),
+                    expires_at: Err("no value supplied for expires_at".to_string()),
+                    key_id: Err("no value supplied for key_id".to_string()),
+                    key_name: Err("no value supplied for key_name".to_string()),
+                    scope: Err("no value supplied for scope".to_string()),
+                }
+            }
+        }
+        impl Session {
+            pub fn csrf_token<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.csrf_token = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for csrf_token: {e}"));
+                self
+            }
+            pub fn expires_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.expires_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for expires_at: {e}"));
+                self
+            }
+            pub fn key_id<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.key_id = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for key_id: {e}"));
+                self
+            }
+            pub fn key_name<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.key_name = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for key_name: {e}"));
+                self
+            }
+            pub fn scope<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::SessionScope>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.scope = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for scope: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<Session> for super::Session {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: Session,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self {
+                    csrf_token: value.csrf_token?,
+                    expires_at: value.expires_at?,
+                    key_id: value.key_id?,
+                    key_name: value.key_name?,
+                    scope: value.scope?,
+                })
+            }
+        }
+        impl ::std::convert::From<super::Session> for Session {
+            fn from(value: super::Session) -> Self {
+                Self {
+                    csrf_token: Ok(value.csrf_token),
+                    expires_at: Ok(value.expires_at),
+                    key_id: Ok(value.key_id),
+                    key_name: Ok(value.key_name),
+                    scope: Ok(value.scope),
+                }
+            }
+        }
+        #[derive(Clone, Debug)]
         pub struct StepEntry {
             cached: ::std::result::Result<bool, ::std::string::String>,
             cmd: ::std::result::Result<::std::string::String, ::std::string::String>,
@@ -12066,7 +12239,7 @@ pub mod types {
 
 Ovenbird bakes recipes into microVM templates.
 
-Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
 
 Every error has one shape: `{"error":{"code","message","details"}}`. Match on `code`; `details` lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
 
@@ -12348,6 +12521,20 @@ impl Client {
     ```*/
     pub fn build_retry(&self) -> builder::BuildRetry<'_> {
         builder::BuildRetry::new(self)
+    }
+    /**Watch builds
+
+    Server-sent events: each build that changed, a moment after it did. A key of scope `build` sees its own.
+
+    Sends a `GET` request to `/v1/admin/events/stream`
+
+    ```ignore
+    let response = client.build_events()
+        .send()
+        .await;
+    ```*/
+    pub fn build_events(&self) -> builder::BuildEvents<'_> {
+        builder::BuildEvents::new(self)
     }
     /**List hosts
 
@@ -13001,6 +13188,50 @@ impl Client {
     ```*/
     pub fn sandbox_snapshot(&self) -> builder::SandboxSnapshot<'_> {
         builder::SandboxSnapshot::new(self)
+    }
+    /**Get the session
+
+    Whose session the cookie stands for, and the token that changes must carry. A request with a key has none and is
+    refused.
+
+    Sends a `GET` request to `/v1/session`
+
+    ```ignore
+    let response = client.session_get()
+        .send()
+        .await;
+    ```*/
+    pub fn session_get(&self) -> builder::SessionGet<'_> {
+        builder::SessionGet::new(self)
+    }
+    /**Sign a browser in
+
+    Takes the key in a header, like every operation, and answers with a cookie that stands for it. The session ends
+    with the key, by itself after some hours, or when it is deleted.
+
+    Sends a `POST` request to `/v1/session`
+
+    ```ignore
+    let response = client.session_open()
+        .send()
+        .await;
+    ```*/
+    pub fn session_open(&self) -> builder::SessionOpen<'_> {
+        builder::SessionOpen::new(self)
+    }
+    /**Sign a browser out
+
+    Ends the session that the cookie stands for. Repeating it is fine.
+
+    Sends a `DELETE` request to `/v1/session`
+
+    ```ignore
+    let response = client.session_close()
+        .send()
+        .await;
+    ```*/
+    pub fn session_close(&self) -> builder::SessionClose<'_> {
+        builder::SessionClose::new(self)
     }
 }
 /// Types for composing operation parameters.
@@ -13960,6 +14191,45 @@ pub mod builder {
                 404u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::build_events`]
+
+    [`Client::build_events`]: super::Client::build_events*/
+    #[derive(Debug, Clone)]
+    pub struct BuildEvents<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> BuildEvents<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/v1/admin/events/stream`
+        pub async fn send(self) -> Result<ResponseValue<ByteStream>, Error<types::Error>> {
+            let Self { client } = self;
+            let url = format!("{}/v1/admin/events/stream", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client.client.get(url).headers(header_map).build()?;
+            let info = OperationInfo { operation_id: "build_events" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => Ok(ResponseValue::stream(response)),
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
@@ -16673,6 +16943,147 @@ pub mod builder {
                 413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::session_get`]
+
+    [`Client::session_get`]: super::Client::session_get*/
+    #[derive(Debug, Clone)]
+    pub struct SessionGet<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> SessionGet<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `GET` request to `/v1/session`
+        pub async fn send(self) -> Result<ResponseValue<types::Session>, Error<types::Error>> {
+            let Self { client } = self;
+            let url = format!("{}/v1/session", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "session_get" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::session_open`]
+
+    [`Client::session_open`]: super::Client::session_open*/
+    #[derive(Debug, Clone)]
+    pub struct SessionOpen<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> SessionOpen<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `POST` request to `/v1/session`
+        pub async fn send(self) -> Result<ResponseValue<types::Session>, Error<types::Error>> {
+            let Self { client } = self;
+            let url = format!("{}/v1/session", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .post(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "session_open" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                201u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::session_close`]
+
+    [`Client::session_close`]: super::Client::session_close*/
+    #[derive(Debug, Clone)]
+    pub struct SessionClose<'a> {
+        client: &'a super::Client,
+    }
+    impl<'a> SessionClose<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client }
+        }
+        ///Sends a `DELETE` request to `/v1/session`
+        pub async fn send(self) -> Result<ResponseValue<()>, Error<types::Error>> {
+            let Self { client } = self;
+            let url = format!("{}/v1/session", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .delete(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "session_close" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                204u16 => Ok(ResponseValue::empty(response)),
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import type { Client, ClientMeta, Options as Options2, RequestResult, ServerSentEventsResult, TDataShape } from './client/index.js';
-import type { AuditListData, AuditListErrors, AuditListResponses, BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, HealthzData, HealthzResponses, HostDeleteData, HostDeleteErrors, HostDeleteResponses, HostDrainData, HostDrainErrors, HostDrainResponses, HostGetData, HostGetErrors, HostGetResponses, HostListData, HostListErrors, HostListResponses, HostUndrainData, HostUndrainErrors, HostUndrainResponses, KeyCreateData, KeyCreateErrors, KeyCreateResponses, KeyGetData, KeyGetErrors, KeyGetResponses, KeyListData, KeyListErrors, KeyListResponses, KeyRevokeData, KeyRevokeErrors, KeyRevokeResponses, QueueGetData, QueueGetErrors, QueueGetResponses, ReadyzData, ReadyzErrors, ReadyzResponses, SandboxCreateData, SandboxCreateErrors, SandboxCreateResponses, SandboxDeleteData, SandboxDeleteErrors, SandboxDeleteResponses, SandboxDirectoryListData, SandboxDirectoryListErrors, SandboxDirectoryListResponses, SandboxDirectoryMakeData, SandboxDirectoryMakeErrors, SandboxDirectoryMakeResponses, SandboxExecData, SandboxExecErrors, SandboxExecResponses, SandboxExecStreamData, SandboxExecStreamErrors, SandboxExecStreamResponse, SandboxExecStreamResponses, SandboxFileReadData, SandboxFileReadErrors, SandboxFileReadResponses, SandboxFileRemoveData, SandboxFileRemoveErrors, SandboxFileRemoveResponses, SandboxFileWriteData, SandboxFileWriteErrors, SandboxFileWriteResponses, SandboxGetData, SandboxGetErrors, SandboxGetResponses, SandboxListData, SandboxListErrors, SandboxListResponses, SandboxMetricsData, SandboxMetricsErrors, SandboxMetricsResponses, SandboxPauseData, SandboxPauseErrors, SandboxPauseResponses, SandboxPingData, SandboxPingErrors, SandboxPingResponses, SandboxResumeData, SandboxResumeErrors, SandboxResumeResponses, SandboxSnapshotData, SandboxSnapshotErrors, SandboxSnapshotResponses, TemplateDeleteData, TemplateDeleteErrors, TemplateDeleteResponses, TemplateGetData, TemplateGetErrors, TemplateGetResponses, TemplateListData, TemplateListErrors, TemplateListResponses, TemplateTagListData, TemplateTagListErrors, TemplateTagListResponses, TemplateTagRemoveData, TemplateTagRemoveErrors, TemplateTagRemoveResponses, TemplateTagSetData, TemplateTagSetErrors, TemplateTagSetResponses } from './types.gen.js';
+import type { AuditListData, AuditListErrors, AuditListResponses, BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildEventsData, BuildEventsErrors, BuildEventsResponse, BuildEventsResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, HealthzData, HealthzResponses, HostDeleteData, HostDeleteErrors, HostDeleteResponses, HostDrainData, HostDrainErrors, HostDrainResponses, HostGetData, HostGetErrors, HostGetResponses, HostListData, HostListErrors, HostListResponses, HostUndrainData, HostUndrainErrors, HostUndrainResponses, KeyCreateData, KeyCreateErrors, KeyCreateResponses, KeyGetData, KeyGetErrors, KeyGetResponses, KeyListData, KeyListErrors, KeyListResponses, KeyRevokeData, KeyRevokeErrors, KeyRevokeResponses, QueueGetData, QueueGetErrors, QueueGetResponses, ReadyzData, ReadyzErrors, ReadyzResponses, SandboxCreateData, SandboxCreateErrors, SandboxCreateResponses, SandboxDeleteData, SandboxDeleteErrors, SandboxDeleteResponses, SandboxDirectoryListData, SandboxDirectoryListErrors, SandboxDirectoryListResponses, SandboxDirectoryMakeData, SandboxDirectoryMakeErrors, SandboxDirectoryMakeResponses, SandboxExecData, SandboxExecErrors, SandboxExecResponses, SandboxExecStreamData, SandboxExecStreamErrors, SandboxExecStreamResponse, SandboxExecStreamResponses, SandboxFileReadData, SandboxFileReadErrors, SandboxFileReadResponses, SandboxFileRemoveData, SandboxFileRemoveErrors, SandboxFileRemoveResponses, SandboxFileWriteData, SandboxFileWriteErrors, SandboxFileWriteResponses, SandboxGetData, SandboxGetErrors, SandboxGetResponses, SandboxListData, SandboxListErrors, SandboxListResponses, SandboxMetricsData, SandboxMetricsErrors, SandboxMetricsResponses, SandboxPauseData, SandboxPauseErrors, SandboxPauseResponses, SandboxPingData, SandboxPingErrors, SandboxPingResponses, SandboxResumeData, SandboxResumeErrors, SandboxResumeResponses, SandboxSnapshotData, SandboxSnapshotErrors, SandboxSnapshotResponses, SessionCloseData, SessionCloseErrors, SessionCloseResponses, SessionGetData, SessionGetErrors, SessionGetResponses, SessionOpenData, SessionOpenErrors, SessionOpenResponses, TemplateDeleteData, TemplateDeleteErrors, TemplateDeleteResponses, TemplateGetData, TemplateGetErrors, TemplateGetResponses, TemplateListData, TemplateListErrors, TemplateListResponses, TemplateTagListData, TemplateTagListErrors, TemplateTagListResponses, TemplateTagRemoveData, TemplateTagRemoveErrors, TemplateTagRemoveResponses, TemplateTagSetData, TemplateTagSetErrors, TemplateTagSetResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -39,7 +39,15 @@ export const readyz = <ThrowOnError extends boolean = false>(options?: Options<R
  * callers without a valid key a sample is noted; requests over the rate limit are not.
  */
 export const auditList = <ThrowOnError extends boolean = false>(options?: Options<AuditListData, ThrowOnError>): RequestResult<AuditListResponses, AuditListErrors, ThrowOnError> => (options?.client ?? client).get<AuditListResponses, AuditListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/audit',
     ...options
 });
@@ -50,7 +58,15 @@ export const auditList = <ThrowOnError extends boolean = false>(options?: Option
  * Newest first. A key of scope `build` sees its own.
  */
 export const buildList = <ThrowOnError extends boolean = false>(options?: Options<BuildListData, ThrowOnError>): RequestResult<BuildListResponses, BuildListErrors, ThrowOnError> => (options?.client ?? client).get<BuildListResponses, BuildListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds',
     ...options
 });
@@ -62,7 +78,15 @@ export const buildList = <ThrowOnError extends boolean = false>(options?: Option
  * follow it with `links.stream`.
  */
 export const buildCreate = <ThrowOnError extends boolean = false>(options: Options<BuildCreateData, ThrowOnError>): RequestResult<BuildCreateResponses, BuildCreateErrors, ThrowOnError> => (options.client ?? client).post<BuildCreateResponses, BuildCreateErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds',
     ...options,
     headers: {
@@ -78,7 +102,15 @@ export const buildCreate = <ThrowOnError extends boolean = false>(options: Optio
  * understood.
  */
 export const buildValidate = <ThrowOnError extends boolean = false>(options: Options<BuildValidateData, ThrowOnError>): RequestResult<BuildValidateResponses, BuildValidateErrors, ThrowOnError> => (options.client ?? client).post<BuildValidateResponses, BuildValidateErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/validate',
     ...options,
     headers: {
@@ -93,7 +125,15 @@ export const buildValidate = <ThrowOnError extends boolean = false>(options: Opt
  * With what each step did so far. A build that another key of scope `build` asked for is not found.
  */
 export const buildGet = <ThrowOnError extends boolean = false>(options: Options<BuildGetData, ThrowOnError>): RequestResult<BuildGetResponses, BuildGetErrors, ThrowOnError> => (options.client ?? client).get<BuildGetResponses, BuildGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/{id}',
     ...options
 });
@@ -107,7 +147,15 @@ export const buildGet = <ThrowOnError extends boolean = false>(options: Options<
  * `cancelling`, and `reason` says so. Repeating it changes nothing: who cancelled first, and why, stays.
  */
 export const buildCancel = <ThrowOnError extends boolean = false>(options: Options<BuildCancelData, ThrowOnError>): RequestResult<BuildCancelResponses, BuildCancelErrors, ThrowOnError> => (options.client ?? client).post<BuildCancelResponses, BuildCancelErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/{id}/cancel',
     ...options,
     headers: {
@@ -123,7 +171,15 @@ export const buildCancel = <ThrowOnError extends boolean = false>(options: Optio
  * for, or none where a filter hides many: go on at `next_seq`.
  */
 export const buildLogs = <ThrowOnError extends boolean = false>(options: Options<BuildLogsData, ThrowOnError>): RequestResult<BuildLogsResponses, BuildLogsErrors, ThrowOnError> => (options.client ?? client).get<BuildLogsResponses, BuildLogsErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/{id}/logs',
     ...options
 });
@@ -136,7 +192,15 @@ export const buildLogs = <ThrowOnError extends boolean = false>(options: Options
  * `Last-Event-ID`, as a browser's `EventSource` does by itself; it wins over `from_seq`.
  */
 export const buildLogsStream = <ThrowOnError extends boolean = false>(options: Options<BuildLogsStreamData, ThrowOnError, BuildLogsStreamResponse>): Promise<ServerSentEventsResult<BuildLogsStreamResponses>> => (options.client ?? client).sse.get<BuildLogsStreamResponses, BuildLogsStreamErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/{id}/logs/stream',
     ...options
 });
@@ -149,8 +213,35 @@ export const buildLogsStream = <ThrowOnError extends boolean = false>(options: O
  * the name of its base template points to now.
  */
 export const buildRetry = <ThrowOnError extends boolean = false>(options: Options<BuildRetryData, ThrowOnError>): RequestResult<BuildRetryResponses, BuildRetryErrors, ThrowOnError> => (options.client ?? client).post<BuildRetryResponses, BuildRetryErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/builds/{id}/retry',
+    ...options
+});
+
+/**
+ * Watch builds
+ *
+ * Server-sent events: each build that changed, a moment after it did. A key of scope `build` sees its own.
+ */
+export const buildEvents = <ThrowOnError extends boolean = false>(options?: Options<BuildEventsData, ThrowOnError, BuildEventsResponse>): Promise<ServerSentEventsResult<BuildEventsResponses>> => (options?.client ?? client).sse.get<BuildEventsResponses, BuildEventsErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/events/stream',
     ...options
 });
 
@@ -160,7 +251,15 @@ export const buildRetry = <ThrowOnError extends boolean = false>(options: Option
  * Newest first.
  */
 export const hostList = <ThrowOnError extends boolean = false>(options?: Options<HostListData, ThrowOnError>): RequestResult<HostListResponses, HostListErrors, ThrowOnError> => (options?.client ?? client).get<HostListResponses, HostListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/hosts',
     ...options
 });
@@ -173,7 +272,15 @@ export const hostList = <ThrowOnError extends boolean = false>(options?: Options
  * then on, even while it is in their configuration and answers; undrain it to have it back.
  */
 export const hostDelete = <ThrowOnError extends boolean = false>(options: Options<HostDeleteData, ThrowOnError>): RequestResult<HostDeleteResponses, HostDeleteErrors, ThrowOnError> => (options.client ?? client).delete<HostDeleteResponses, HostDeleteErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/hosts/{id}',
     ...options
 });
@@ -184,7 +291,15 @@ export const hostDelete = <ThrowOnError extends boolean = false>(options: Option
  * With what it may promise, what it has promised and what is on it.
  */
 export const hostGet = <ThrowOnError extends boolean = false>(options: Options<HostGetData, ThrowOnError>): RequestResult<HostGetResponses, HostGetErrors, ThrowOnError> => (options.client ?? client).get<HostGetResponses, HostGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/hosts/{id}',
     ...options
 });
@@ -197,7 +312,15 @@ export const hostGet = <ThrowOnError extends boolean = false>(options: Options<H
  * Repeating it changes nothing.
  */
 export const hostDrain = <ThrowOnError extends boolean = false>(options: Options<HostDrainData, ThrowOnError>): RequestResult<HostDrainResponses, HostDrainErrors, ThrowOnError> => (options.client ?? client).post<HostDrainResponses, HostDrainErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/hosts/{id}/drain',
     ...options
 });
@@ -209,7 +332,15 @@ export const hostDrain = <ThrowOnError extends boolean = false>(options: Options
  * Repeating it changes nothing.
  */
 export const hostUndrain = <ThrowOnError extends boolean = false>(options: Options<HostUndrainData, ThrowOnError>): RequestResult<HostUndrainResponses, HostUndrainErrors, ThrowOnError> => (options.client ?? client).post<HostUndrainResponses, HostUndrainErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/hosts/{id}/undrain',
     ...options
 });
@@ -220,7 +351,15 @@ export const hostUndrain = <ThrowOnError extends boolean = false>(options: Optio
  * Newest first, the expired and revoked ones too: builds and the audit log name them.
  */
 export const keyList = <ThrowOnError extends boolean = false>(options?: Options<KeyListData, ThrowOnError>): RequestResult<KeyListResponses, KeyListErrors, ThrowOnError> => (options?.client ?? client).get<KeyListResponses, KeyListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/keys',
     ...options
 });
@@ -232,7 +371,15 @@ export const keyList = <ThrowOnError extends boolean = false>(options?: Options<
  * `Idempotency-Key`.
  */
 export const keyCreate = <ThrowOnError extends boolean = false>(options: Options<KeyCreateData, ThrowOnError>): RequestResult<KeyCreateResponses, KeyCreateErrors, ThrowOnError> => (options.client ?? client).post<KeyCreateResponses, KeyCreateErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/keys',
     ...options,
     headers: {
@@ -248,7 +395,15 @@ export const keyCreate = <ThrowOnError extends boolean = false>(options: Options
  * key of scope `admin` that can be used is not revoked.
  */
 export const keyRevoke = <ThrowOnError extends boolean = false>(options: Options<KeyRevokeData, ThrowOnError>): RequestResult<KeyRevokeResponses, KeyRevokeErrors, ThrowOnError> => (options.client ?? client).delete<KeyRevokeResponses, KeyRevokeErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/keys/{id}',
     ...options
 });
@@ -259,7 +414,15 @@ export const keyRevoke = <ThrowOnError extends boolean = false>(options: Options
  * Never its text.
  */
 export const keyGet = <ThrowOnError extends boolean = false>(options: Options<KeyGetData, ThrowOnError>): RequestResult<KeyGetResponses, KeyGetErrors, ThrowOnError> => (options.client ?? client).get<KeyGetResponses, KeyGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/keys/{id}',
     ...options
 });
@@ -271,7 +434,15 @@ export const keyGet = <ThrowOnError extends boolean = false>(options: Options<Ke
  * waits and when it will probably have ended. The only list that begins with the oldest.
  */
 export const queueGet = <ThrowOnError extends boolean = false>(options?: Options<QueueGetData, ThrowOnError>): RequestResult<QueueGetResponses, QueueGetErrors, ThrowOnError> => (options?.client ?? client).get<QueueGetResponses, QueueGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/queue',
     ...options
 });
@@ -282,7 +453,15 @@ export const queueGet = <ThrowOnError extends boolean = false>(options?: Options
  * Newest first: what builds made, and what came with the hosts.
  */
 export const templateList = <ThrowOnError extends boolean = false>(options?: Options<TemplateListData, ThrowOnError>): RequestResult<TemplateListResponses, TemplateListErrors, ThrowOnError> => (options?.client ?? client).get<TemplateListResponses, TemplateListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates',
     ...options
 });
@@ -296,7 +475,15 @@ export const templateList = <ThrowOnError extends boolean = false>(options?: Opt
  * is in the way is listed. A template that came with a host is removed on that host, not here.
  */
 export const templateDelete = <ThrowOnError extends boolean = false>(options: Options<TemplateDeleteData, ThrowOnError>): RequestResult<TemplateDeleteResponses, TemplateDeleteErrors, ThrowOnError> => (options.client ?? client).delete<TemplateDeleteResponses, TemplateDeleteErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates/{name}',
     ...options
 });
@@ -307,7 +494,15 @@ export const templateDelete = <ThrowOnError extends boolean = false>(options: Op
  * With its tags, and the hosts that hold it.
  */
 export const templateGet = <ThrowOnError extends boolean = false>(options: Options<TemplateGetData, ThrowOnError>): RequestResult<TemplateGetResponses, TemplateGetErrors, ThrowOnError> => (options.client ?? client).get<TemplateGetResponses, TemplateGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates/{name}',
     ...options
 });
@@ -319,7 +514,15 @@ export const templateGet = <ThrowOnError extends boolean = false>(options: Optio
  * first. To move a tag back, set it to the `template_id` of an earlier entry.
  */
 export const templateTagList = <ThrowOnError extends boolean = false>(options: Options<TemplateTagListData, ThrowOnError>): RequestResult<TemplateTagListResponses, TemplateTagListErrors, ThrowOnError> => (options.client ?? client).get<TemplateTagListResponses, TemplateTagListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates/{name}/tags',
     ...options
 });
@@ -330,7 +533,15 @@ export const templateTagList = <ThrowOnError extends boolean = false>(options: O
  * The template that it points to stays, and so does the tag's history.
  */
 export const templateTagRemove = <ThrowOnError extends boolean = false>(options: Options<TemplateTagRemoveData, ThrowOnError>): RequestResult<TemplateTagRemoveResponses, TemplateTagRemoveErrors, ThrowOnError> => (options.client ?? client).delete<TemplateTagRemoveResponses, TemplateTagRemoveErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates/{name}/tags/{tag}',
     ...options
 });
@@ -343,7 +554,15 @@ export const templateTagRemove = <ThrowOnError extends boolean = false>(options:
  * other. Repeating it changes nothing.
  */
 export const templateTagSet = <ThrowOnError extends boolean = false>(options: Options<TemplateTagSetData, ThrowOnError>): RequestResult<TemplateTagSetResponses, TemplateTagSetErrors, ThrowOnError> => (options.client ?? client).put<TemplateTagSetResponses, TemplateTagSetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/admin/templates/{name}/tags/{tag}',
     ...options,
     headers: {
@@ -358,7 +577,15 @@ export const templateTagSet = <ThrowOnError extends boolean = false>(options: Op
  * Newest first, those that are over included. A key of scope `build` sees its own.
  */
 export const sandboxList = <ThrowOnError extends boolean = false>(options?: Options<SandboxListData, ThrowOnError>): RequestResult<SandboxListResponses, SandboxListErrors, ThrowOnError> => (options?.client ?? client).get<SandboxListResponses, SandboxListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes',
     ...options
 });
@@ -371,7 +598,15 @@ export const sandboxList = <ThrowOnError extends boolean = false>(options?: Opti
  * nothing is left of it; the list tells it as `failed`, with a `reason`.
  */
 export const sandboxCreate = <ThrowOnError extends boolean = false>(options: Options<SandboxCreateData, ThrowOnError>): RequestResult<SandboxCreateResponses, SandboxCreateErrors, ThrowOnError> => (options.client ?? client).post<SandboxCreateResponses, SandboxCreateErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes',
     ...options,
     headers: {
@@ -387,7 +622,15 @@ export const sandboxCreate = <ThrowOnError extends boolean = false>(options: Opt
  * stays `destroying`, and goes as soon as the host does. Repeating it is fine.
  */
 export const sandboxDelete = <ThrowOnError extends boolean = false>(options: Options<SandboxDeleteData, ThrowOnError>): RequestResult<SandboxDeleteResponses, SandboxDeleteErrors, ThrowOnError> => (options.client ?? client).delete<SandboxDeleteResponses, SandboxDeleteErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}',
     ...options
 });
@@ -399,7 +642,15 @@ export const sandboxDelete = <ThrowOnError extends boolean = false>(options: Opt
  * by itself, or ended by itself, is told some seconds later.
  */
 export const sandboxGet = <ThrowOnError extends boolean = false>(options: Options<SandboxGetData, ThrowOnError>): RequestResult<SandboxGetResponses, SandboxGetErrors, ThrowOnError> => (options.client ?? client).get<SandboxGetResponses, SandboxGetErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}',
     ...options
 });
@@ -410,7 +661,15 @@ export const sandboxGet = <ThrowOnError extends boolean = false>(options: Option
  * By name, a page at a time.
  */
 export const sandboxDirectoryList = <ThrowOnError extends boolean = false>(options: Options<SandboxDirectoryListData, ThrowOnError>): RequestResult<SandboxDirectoryListResponses, SandboxDirectoryListErrors, ThrowOnError> => (options.client ?? client).get<SandboxDirectoryListResponses, SandboxDirectoryListErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/directories',
     ...options
 });
@@ -421,7 +680,15 @@ export const sandboxDirectoryList = <ThrowOnError extends boolean = false>(optio
  * And those above it that are missing; root's, 0755. One that is there already is fine.
  */
 export const sandboxDirectoryMake = <ThrowOnError extends boolean = false>(options: Options<SandboxDirectoryMakeData, ThrowOnError>): RequestResult<SandboxDirectoryMakeResponses, SandboxDirectoryMakeErrors, ThrowOnError> => (options.client ?? client).post<SandboxDirectoryMakeResponses, SandboxDirectoryMakeErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/directories',
     ...options,
     headers: {
@@ -437,7 +704,15 @@ export const sandboxDirectoryMake = <ThrowOnError extends boolean = false>(optio
  * when the sandbox is paused or deleted.
  */
 export const sandboxExec = <ThrowOnError extends boolean = false>(options: Options<SandboxExecData, ThrowOnError>): RequestResult<SandboxExecResponses, SandboxExecErrors, ThrowOnError> => (options.client ?? client).post<SandboxExecResponses, SandboxExecErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/exec',
     ...options,
     headers: {
@@ -452,7 +727,15 @@ export const sandboxExec = <ThrowOnError extends boolean = false>(options: Optio
  * Server-sent events. A client that reads slowly holds the command back, and is cut off after a while.
  */
 export const sandboxExecStream = <ThrowOnError extends boolean = false>(options: Options<SandboxExecStreamData, ThrowOnError, SandboxExecStreamResponse>): Promise<ServerSentEventsResult<SandboxExecStreamResponses>> => (options.client ?? client).sse.post<SandboxExecStreamResponses, SandboxExecStreamErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/exec/stream',
     ...options,
     headers: {
@@ -467,7 +750,15 @@ export const sandboxExecStream = <ThrowOnError extends boolean = false>(options:
  * A symbolic link itself, not what it points to.
  */
 export const sandboxFileRemove = <ThrowOnError extends boolean = false>(options: Options<SandboxFileRemoveData, ThrowOnError>): RequestResult<SandboxFileRemoveResponses, SandboxFileRemoveErrors, ThrowOnError> => (options.client ?? client).delete<SandboxFileRemoveResponses, SandboxFileRemoveErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/files',
     ...options
 });
@@ -479,7 +770,15 @@ export const sandboxFileRemove = <ThrowOnError extends boolean = false>(options:
  * off ends its connection early: it is never mistaken for a whole one.
  */
 export const sandboxFileRead = <ThrowOnError extends boolean = false>(options: Options<SandboxFileReadData, ThrowOnError>): RequestResult<SandboxFileReadResponses, SandboxFileReadErrors, ThrowOnError> => (options.client ?? client).get<SandboxFileReadResponses, SandboxFileReadErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/files',
     ...options
 });
@@ -493,7 +792,15 @@ export const sandboxFileRead = <ThrowOnError extends boolean = false>(options: O
  */
 export const sandboxFileWrite = <ThrowOnError extends boolean = false>(options: Options<SandboxFileWriteData, ThrowOnError>): RequestResult<SandboxFileWriteResponses, SandboxFileWriteErrors, ThrowOnError> => (options.client ?? client).put<SandboxFileWriteResponses, SandboxFileWriteErrors, ThrowOnError>({
     bodySerializer: null,
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/files',
     ...options,
     headers: {
@@ -509,7 +816,15 @@ export const sandboxFileWrite = <ThrowOnError extends boolean = false>(options: 
  * used last.
  */
 export const sandboxMetrics = <ThrowOnError extends boolean = false>(options: Options<SandboxMetricsData, ThrowOnError>): RequestResult<SandboxMetricsResponses, SandboxMetricsErrors, ThrowOnError> => (options.client ?? client).get<SandboxMetricsResponses, SandboxMetricsErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/metrics',
     ...options
 });
@@ -522,7 +837,15 @@ export const sandboxMetrics = <ThrowOnError extends boolean = false>(options: Op
  * minute the answer says `pausing`.
  */
 export const sandboxPause = <ThrowOnError extends boolean = false>(options: Options<SandboxPauseData, ThrowOnError>): RequestResult<SandboxPauseResponses, SandboxPauseErrors, ThrowOnError> => (options.client ?? client).post<SandboxPauseResponses, SandboxPauseErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/pause',
     ...options
 });
@@ -533,7 +856,15 @@ export const sandboxPause = <ThrowOnError extends boolean = false>(options: Opti
  * Counts as use, so that it is not paused for being idle.
  */
 export const sandboxPing = <ThrowOnError extends boolean = false>(options: Options<SandboxPingData, ThrowOnError>): RequestResult<SandboxPingResponses, SandboxPingErrors, ThrowOnError> => (options.client ?? client).post<SandboxPingResponses, SandboxPingErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/ping',
     ...options
 });
@@ -545,7 +876,15 @@ export const sandboxPing = <ThrowOnError extends boolean = false>(options: Optio
  * room by now it stays paused.
  */
 export const sandboxResume = <ThrowOnError extends boolean = false>(options: Options<SandboxResumeData, ThrowOnError>): RequestResult<SandboxResumeResponses, SandboxResumeErrors, ThrowOnError> => (options.client ?? client).post<SandboxResumeResponses, SandboxResumeErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/resume',
     ...options,
     headers: {
@@ -561,11 +900,78 @@ export const sandboxResume = <ThrowOnError extends boolean = false>(options: Opt
  * names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to learn its end.
  */
 export const sandboxSnapshot = <ThrowOnError extends boolean = false>(options: Options<SandboxSnapshotData, ThrowOnError>): RequestResult<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError> => (options.client ?? client).post<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError>({
-    security: [{ scheme: 'bearer', type: 'http' }, { name: 'X-API-Key', type: 'apiKey' }],
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
     url: '/v1/sandboxes/{id}/snapshot',
     ...options,
     headers: {
         'Content-Type': 'application/json',
         ...options.headers
     }
+});
+
+/**
+ * Sign a browser out
+ *
+ * Ends the session that the cookie stands for. Repeating it is fine.
+ */
+export const sessionClose = <ThrowOnError extends boolean = false>(options?: Options<SessionCloseData, ThrowOnError>): RequestResult<SessionCloseResponses, SessionCloseErrors, ThrowOnError> => (options?.client ?? client).delete<SessionCloseResponses, SessionCloseErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/session',
+    ...options
+});
+
+/**
+ * Get the session
+ *
+ * Whose session the cookie stands for, and the token that changes must carry. A request with a key has none and is
+ * refused.
+ */
+export const sessionGet = <ThrowOnError extends boolean = false>(options?: Options<SessionGetData, ThrowOnError>): RequestResult<SessionGetResponses, SessionGetErrors, ThrowOnError> => (options?.client ?? client).get<SessionGetResponses, SessionGetErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/session',
+    ...options
+});
+
+/**
+ * Sign a browser in
+ *
+ * Takes the key in a header, like every operation, and answers with a cookie that stands for it. The session ends
+ * with the key, by itself after some hours, or when it is deleted.
+ */
+export const sessionOpen = <ThrowOnError extends boolean = false>(options?: Options<SessionOpenData, ThrowOnError>): RequestResult<SessionOpenResponses, SessionOpenErrors, ThrowOnError> => (options?.client ?? client).post<SessionOpenResponses, SessionOpenErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/session',
+    ...options
 });

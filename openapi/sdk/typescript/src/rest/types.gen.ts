@@ -1351,6 +1351,39 @@ export type ServiceCheck = {
 };
 
 /**
+ * Session
+ *
+ * A browser that is signed in.
+ */
+export type Session = {
+    /**
+     * Whatever changes something must carry it as `X-CSRF-Token`.
+     */
+    csrf_token: string;
+    /**
+     * When the session ends by itself.
+     */
+    expires_at: string;
+    /**
+     * The key that it signed in with.
+     */
+    key_id: string;
+    /**
+     * What people call that key.
+     */
+    key_name: string;
+    /**
+     * What it may do.
+     */
+    scope: SessionScope;
+};
+
+/**
+ * What a key may do.
+ */
+export type SessionScope = 'admin' | 'build' | 'read';
+
+/**
  * StepEntry
  *
  * What one step did.
@@ -2335,6 +2368,53 @@ export type BuildRetryResponses = {
 };
 
 export type BuildRetryResponse = BuildRetryResponses[keyof BuildRetryResponses];
+
+export type BuildEventsData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/admin/events/stream';
+};
+
+export type BuildEventsErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type BuildEventsError = BuildEventsErrors[keyof BuildEventsErrors];
+
+export type BuildEventsResponses = {
+    /**
+     * Server-sent events. `data` of each is a Build.
+     */
+    200: string;
+};
+
+export type BuildEventsResponse = BuildEventsResponses[keyof BuildEventsResponses];
 
 export type HostListData = {
     body?: never;
@@ -4673,3 +4753,138 @@ export type SandboxSnapshotResponses = {
 };
 
 export type SandboxSnapshotResponse = SandboxSnapshotResponses[keyof SandboxSnapshotResponses];
+
+export type SessionCloseData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/session';
+};
+
+export type SessionCloseErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SessionCloseError = SessionCloseErrors[keyof SessionCloseErrors];
+
+export type SessionCloseResponses = {
+    /**
+     * The session is over.
+     */
+    204: void;
+};
+
+export type SessionCloseResponse = SessionCloseResponses[keyof SessionCloseResponses];
+
+export type SessionGetData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/session';
+};
+
+export type SessionGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SessionGetError = SessionGetErrors[keyof SessionGetErrors];
+
+export type SessionGetResponses = {
+    /**
+     * A browser that is signed in.
+     */
+    200: Session;
+};
+
+export type SessionGetResponse = SessionGetResponses[keyof SessionGetResponses];
+
+export type SessionOpenData = {
+    body?: never;
+    path?: never;
+    query?: never;
+    url: '/v1/session';
+};
+
+export type SessionOpenErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type SessionOpenError = SessionOpenErrors[keyof SessionOpenErrors];
+
+export type SessionOpenResponses = {
+    /**
+     * The browser is signed in.
+     */
+    201: Session;
+};
+
+export type SessionOpenResponse = SessionOpenResponses[keyof SessionOpenResponses];

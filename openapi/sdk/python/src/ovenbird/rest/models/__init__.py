@@ -59,6 +59,8 @@ from .sandbox_save import SandboxSave
 from .sandbox_snapshot import SandboxSnapshot
 from .sandbox_status import SandboxStatus
 from .service_check import ServiceCheck
+from .session import Session
+from .session_scope import SessionScope
 from .step_entry import StepEntry
 from .step_phase import StepPhase
 from .step_truncated import StepTruncated
@@ -134,6 +136,8 @@ __all__ = (
     "SandboxSnapshot",
     "SandboxStatus",
     "ServiceCheck",
+    "Session",
+    "SessionScope",
     "StepEntry",
     "StepPhase",
     "StepTruncated",

@@ -1,0 +1,53 @@
+//! The dashboard in Debian's Chromium, against a whole platform. The tests themselves are Playwright's, in
+//! `api/dashboard/tests`; the pictures that they take are left in `.ovenbird/dashboard`.
+
+use std::process::Stdio;
+
+use ovenbird_dev::{cache::Cache, dashboard, setup::node::Node, tree};
+
+use crate::platform::Stage;
+
+fn node() -> Node {
+    Node::locate(&Cache::open().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn dashboard_passes_its_own_checks_and_tests() {
+    for script in ["check", "test"] {
+        let output = node()
+            .npm()
+            .args(["run", script])
+            .current_dir(dashboard::folder())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let (said, failed) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "npm run {script}:\n{said}\n{failed}");
+    }
+}
+
+#[tokio::test]
+async fn dashboard_leads_people_from_a_recipe_to_a_template_in_a_real_browser() {
+    let folder = dashboard::folder();
+    let playwright = folder.join("node_modules/@playwright/test/cli.js");
+    assert!(playwright.is_file(), "the dashboard's packages are missing: run `cargo dev setup`");
+    let mut stage = Stage::set().await;
+    let record = stage.platform.record();
+    let status = node()
+        .script(&playwright)
+        .arg("test")
+        .current_dir(&folder)
+        .env("OVENBIRD_DASHBOARD", &record.api)
+        .env("OVENBIRD_KEY", &record.admin_key)
+        .env("OVENBIRD_SCREENSHOTS", tree::scratch().join("dashboard"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .unwrap();
+    assert!(status.success(), "playwright ended with {status}: its report stands above");
+    stage.strike().await;
+}
