@@ -129,7 +129,8 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
     let work = async {
         match command {
             Command::Up { runners, agents, dashboard_dev } => {
-                return up::run(ui, runners, agents, dashboard_dev, ending.clone()).await;
+                let up = up::run(ui, runners, agents, dashboard_dev, ending.clone());
+                return Box::pin(up).await;
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
             Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
