@@ -196,7 +196,8 @@ fn api(names: &Names) -> Permissions {
     publish.push(js(&format!("STREAM.PURGE.{contexts}")));
     publish.push(format!("$O.{bucket}.C.*"));
     publish.push(format!("$O.{bucket}.M.*"));
-    let subscribe = vec![names.logs_all()];
+    // The events are those of the dashboard.
+    let subscribe = vec![names.logs_all(), names.events_all()];
     Permissions { publish, publish_denied, subscribe, answer_within: None }
 }
 
