@@ -1,3 +1,5 @@
+//! The caps of a log: what passes, what is cut, and that the counts are exact.
+
 use proptest::prelude::*;
 
 use super::*;
