@@ -68,6 +68,15 @@ export async function ended(request: APIRequestContext, id: string): Promise<{ s
   return build;
 }
 
+/** Waits until the build's log has this line. */
+export async function logged(request: APIRequestContext, id: string, line: string): Promise<void> {
+  const lines = async () => {
+    const answer = await request.get(`/v1/admin/builds/${id}/logs?limit=1000`, { headers: BEARER });
+    return ((await answer.json()) as { records: { text?: string }[] }).records.map((record) => record.text);
+  };
+  await expect.poll(lines, { timeout: 150_000, intervals: [500] }).toContain(line);
+}
+
 const LIGHTS = ["light", "dark"] as const;
 
 /** No serious fault, and a picture in each light. */

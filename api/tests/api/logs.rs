@@ -218,7 +218,8 @@ async fn client_that_stops_reading_is_cut_off_and_others_do_not_notice() {
     let mut slow =
         tokio::net::TcpStream::connect(world.url.trim_start_matches("http://")).await.unwrap();
     let request = format!(
-        "GET /v1/admin/builds/{build}/logs/stream HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n",
+        "GET /v1/admin/builds/{build}/logs/stream HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         x-api-key: {}\r\n\r\n",
         world.admin
     );
     slow.write_all(request.as_bytes()).await.unwrap();

@@ -111,8 +111,8 @@ async fn client_that_stops_reading_a_command_is_cut_off_and_others_do_not_notice
     // More than the buffers between hold.
     let body = json!({"script": "bench-lines 2000000 1000000", "timeout_sec": 60}).to_string();
     let request = format!(
-        "POST {} HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
+        "POST {} HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-api-key: {}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         path(&made, "/exec/stream"),
         world.admin,
         body.len()

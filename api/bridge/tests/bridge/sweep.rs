@@ -108,7 +108,7 @@ async fn job_that_went_with_its_stream_comes_again() {
 }
 
 #[tokio::test]
-async fn expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
+async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
     let mut rig = Rig::with_streams().await;
     rig.start_relay("b1");
     rig.start_desk();

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::platform::Stage;
 
 #[tokio::test]
-async fn failed_step_is_reported_with_its_number_and_the_tail_of_its_output() {
+async fn fault_9_failed_step_is_reported_with_its_number_and_the_tail_of_its_output() {
     let stage = Stage::set().await;
     let request = json!({
         "name": "fails", "memory_mb": 256,

@@ -10,7 +10,7 @@
 //!    [`fault_4_cancel_kills_the_command_proves_the_end_of_its_sandbox_and_is_never_overwritten`]; every other way to
 //!    overwrite one, in `db`: `nothing_but_the_end_of_the_sandbox_ends_a_build_that_is_being_cancelled`.
 //! 5. A crash leaves `running` for ever, loses the job and leaks microVMs: `cargo dev faults`, and in `bridge`:
-//!    `expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log`,
+//!    `fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log`,
 //!    `job_that_was_acknowledged_without_a_claim_comes_again`,
 //!    `sandboxes_that_no_build_needs_are_destroyed_and_the_others_stay`.
 //! 6. A healthcheck has no deadline, and no log: [`fault_6_healthcheck_ends_and_its_attempts_and_start_are_in_the_log`];
@@ -19,7 +19,7 @@
 //!    [`fault_7_list_tells_no_logs`], `a_line_is_seen_over_sse_while_its_step_still_runs`.
 //! 8. COPY re-owns whole directories and breaks on spaces: COPY is checked, and refused as long as there is no
 //!    upload of contexts; in `recipe`: the corpus.
-//! 9. Step numbers count hidden steps: `failed_step_is_reported_with_its_number_and_the_tail_of_its_output`.
+//! 9. Step numbers count hidden steps: `fault_9_failed_step_is_reported_with_its_number_and_the_tail_of_its_output`.
 //! 10. Cancel works only on the replica that runs the build, and a deleted template stays on hosts that were away:
 //!     [`fault_10_cancel_needs_nobody_who_runs_the_build`]; in `api`:
 //!     `cancel_of_a_running_build_is_heard_at_once_whichever_replica_takes_it`; in `bridge`:
