@@ -22,6 +22,8 @@ use crate::{config::Host, pace::sleep};
 const FIRST_INTERVAL: Duration = Duration::from_millis(200);
 /// A host that stopped answering is asked this often.
 const AWAY_INTERVAL: Duration = Duration::from_secs(1);
+/// One question and its note: a connection that died without a word has no other end. The call itself has less.
+const ASK_MAX: Duration = Duration::from_secs(60);
 /// This many questions without an answer make a host unreachable.
 const MISSED_MAX: u32 = 2;
 
@@ -31,6 +33,8 @@ enum Error {
     Agent(#[from] ovenbird_agent_client::Error),
     #[error("its answer is not noted")]
     Store(#[from] store::Error),
+    #[error("nothing was heard within {ASK_MAX:?}")]
+    TimedOut,
 }
 
 /// The service.
@@ -69,7 +73,8 @@ impl Service {
         let mut missed = 0u32;
         let mut is_told = false;
         loop {
-            let pause = match self.ask(&host).await {
+            let asked = tokio::time::timeout(ASK_MAX, self.ask(&host)).await;
+            let pause = match asked.unwrap_or(Err(Error::TimedOut)) {
                 Ok(Some(deleted)) => {
                     if !is_told {
                         tracing::warn!(

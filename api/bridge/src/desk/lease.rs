@@ -2,8 +2,9 @@
 
 use async_nats::service;
 use ovenbird_contract::{
-    build::Status,
+    build::{Reason, Status},
     desk::{ReleaseRequest, Released, RenewRequest, Renewed, Reply},
+    id::BuildId,
 };
 use ovenbird_db::store::lease::{Expired, Holder};
 use ovenbird_kit::telemetry::chain;
@@ -58,10 +59,23 @@ impl Desk {
         };
         tracing::info!(build.id = %build, attempt, why, status = %released.status, "build released");
         if released.status == Status::Queued
+            && self.goes_on_at_once(build, lost.as_ref()).await
             && let Err(error) = self.queue.push(&[build]).await
         {
             tracing::info!(build.id = %build, error = chain(&error), "left to the sweep");
         }
         Ok(released)
+    }
+
+    /// A build whose host failed goes at once to another one. Where there is none the sweep pushes it a moment later:
+    /// a host that is just being restarted must not use up its attempts.
+    async fn goes_on_at_once(&self, build: BuildId, lost: Option<&Reason>) -> bool {
+        if !lost.is_some_and(|reason| reason.code.is_host()) {
+            return true;
+        }
+        self.store.build_has_another_host(build).await.unwrap_or_else(|error| {
+            tracing::info!(build.id = %build, error = chain(&error), "left to the sweep");
+            false
+        })
     }
 }

@@ -2,7 +2,8 @@
 //! request reaches one bridge.
 //!
 //! Who may do what is decided in the statement that writes (`ovenbird-db`). Each request is a task; their
-//! number is bounded, and further requests wait in the subscription.
+//! number is bounded, and further requests wait in the subscription. Renewals have a bound of their own: a finish
+//! may wait for the ledger, and a renewal that waited behind many would cost its build the lease.
 
 mod claim;
 mod finish;
@@ -31,6 +32,8 @@ use crate::{log::Log, pace::Pace, queue::Queue, state::States};
 
 /// After the shutdown, requests that were begun have this long.
 const DRAIN: Duration = Duration::from_secs(4);
+/// A request is given up after this; its runner asked again, or another bridge, long before.
+const REQUEST_MAX: Duration = Duration::from_secs(25);
 /// A runner whose request could not be decided asks again after this.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// A runner whose build has no room asks again after this.
@@ -96,13 +99,16 @@ impl Service {
     /// Runs until `shutdown`, then ends the requests that were begun.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut pace = Pace::services();
-        let permits = Arc::new(Semaphore::new(self.requests_max));
-        let mut tasks = JoinSet::new();
+        let permits = [(); 2].map(|()| Arc::new(Semaphore::new(self.requests_max)));
+        let [mut tasks, mut renewing] = [(); 2].map(|()| JoinSet::new());
         while !shutdown.is_cancelled() {
             match self.open().await {
-                Ok((service, requests)) => {
+                Ok((service, [requests, renewals])) => {
                     pace.succeeded();
-                    self.answer(requests, &permits, &mut tasks, &shutdown).await;
+                    tokio::join!(
+                        self.answer(requests, &permits[0], &mut tasks, &shutdown),
+                        self.answer(renewals, &permits[1], &mut renewing, &shutdown),
+                    );
                     if let Err(error) = service.stop().await {
                         tracing::info!(%error, "the desk's subscriptions did not close in order");
                     }
@@ -113,13 +119,16 @@ impl Service {
                 }
             }
         }
-        let drained = async { while tasks.join_next().await.is_some() {} };
+        let drained = async {
+            while renewing.join_next().await.is_some() || tasks.join_next().await.is_some() {}
+        };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             tracing::warn!("requests of runners were cut off; they ask again");
         }
     }
 
-    async fn open(&self) -> Result<(service::Service, Requests), async_nats::Error> {
+    /// All requests but renewals, and those.
+    async fn open(&self) -> Result<(service::Service, [Requests; 2]), async_nats::Error> {
         let service = self
             .client
             .service_builder()
@@ -127,12 +136,16 @@ impl Service {
             .queue_group(DESK_QUEUE)
             .start("ovenbird-desk", env!("CARGO_PKG_VERSION"))
             .await?;
-        let mut requests = SelectAll::new();
+        let [mut requests, mut renewals] = [(); 2].map(|()| SelectAll::new());
         for (verb, name) in Verb::ALL {
             let endpoint = service.endpoint_builder().name(name).add(self.names.desk(name)).await?;
-            requests.push(endpoint.map(move |request| (verb, request)).boxed());
+            let of_its_kind = match verb {
+                Verb::Renew => &mut renewals,
+                Verb::Claim | Verb::Finish | Verb::Release => &mut requests,
+            };
+            of_its_kind.push(endpoint.map(move |request| (verb, request)).boxed());
         }
-        Ok((service, requests))
+        Ok((service, [requests, renewals]))
     }
 
     /// Answers until `shutdown`, or until the subscriptions end.
@@ -155,7 +168,9 @@ impl Service {
             };
             let desk = Arc::clone(&self.desk);
             tasks.spawn(async move {
-                desk.answer(verb, &request).await;
+                if tokio::time::timeout(REQUEST_MAX, desk.answer(verb, &request)).await.is_err() {
+                    tracing::warn!(?verb, "a runner's request took too long and was given up");
+                }
                 drop(permit);
             });
         }

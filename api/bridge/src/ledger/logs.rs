@@ -20,9 +20,10 @@ use super::{Feed, Service, poison, stream_seq};
 /// Messages that are read for one build at once; what lies before those comes again by itself.
 const FILL_MAX: usize = 1_000;
 
-/// The first message that is in hand of a build.
-struct First {
-    seq: u64,
+/// A message that is in hand: its records, and its place in the stream.
+struct InHand {
+    first: u64,
+    last: u64,
     stream_seq: u64,
 }
 
@@ -38,36 +39,42 @@ impl Service {
         if batches.is_empty() {
             return Ok(());
         }
-        batches.extend(self.missing_before(&batches).await?);
+        batches.extend(self.missing(&batches).await?);
         self.store.build_log_store(&batches).await
     }
 
-    /// What of these builds' logs lies before `batches` and is not stored.
-    async fn missing_before(&self, batches: &[LogBatch]) -> Result<Vec<LogBatch>, store::Error> {
-        let mut firsts: BTreeMap<BuildId, First> = BTreeMap::new();
+    /// What of these builds' logs lies before `batches`, or between two of them, and is not stored.
+    async fn missing(&self, batches: &[LogBatch]) -> Result<Vec<LogBatch>, store::Error> {
+        let mut in_hand: BTreeMap<BuildId, Vec<InHand>> = BTreeMap::new();
         for batch in batches {
-            let Some(seq) = batch.records.first().map(|record| record.seq()) else { continue };
-            let stream_seq = batch.stream_seq;
-            let first = firsts.entry(batch.build).or_insert(First { seq, stream_seq });
-            first.seq = first.seq.min(seq);
-            first.stream_seq = first.stream_seq.min(stream_seq);
+            let (Some(first), Some(last)) = (batch.records.first(), batch.records.last()) else {
+                continue;
+            };
+            let (first, last) = (first.seq(), last.seq());
+            let message = InHand { first, last, stream_seq: batch.stream_seq };
+            in_hand.entry(batch.build).or_default().push(message);
         }
-        let ids: Vec<BuildId> = firsts.keys().copied().collect();
+        let ids: Vec<BuildId> = in_hand.keys().copied().collect();
+        let mut holes = Vec::new();
         for (build, log_seq) in self.store.build_log_seqs(&ids).await? {
-            if firsts.get(&build).is_some_and(|first| first.seq <= log_seq + 1) {
-                firsts.remove(&build);
+            let messages = in_hand.remove(&build).unwrap_or_default();
+            for hole in holes_in(messages, log_seq) {
+                let after = match hole.after {
+                    Some(after) => after,
+                    None => self.store.build_log_stored(build, hole.first).await?,
+                };
+                holes.push((build, after, hole.until));
             }
         }
-        if firsts.is_empty() {
+        if holes.is_empty() {
             return Ok(Vec::new());
         }
         let Ok(stream) = self.js.get_stream_no_info(self.names.logs_stream().name).await else {
             return Ok(Vec::new());
         };
         let mut missing = Vec::new();
-        for (build, first) in firsts {
-            let after = self.store.build_log_stored(build, first.seq).await?;
-            self.fill(&stream, build, after, first.stream_seq, &mut missing).await;
+        for (build, after, until) in holes {
+            self.fill(&stream, build, after, until, &mut missing).await;
         }
         Ok(missing)
     }
@@ -100,6 +107,30 @@ impl Service {
             }
         }
     }
+}
+
+/// Records that are neither stored nor in hand lie between two places of the stream.
+struct Hole {
+    /// The stream sequence of the message before; absent when that is not in hand.
+    after: Option<u64>,
+    until: u64,
+    /// The record behind it.
+    first: u64,
+}
+
+fn holes_in(mut messages: Vec<InHand>, log_seq: u64) -> Vec<Hole> {
+    messages.sort_by_key(|message| message.first);
+    let (mut known, mut after) = (log_seq, None);
+    let mut holes = Vec::new();
+    for InHand { first, last, stream_seq } in messages {
+        if first > known + 1 {
+            holes.push(Hole { after, until: stream_seq, first });
+        }
+        if last > known {
+            (known, after) = (last, Some(stream_seq));
+        }
+    }
+    holes
 }
 
 fn decode(message: &Message) -> Result<LogBatch, String> {

@@ -32,6 +32,8 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 const LOGS_LINGER: Duration = Duration::from_millis(100);
 /// How long a batch of events waits for more. A finish waits for it.
 const EVENTS_LINGER: Duration = Duration::from_millis(2);
+/// A batch that takes longer is written anew: a connection that died without a word would hold it for ever.
+const APPLY_MAX: Duration = Duration::from_secs(60);
 /// One pull request at the server.
 const PULL_EXPIRES: Duration = Duration::from_secs(20);
 /// The server says this often that a pull is alive; a consumer that is gone shows itself after two.
@@ -145,7 +147,14 @@ impl Service {
     async fn write(&self, feed: Feed, batch: Vec<Message>, shutdown: &CancellationToken) {
         let mut pace = Pace::services();
         loop {
-            match self.apply(feed, &batch).await {
+            let applied = match tokio::time::timeout(APPLY_MAX, self.apply(feed, &batch)).await {
+                Ok(applied) => applied,
+                Err(_) => {
+                    tracing::warn!("the ledger had no answer of Postgres; writing once more");
+                    continue;
+                }
+            };
+            match applied {
                 Ok(()) => break,
                 Err(error) if error.is_permanent() && batch.len() == 1 => {
                     poison(feed, &batch[0], &chain(&error)).await;

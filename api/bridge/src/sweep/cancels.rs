@@ -8,7 +8,7 @@
 //! each run. After `cancel_patience` the build is `cancelled` without `sandbox_destroyed_at`, which follows as
 //! soon as the host answers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::Utc;
 use futures::{StreamExt as _, stream};
@@ -32,22 +32,22 @@ impl Service {
     /// [`Error::Store`]. A host that does not do its part is no error: the build says so.
     pub async fn cancels(&self) -> Result<usize, Error> {
         let left = self.store.build_list_cancel_left(LIMIT).await?;
-        self.on_their_hosts(left, |agent, place| self.cancel(agent, place)).await
+        self.on_their_hosts(left, |host, place| self.cancel(host, place)).await
     }
 
     /// Notes the host's word of cancelled builds that are without it.
     ///
     /// # Errors
-    /// [`Error::Store`], [`Error::Agent`] of the first build that failed; the others were handled.
+    /// [`Error::Store`] of the first build that failed; the others were handled.
     pub async fn proofs(&self) -> Result<usize, Error> {
         let unproven = self.store.build_list_unproven(LIMIT).await?;
-        self.on_their_hosts(unproven, |agent, place| self.prove(agent, place)).await
+        self.on_their_hosts(unproven, |host, place| self.prove(host, place)).await
     }
 
     /// Does `work` for every place, several at once; answers how many were handled.
     async fn on_their_hosts<W, F>(&self, places: Vec<Place>, work: W) -> Result<usize, Error>
     where
-        W: Fn(Agent, Place) -> F,
+        W: Fn(Arc<Called>, Place) -> F,
         F: Future<Output = Result<bool, Error>>,
     {
         let Some(agents) = &self.agents else { return Ok(0) };
@@ -59,27 +59,27 @@ impl Service {
             by_host.entry(place.host).or_insert_with(|| (agent, Vec::new())).1.push(place);
         }
         let work = &work;
-        // Builds of a host that is away wait for each other, and for nobody else's.
         let hosts = by_host.into_values().map(|(agent, places)| async move {
-            let each = stream::iter(places).map(|place| work(agent.clone(), place));
+            let host = Arc::new(Called::try_out(agent, places.len()).await);
+            let each = stream::iter(places).map(|place| work(Arc::clone(&host), place));
             let done = each.buffer_unordered(BUILDS_AT_ONCE).collect::<Vec<_>>().await;
             sum(done.into_iter().map(|done| done.map(usize::from)))
         });
         sum(stream::iter(hosts).buffer_unordered(HOSTS_AT_ONCE).collect::<Vec<_>>().await)
     }
 
-    async fn cancel(&self, agent: Agent, place: Place) -> Result<bool, Error> {
-        let without_proof = match clear(&agent, &place).await {
+    async fn cancel(&self, host: Arc<Called>, place: Place) -> Result<bool, Error> {
+        let without_proof = match host.clear(&place).await {
             Ok(()) => None,
             Err(error) => {
                 let waited = (Utc::now() - place.asked_at).to_std().unwrap_or_default();
                 if waited < self.times.cancel_patience {
                     let reason = waits(&place, &error);
-                    tracing::info!(build.id = %place.build, error = chain(&error), "the cancel waits");
+                    tracing::info!(build.id = %place.build, error = chain(&*error), "the cancel waits");
                     self.store.build_cancel_waits(&place, &reason).await?;
                     return Ok(false);
                 }
-                tracing::warn!(build.id = %place.build, error = chain(&error), "cancelled without proof");
+                tracing::warn!(build.id = %place.build, error = chain(&*error), "cancelled without proof");
                 Some(gave_up(&place))
             }
         };
@@ -90,8 +90,11 @@ impl Service {
         }
     }
 
-    async fn prove(&self, agent: Agent, place: Place) -> Result<bool, Error> {
-        clear(&agent, &place).await?;
+    async fn prove(&self, host: Arc<Called>, place: Place) -> Result<bool, Error> {
+        if let Err(error) = host.clear(&place).await {
+            tracing::info!(build.id = %place.build, error = chain(&*error), "no word of the host yet");
+            return Ok(false);
+        }
         self.store.build_sandbox_destroyed(place.build).await?;
         Ok(true)
     }
@@ -102,6 +105,31 @@ impl Service {
         self.store.build_log_ended(ended.build, seq).await?;
         self.states.tell(ended.build, ended.attempt, ended.status).await;
         Ok(())
+    }
+}
+
+/// A host, and whether it answers.
+struct Called {
+    agent: Agent,
+    away: Option<Arc<AgentError>>,
+}
+
+impl Called {
+    /// Asks a host once before it is asked `places` times: what one that is away costs in waiting, it must not cost
+    /// for each build, since everybody's next run waits for this one.
+    async fn try_out(agent: Agent, places: usize) -> Self {
+        let away = match places {
+            0 | 1 => None,
+            _ => agent.get_host().await.err().map(Arc::new),
+        };
+        Self { agent, away }
+    }
+
+    async fn clear(&self, place: &Place) -> Result<(), Arc<AgentError>> {
+        match &self.away {
+            Some(error) => Err(Arc::clone(error)),
+            None => clear(&self.agent, place).await.map_err(Arc::new),
+        }
     }
 }
 

@@ -28,13 +28,20 @@ mod users;
 
 use std::time::Duration;
 
-use async_nats::{Client, jetstream::Context};
+use async_nats::{
+    Client,
+    jetstream::{Context, stream::RawMessageErrorKind},
+};
 use chrono::{DateTime, Utc};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ovenbird_agent_client::{Agents, Error as AgentError};
 use ovenbird_contract::{build::Status, id::BuildId, nats::Names};
 use ovenbird_db::{
     Store,
-    store::{self, job::QueueState},
+    store::{
+        self,
+        job::{Published, QueueState},
+    },
 };
 use ovenbird_kit::telemetry::chain;
 use redis::RedisError;
@@ -50,6 +57,13 @@ use crate::{
 
 /// Builds that one rule handles in one run; the rest comes in the next.
 const LIMIT: u32 = 500;
+/// Old jobs that one run looks for, each by a request.
+const LOOKED_FOR: u32 = 200;
+/// A rule that asks Postgres, Redis and NATS is given up after this: a connection that died without a word would hold
+/// it for ever.
+const RULE_MAX: Duration = Duration::from_secs(60);
+/// A rule that calls hosts, too.
+const HOSTS_RULE_MAX: Duration = Duration::from_secs(300);
 /// Hosts that one rule calls at the same time.
 const HOSTS_AT_ONCE: usize = 16;
 
@@ -90,7 +104,7 @@ pub struct Times {
     pub push_after: Duration,
     /// A job is looked for when it is this old.
     pub job_settled: Duration,
-    /// A job is forgotten in any case when it is this old.
+    /// A job is looked for by itself when it is this old, and again each time it is this much older.
     pub job_fallback: Duration,
     /// An audit entry is kept for so long.
     pub audit_kept: Duration,
@@ -160,27 +174,27 @@ impl Service {
     }
 
     async fn unheld(&self) {
-        note("leases", self.leases().await);
-        note("times", self.times_over().await);
+        rule("leases", RULE_MAX, self.leases()).await;
+        rule("times", RULE_MAX, self.times_over()).await;
     }
 
     async fn cancelled(&self) {
-        note("cancels", self.cancels().await);
-        note("proofs", self.proofs().await);
+        rule("cancels", HOSTS_RULE_MAX, self.cancels()).await;
+        rule("proofs", HOSTS_RULE_MAX, self.proofs()).await;
     }
 
     async fn orphans(&self) {
-        note("sandboxes", self.sandboxes().await);
-        note("templates", self.templates().await);
+        rule("sandboxes", HOSTS_RULE_MAX, self.sandboxes()).await;
+        rule("templates", HOSTS_RULE_MAX, self.templates()).await;
     }
 
     async fn rest(&self) {
-        note("ends", self.ends().await);
-        note("relaying", self.relaying().await);
-        note("jobs", self.jobs().await);
-        note("queue", self.queued().await);
-        note("answers", self.answers().await);
-        note("audit", self.audit().await);
+        rule("ends", RULE_MAX, self.ends()).await;
+        rule("relaying", RULE_MAX, self.relaying()).await;
+        rule("jobs", RULE_MAX, self.jobs()).await;
+        rule("queue", RULE_MAX, self.queued()).await;
+        rule("answers", RULE_MAX, self.answers()).await;
+        rule("audit", RULE_MAX, self.audit()).await;
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
@@ -248,8 +262,39 @@ impl Service {
     /// [`Error`].
     pub async fn jobs(&self) -> Result<usize, Error> {
         let queue = self.work_queue().await?;
-        let Times { job_settled, job_fallback, .. } = self.times;
-        Ok(self.store.build_jobs_forget(&queue, job_settled, job_fallback, LIMIT).await?.len())
+        let gone = self.store.build_jobs_forget(&queue, self.times.job_settled, LIMIT).await?;
+        Ok(gone.len() + self.jobs_looked_for().await?)
+    }
+
+    /// Looks for each job that is old: what is known of the queue as a whole may miss a case, and a job that is
+    /// there must not get a second one, or a build that waits for hours would fill the queue.
+    async fn jobs_looked_for(&self) -> Result<usize, Error> {
+        let old = self.store.build_jobs_old(self.times.job_fallback, LOOKED_FOR).await?;
+        if old.is_empty() {
+            return Ok(0);
+        }
+        let builds = self.js.get_stream_no_info(self.names.builds_stream().name).await;
+        let builds = builds.map_err(|error| Error::Look(error.into()))?;
+        let looks = old.into_iter().map(|job| {
+            let builds = builds.clone();
+            async move {
+                match builds.get_raw_message(job.stream_seq).await {
+                    Ok(_) => Ok((job, true)),
+                    Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => {
+                        Ok((job, false))
+                    }
+                    Err(error) => Err(Error::Look(error.into())),
+                }
+            }
+        });
+        let looked: Vec<(Published, bool)> =
+            stream::iter(looks).buffered(HOSTS_AT_ONCE).try_collect().await?;
+        let (there, gone): (Vec<_>, Vec<_>) = looked.into_iter().partition(|(_, there)| *there);
+        let jobs = |found: Vec<(Published, bool)>| found.into_iter().map(|(job, _)| job).collect();
+        let (there, gone): (Vec<Published>, Vec<Published>) = (jobs(there), jobs(gone));
+        self.store.build_jobs_published(&there).await?;
+        self.store.build_jobs_gone(&gone).await?;
+        Ok(gone.len())
     }
 
     /// Pushes ids that are nowhere.
@@ -310,10 +355,13 @@ fn sum(done: impl IntoIterator<Item = Result<usize, Error>>) -> Result<usize, Er
     failure.map_or(Ok(handled), Err)
 }
 
-fn note(rule: &str, result: Result<usize, Error>) {
-    match result {
-        Ok(0) => {}
-        Ok(handled) => tracing::info!(rule, handled, "swept"),
-        Err(error) => tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again"),
+async fn rule(rule: &str, max: Duration, work: impl Future<Output = Result<usize, Error>>) {
+    match tokio::time::timeout(max, work).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(handled)) => tracing::info!(rule, handled, "swept"),
+        Ok(Err(error)) => {
+            tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again");
+        }
+        Err(_) => tracing::warn!(rule, ?max, "a rule took too long; it runs again"),
     }
 }

@@ -17,6 +17,9 @@ use tokio::time::Instant;
 
 use super::{Error, HOSTS_AT_ONCE, Service, sum};
 
+/// Sandboxes of one host that are destroyed at the same time.
+const SANDBOXES_AT_ONCE: usize = 8;
+
 impl Service {
     /// Destroys sandboxes of builds that do not need them any more, and makes rows and hosts agree about users'.
     ///
@@ -71,7 +74,7 @@ impl Service {
         let owners = self.store.build_owners(&builds).await?;
         let owners: HashMap<_, _> = owners.into_iter().map(|owner| (owner.build, owner)).collect();
         let young = young_from(self.times.orphan_grace);
-        let mut destroyed = 0;
+        let mut ends = Vec::new();
         for (info, (build, sandbox)) in
             listed.iter().filter_map(|info| Some((info, of_a_build(info)?)))
         {
@@ -85,14 +88,17 @@ impl Service {
                 status = owner.map(|owner| owner.status.as_str()),
                 "sandbox belongs to no build any more"
             );
-            match as_its_owner(agent, owner).destroy_sandbox(&info.sandbox_id).await {
-                Ok(()) => destroyed += 1,
-                Err(error) => {
-                    tracing::warn!(sandbox.id = %sandbox, error = chain(&error), "not destroyed");
+            let agent = as_its_owner(agent, owner);
+            ends.push(async move {
+                let ended = agent.destroy_sandbox(&info.sandbox_id).await;
+                if let Err(error) = &ended {
+                    tracing::warn!(sandbox.id = %sandbox, error = chain(error), "not destroyed");
                 }
-            }
+                usize::from(ended.is_ok())
+            });
         }
-        Ok(destroyed)
+        let ended = stream::iter(ends).buffer_unordered(SANDBOXES_AT_ONCE).collect::<Vec<_>>();
+        Ok(ended.await.into_iter().sum())
     }
 
     async fn templates_on(&self, agent: Agent, host: HostId) -> Result<usize, Error> {

@@ -106,12 +106,14 @@ async fn cancel_whose_host_is_away_says_so_and_ends_when_it_answers() {
     let rig = Rig::with_streams().await;
     let mut host = Host::start(&rig.store).await;
     let build = left(&rig, &host, "web").await;
+    let other = left(&rig, &host, "other").await;
     host.sandbox(build, 1);
     host.goes().await;
     let sweep = sweep_of(&rig, &host);
     for _ in 0..2 {
         assert_eq!(sweep.cancels().await.unwrap(), 0);
     }
+    assert_eq!(rig.row(other).await.reason, rig.row(build).await.reason);
     let row = rig.row(build).await;
     assert_eq!((row.status.as_str(), row.sandbox_destroyed_at), ("cancelling", None));
     let reason = row.reason.unwrap();
@@ -119,7 +121,7 @@ async fn cancel_whose_host_is_away_says_so_and_ends_when_it_answers() {
     let message = reason["message"].as_str().unwrap();
     assert!(message.contains(&host.id.to_string()) && message.contains("answer"), "{message}");
     host.comes_back().await;
-    wait_until("the cancel to end", SOON, || async { sweep.cancels().await.unwrap() == 1 }).await;
+    wait_until("the cancel to end", SOON, || async { sweep.cancels().await.unwrap() == 2 }).await;
     assert!(host.sandboxes().is_empty());
     let row = rig.row(build).await;
     assert_eq!((row.status.as_str(), row.reason), ("cancelled", None));

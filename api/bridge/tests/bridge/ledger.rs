@@ -1,8 +1,8 @@
 //! What stands in LOGS and EVENTS comes to Postgres once.
 
-use async_nats::jetstream::{consumer::PullConsumer, message::PublishMessage};
+use async_nats::jetstream::{AckKind, consumer::PullConsumer, message::PublishMessage};
 use chrono::Utc;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use ovenbird_contract::{
     desk::LogPosition,
     event::{Event, What},
@@ -129,6 +129,29 @@ async fn message_that_a_dead_ledger_took_is_stored_with_the_one_after_it() {
     let seqs: Vec<u64> = rig.stored(build).await.iter().map(Record::seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
     taken.ack().await.unwrap();
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn message_that_a_dead_ledger_took_is_stored_with_those_around_it() {
+    let mut rig = Rig::with_streams().await;
+    let build = running(&rig, "web").await;
+    let mut at = BEGIN;
+    for _ in 0..3 {
+        at = rig.log(build, at, 2).await.unwrap();
+    }
+    let [spec, _] = rig.names.ledger_consumers();
+    let consumer: PullConsumer =
+        rig.js.get_consumer_from_stream(&spec.durable, &spec.stream).await.unwrap();
+    let messages = consumer.batch().max_messages(3).messages().await.unwrap();
+    let taken: Vec<_> = messages.try_collect().await.unwrap();
+    // The first and the third go to a ledger that lives.
+    for returned in [&taken[0], &taken[2]] {
+        returned.ack_with(AckKind::Nak(None)).await.unwrap();
+    }
+    rig.start_ledger();
+    wait_stored(&rig, build, 6).await;
+    assert!(spec.ack_wait > SOON, "the message may have come again by itself");
     rig.stop().await;
 }
 

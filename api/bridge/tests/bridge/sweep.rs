@@ -108,6 +108,29 @@ async fn job_that_went_with_its_stream_comes_again() {
 }
 
 #[tokio::test]
+async fn old_job_is_looked_for_and_comes_again_only_when_it_is_gone() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_relay("b1");
+    let (waits, gone) = (rig.build("waits").await, rig.build("gone").await);
+    rig.queue.push(&[waits, gone]).await.unwrap();
+    ovenbird_testkit::wait_until("the jobs are noted", crate::rig::SOON, || async {
+        rig.row(waits).await.job_published_at.is_some()
+            && rig.row(gone).await.job_published_at.is_some()
+    })
+    .await;
+    let seq = rig.row(gone).await.job_stream_seq.unwrap().cast_unsigned();
+    let stream = rig.js.get_stream(rig.names.builds_stream().name).await.unwrap();
+    stream.delete_message(seq).await.unwrap();
+    let mut sweep = rig.sweep();
+    assert_eq!(sweep.jobs().await.unwrap(), 0, "nothing is old");
+    sweep.times.job_fallback = Duration::ZERO;
+    assert_eq!(sweep.jobs().await.unwrap(), 1);
+    assert_eq!((rig.row(waits).await.job_resends, rig.row(gone).await.job_resends), (0, 1));
+    assert_eq!(sweep.jobs().await.unwrap(), 0, "the one that waits is there");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_log() {
     let mut rig = Rig::with_streams().await;
     rig.start_relay("b1");

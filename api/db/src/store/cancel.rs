@@ -146,7 +146,8 @@ impl Store {
     /// [`Error::Database`].
     pub async fn build_list_cancel_left(&self, limit: u32) -> Result<Vec<Place>, Error> {
         let text = format!(
-            "{PLACE} WHERE b.status = 'cancelling' AND b.lease_until < now() ORDER BY b.lease_until LIMIT $1"
+            "{PLACE} WHERE b.status = 'cancelling' AND b.lease_until < now()
+             ORDER BY row_number() OVER (PARTITION BY h.id ORDER BY b.lease_until), b.lease_until LIMIT $1"
         );
         let rows = Row::find_by_statement(sql(&text, [i64::from(limit).into()]));
         Ok(rows.all(&self.db).await?.into_iter().map(Place::from).collect())
@@ -208,7 +209,7 @@ impl Store {
         let text = format!(
             "{PLACE} WHERE b.status = 'cancelled' AND b.sandbox_destroyed_at IS NULL
                AND b.host_id IS NOT NULL AND h.status IN ('online', 'draining')
-             ORDER BY b.completed_at LIMIT $1"
+             ORDER BY row_number() OVER (PARTITION BY h.id ORDER BY b.completed_at), b.completed_at LIMIT $1"
         );
         let rows = Row::find_by_statement(sql(&text, [i64::from(limit).into()]));
         Ok(rows.all(&self.db).await?.into_iter().map(Place::from).collect())

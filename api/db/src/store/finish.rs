@@ -238,7 +238,8 @@ async fn publish(
 }
 
 /// The statement that ends the build: status, attempt, owner and lease are compared here once more,
-/// the lease against the clock of Postgres.
+/// the lease against the clock of Postgres. A failure is accepted after the lease as well, as long as nobody took the
+/// build: it publishes nothing, and what the user's own step did would only be done again.
 async fn close(
     tx: &DatabaseTransaction,
     request: &Request,
@@ -256,7 +257,8 @@ async fn close(
             "UPDATE template_builds SET status = $5, lease_until = NULL, completed_at = clock_timestamp(),
                template_id = $6, reason = $7, log_seq = GREATEST(log_seq, $8),
                sandbox_destroyed_at = CASE WHEN $5 = 'cancelled' THEN clock_timestamp() END
-             WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = $4 AND lease_until > now()
+             WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = $4
+               AND (lease_until > now() OR $5 = 'failed')
              RETURNING *",
             [
                 request.holder.build.uuid().into(),

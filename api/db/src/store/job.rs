@@ -59,6 +59,13 @@ struct Row {
 }
 
 #[derive(Debug, FromQueryResult)]
+struct Old {
+    id: Uuid,
+    attempt: i32,
+    job_stream_seq: i64,
+}
+
+#[derive(Debug, FromQueryResult)]
 struct Id {
     id: Uuid,
 }
@@ -141,8 +148,7 @@ impl Store {
     }
 
     /// Forgets the jobs of up to `limit` queued builds whose job is gone: it stood in an older stream, or
-    /// was acknowledged without a claim; and, because every rule may miss a case, those published longer
-    /// than `fallback` ago. Jobs younger than `settled` are left alone: their claim may be on its way.
+    /// was acknowledged without a claim. Jobs younger than `settled` are left alone: their claim may be on its way.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -150,7 +156,6 @@ impl Store {
         &self,
         queue: &QueueState,
         settled: Duration,
-        fallback: Duration,
         limit: u32,
     ) -> Result<Vec<BuildId>, Error> {
         let rows = Id::find_by_statement(sql(
@@ -159,9 +164,8 @@ impl Store {
              WHERE id IN (
                SELECT id FROM template_builds
                WHERE status = 'queued' AND job_published_at < now() - $5 * interval '1 millisecond'
-                 AND (job_published_at < $1 OR job_stream_seq > $2 OR job_stream_seq <= $3 OR $4
-                   OR job_published_at < now() - $6 * interval '1 millisecond')
-               ORDER BY queued_at LIMIT $7 FOR NO KEY UPDATE SKIP LOCKED
+                 AND (job_published_at < $1 OR job_stream_seq > $2 OR job_stream_seq <= $3 OR $4)
+               ORDER BY queued_at LIMIT $6 FOR NO KEY UPDATE SKIP LOCKED
              ) AND status = 'queued'
              RETURNING id",
             [
@@ -170,13 +174,58 @@ impl Store {
                 i64::try_from(queue.acked_seq).unwrap_or(i64::MAX).into(),
                 queue.idle.into(),
                 millis(settled).into(),
-                millis(fallback).into(),
                 i64::from(limit).into(),
             ],
         ))
         .all(&self.db)
         .await?;
         Ok(ids(rows))
+    }
+
+    /// Up to `limit` jobs of queued builds that were published, or last looked for, longer than `age` ago, the oldest
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_jobs_old(&self, age: Duration, limit: u32) -> Result<Vec<Published>, Error> {
+        let rows = Old::find_by_statement(sql(
+            "SELECT id, attempt, job_stream_seq FROM template_builds
+             WHERE status = 'queued' AND job_stream_seq IS NOT NULL
+               AND job_published_at < now() - $1 * interval '1 millisecond'
+             ORDER BY job_published_at LIMIT $2",
+            [millis(age).into(), i64::from(limit).into()],
+        ))
+        .all(&self.db)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| Published {
+                build: BuildId::from_uuid(row.id),
+                attempt: u32::try_from(row.attempt).unwrap_or(0).saturating_add(1),
+                stream_seq: u64::try_from(row.job_stream_seq).unwrap_or(0),
+            })
+            .collect())
+    }
+
+    /// Forgets jobs that were looked for and are gone, unless their builds have others by now.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_jobs_gone(&self, gone: &[Published]) -> Result<(), Error> {
+        let rows: Vec<_> = gone
+            .iter()
+            .map(|one| serde_json::json!({ "id": one.build.uuid(), "seq": one.stream_seq }))
+            .collect();
+        self.db
+            .execute_raw(sql(
+                "UPDATE template_builds b SET job_published_at = NULL, job_stream_seq = NULL,
+                   job_resends = job_resends + 1
+                 FROM jsonb_to_recordset($1) AS g(id uuid, seq bigint)
+                 WHERE b.id = g.id AND b.status = 'queued' AND b.job_stream_seq = g.seq",
+                [json(&rows)?.into()],
+            ))
+            .await?;
+        Ok(())
     }
 }
 

@@ -249,6 +249,24 @@ impl Store {
         Ok(rows.iter().map(ended).collect())
     }
 
+    /// Whether a host that answers holds the build's base template, other than the one that failed it last.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_has_another_host(&self, build: BuildId) -> Result<bool, Error> {
+        let found = self
+            .db
+            .query_one_raw(sql(
+                "SELECT 1 FROM template_builds b
+                 JOIN template_placements p ON p.template_id = b.base_template_id AND p.state = 'present'
+                 JOIN hosts h ON h.id = p.host_id AND h.status = 'online'
+                 WHERE b.id = $1 AND h.id IS DISTINCT FROM b.avoid_host_id LIMIT 1",
+                [build.uuid().into()],
+            ))
+            .await?;
+        Ok(found.is_some())
+    }
+
     async fn lease_refusal(&self, holder: &Holder) -> Result<Refused, Error> {
         match self.build_row(holder.build).await? {
             Some(row) => refusal(holder, &row),

@@ -123,6 +123,19 @@ async fn build_without_the_end_of_its_log_is_listed_until_it_is_noted() {
     assert_eq!(world.row(holder.build).await.log_seq, 5);
 }
 
+#[tokio::test]
+async fn failure_after_the_lease_counts_as_long_as_nobody_took_the_build() {
+    let world = World::with_host(4).await;
+    let [left, taken] = [world.running("left").await, world.running("taken").await];
+    world.lease_runs_out(left.build).await;
+    let ended = world.store.build_finish(&finish_of(&left, failure())).await.unwrap().unwrap();
+    assert_eq!(ended.status, Status::Failed);
+    world.lease_runs_out(taken.build).await;
+    world.store.build_expire(3, 10).await.unwrap();
+    assert!(world.store.build_finish(&finish_of(&taken, failure())).await.unwrap().is_err());
+    assert_eq!(world.status(taken.build).await, Status::Queued);
+}
+
 fn failure() -> Outcome {
     Outcome::Failed {
         reason: Reason {

@@ -8,14 +8,12 @@ use ovenbird_db::store::job::{Published, QueueState};
 
 use crate::world::World;
 
-const FALLBACK: Duration = Duration::from_secs(600);
-
 fn queue() -> QueueState {
     QueueState { created: DateTime::<Utc>::UNIX_EPOCH, last_seq: 10, acked_seq: 3, idle: false }
 }
 
 async fn forgotten(world: &World, queue: QueueState) -> Vec<BuildId> {
-    world.store.build_jobs_forget(&queue, Duration::ZERO, FALLBACK, 10).await.unwrap()
+    world.store.build_jobs_forget(&queue, Duration::ZERO, 10).await.unwrap()
 }
 
 async fn published(world: &World, stream_seq: u64) -> BuildId {
@@ -79,6 +77,6 @@ async fn job_that_is_too_young_is_left_alone() {
     published(&world, 5).await;
     let lost = QueueState { idle: true, ..queue() };
     let settled = Duration::from_secs(60);
-    let found = world.store.build_jobs_forget(&lost, settled, FALLBACK, 10).await.unwrap();
+    let found = world.store.build_jobs_forget(&lost, settled, 10).await.unwrap();
     assert!(found.is_empty());
 }

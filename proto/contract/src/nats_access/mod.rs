@@ -218,6 +218,8 @@ fn bridge(names: &Names) -> Permissions {
             ["CREATE", "INFO"].map(|verb| js(&format!("CONSUMER.{verb}.{stream}.{durable}"))),
         );
     }
+    // Whether a job is still there.
+    publish.push(js(&format!("STREAM.MSG.GET.{builds}")));
     for stream in [&logs, &events] {
         publish.push(js(&format!("STREAM.MSG.GET.{stream}")));
         publish.push(js(&format!("CONSUMER.MSG.NEXT.{stream}.{LEDGER_DURABLE}")));
