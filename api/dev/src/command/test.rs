@@ -9,6 +9,10 @@ use crate::{cache::Artifacts, platform::require_root, progress::Ui, setup, tree}
 /// With this in their environment, tests that take minutes do not count as ignored.
 const ALL: &str = "OVENBIRD_TEST_ALL";
 
+/// The Rust SDK's generated examples are fragments.
+const DOCUMENTATION: [&str; 6] =
+    ["test", "--quiet", "--workspace", "--doc", "--exclude", "ovenbird-sdk"];
+
 /// Runs the tests whose names match `filters`, or every one; with `all` also those that take minutes. The runner's own
 /// summary comes last.
 ///
@@ -18,8 +22,7 @@ pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
     require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
     setup::tools::ensure(ui).await?;
-    // The end-to-end tests start the programs as they are, so they must be there.
-    tree::build(ui).await?;
+    // Cargo builds the programs that the end-to-end tests start together with these.
     let nextest = tree::cargo().args(["nextest", "--version"]).output().await;
     let nextest = nextest.is_ok_and(|output| output.status.success());
     let mut failed = Vec::new();
@@ -27,9 +30,7 @@ pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
         failed.extend(run_one(&artifacts, all, &["nextest", "run", "--workspace"], filters).await?);
         // nextest runs no examples in documentation.
         if filters.is_empty() {
-            failed.extend(
-                run_one(&artifacts, all, &["test", "--quiet", "--workspace", "--doc"], &[]).await?,
-            );
+            failed.extend(run_one(&artifacts, all, &DOCUMENTATION, &[]).await?);
         }
     } else {
         ui.notice("cargo-nextest is not there: `cargo test` runs the tests, one after the other");
