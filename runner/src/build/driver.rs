@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
+use ovenbird_agent_client::{Agent, Error as AgentError};
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
     desk::{Claim, Published, TemplateKind},
@@ -26,9 +26,6 @@ use crate::{
     stop::{Interrupt, Stop},
 };
 
-/// A host that is full may have room in a moment: another sandbox is just being destroyed.
-const ROOM_TRIES: u32 = 5;
-const ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// The way out does not wait longer than this for the sandbox's end; the sweep does the rest.
 const DESTROY_MAX: Duration = Duration::from_secs(10);
 /// The way out does not wait longer than this for the guest to be told what it may forget.
@@ -180,7 +177,7 @@ impl Driver {
         }
         loop {
             let happened = match self.state.next() {
-                Next::Boot { nth } => self.boot(nth).await,
+                Next::Boot { nth, pause } => self.boot(nth, pause).await,
                 Next::Step(work) => self.step(*work).await,
                 Next::Health(check, context) => self.health(check, context).await,
                 Next::Publish(kind) => self.publish(kind).await,
@@ -249,7 +246,11 @@ impl Driver {
         }
     }
 
-    async fn boot(&mut self, nth: u32) -> Result<Event, Halt> {
+    async fn boot(&mut self, nth: u32, pause: Duration) -> Result<Event, Halt> {
+        if nth > 1 {
+            self.log.system(0, &format!("trying again in {} s", pause.as_secs())).await?;
+            self.stop.guard(tokio::time::sleep(pause)).await?;
+        }
         let begun = Instant::now();
         let cmd = format!("boot {}", self.claim.base.name);
         self.announce(0, Phase::Boot, &cmd).await?;
@@ -267,7 +268,7 @@ impl Driver {
         );
         self.log.system(0, &line).await?;
         self.log.flush().await?;
-        let created = self.create(sandbox_id).await?;
+        let created = self.create(&sandbox_id).await?;
         let elapsed = begun.elapsed();
         let event = match created {
             Ok(()) => {
@@ -299,27 +300,6 @@ impl Driver {
         }
         self.events.publish(What::StepFinished(entry)).await?;
         Ok(event)
-    }
-
-    async fn create(&mut self, sandbox_id: String) -> Result<Result<(), AgentError>, Halt> {
-        let new = NewSandbox {
-            sandbox_id,
-            template: self.claim.base.host_name.clone(),
-            vcpus: self.claim.vcpus,
-            memory_mb: self.claim.memory_mb,
-            disk_mb: self.claim.disk_mb,
-            idle_timeout_sec: None,
-        };
-        for _ in 1..ROOM_TRIES {
-            match self.stop.guard(self.agent.create_sandbox(&new)).await? {
-                Err(AgentError::NoRoom { message }) => {
-                    self.log.system(0, &format!("the host has no room yet: {message}")).await?;
-                }
-                answer => return Ok(answer.map(drop)),
-            }
-            self.stop.guard(tokio::time::sleep(ROOM_PAUSE)).await?;
-        }
-        Ok(self.stop.guard(self.agent.create_sandbox(&new)).await?.map(drop))
     }
 
     async fn publish(&mut self, kind: TemplateKind) -> Result<Event, Halt> {

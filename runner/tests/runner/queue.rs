@@ -47,10 +47,3 @@ async fn idle_runner_ends_within_five_seconds() {
     running.stop().await;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn runner_ends_in_time_while_nats_is_away() {
-    let mut running = Running::start(&Agent::default(), plan("RUN print 1", None), 2).await;
-    running.server.nats.kill9();
-    running.stop().await;
-}
