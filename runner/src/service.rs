@@ -28,7 +28,9 @@ use crate::{
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// A publish whose ack does not come is sent again after this long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-
+/// A slot whose job had no host asks for the next one after this. Long enough that jobs without a host do not keep the
+/// desk busy, and no longer: behind them may be one that has a host.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
 /// A flush waits for a connection for as long as there is none.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
@@ -135,8 +137,8 @@ async fn slot(service: Arc<Service>, worker: Worker, stop: CancellationToken) {
     let mut queue = Queue::new(jetstream, &service.names, &service.config.lane);
     while let Some(taken) = queue.next(&stop).await {
         let work = worker.work(taken.job.clone());
-        if let Verdict::NoRoom(pause) = taken.settle(work).await {
-            let _ = timeout(pause, stop.cancelled()).await;
+        if let Verdict::NoRoom(_) = taken.settle(work).await {
+            let _ = timeout(NO_ROOM_PAUSE, stop.cancelled()).await;
         }
     }
 }
