@@ -309,6 +309,8 @@ impl Driver {
         self.log.system(0, &format!("writing the {} template", kind.as_str())).await?;
         self.stop_started(true).await?;
         self.settle().await;
+        // A sandbox that is being saved takes no command. Whoever comes next must read that none is missing.
+        self.stop.guard(self.log.flush()).await??;
         let sandbox_id = self.sandbox.clone().unwrap_or_default();
         let name = self.claim.template_id.to_string();
         self.template_begun = true;

@@ -385,6 +385,32 @@ async fn template_is_found_on_a_host_that_was_away_when_the_next_runner_asked() 
     running.stop().await;
 }
 
+/// The next runner would go on with a command in a sandbox that is being saved and takes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn template_is_not_begun_before_the_log_says_that_all_steps_are_done() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.server.stall_logs(true).await;
+    agent.gate_ends(0);
+    wait_until("the template comes next", SOON, || async {
+        let events = running.server.events(&build).await;
+        events
+            .iter()
+            .any(|event| matches!(&event.what, What::StepStarted { phase: Phase::Publish, .. }))
+    })
+    .await;
+    let begun = wait_for("the template", Duration::from_secs(1), || async {
+        Some(agent.seen.lock().unwrap().saves).filter(|saves| *saves > 0)
+    })
+    .await;
+    assert!(begun.is_err(), "a template was begun while the log stood still");
+    running.server.stall_logs(false).await;
+    succeeded(&running.desk.finished().await.outcome);
+    running.stop().await;
+}
+
 /// A runner that was cut off comes back after another one has taken over: nothing it does is taken.
 #[tokio::test(flavor = "multi_thread")]
 async fn runner_that_comes_back_changes_nothing() {
