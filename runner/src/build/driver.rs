@@ -230,11 +230,14 @@ impl Driver {
     /// The attempt before may have left it. On another host than then it is not found, which is fine too.
     async fn destroy_previous(&mut self, previous: &str) -> Result<(), Halt> {
         self.log.system(0, "removing the sandbox of the attempt before").await?;
+        // A cancel that comes meanwhile has to end it, too.
+        self.sandbox = Some(previous.to_owned());
         let destroyed = match self.stop.guard(self.agent.destroy_sandbox(previous)).await {
             // There is no time for anything else, but for this.
             Err(Interrupt::TimeOver) => self.agent.destroy_sandbox(previous).await,
             destroyed => destroyed?,
         };
+        self.sandbox = None;
         match destroyed {
             Ok(()) => Ok(()),
             Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),

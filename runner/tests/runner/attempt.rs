@@ -421,6 +421,23 @@ async fn cancel_whose_host_does_not_answer_is_left_to_the_sweep_and_claims_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancel_while_the_sandbox_of_the_attempt_before_is_destroyed_waits_for_its_end() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_destroys = 1;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    running.desk.leave_sandbox("sbx_old");
+    let build = push_job(&running.server).await;
+    wait_until("the destruction to begin", Duration::from_secs(20), || async {
+        agent.seen.lock().unwrap().destroys == 1
+    })
+    .await;
+    running.cancel(&build).await;
+    assert_eq!(running.desk.finished().await.outcome, Outcome::Cancelled);
+    assert_eq!(agent.seen.lock().unwrap().destroyed, ["sbx_old"], "the host has said so");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_while_the_template_is_written_publishes_nothing() {
     let agent = Agent::default();
     agent.seen.lock().unwrap().hang_saves = true;
