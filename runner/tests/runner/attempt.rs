@@ -489,6 +489,19 @@ async fn runner_that_ends_gives_its_build_back_with_its_sandbox_within_five_seco
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failure_of_a_host_is_told_to_a_desk_that_is_away_for_a_while() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    // Three seconds, as the pauses between requests grow.
+    running.desk.put_releases_off(4);
+    push_job(&running.server).await;
+    agent.until_started(1).await;
+    agent.goes_away();
+    assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn template_that_the_desk_refuses_is_removed_and_a_cancel_wins() {
     let agent = Agent::default();
     let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
