@@ -70,8 +70,11 @@ impl Driver {
                     if broken < BROKEN_MAX && (broken > 0 || error.is_unreachable()) =>
                 {
                     broken += 1;
-                    let line = format!("the host broke off ({}), waiting for it", error.message());
-                    self.log.system(0, &line).await?;
+                    if error.is_unreachable() {
+                        let why = error.message();
+                        let line = format!("the host cannot be reached ({why}), waiting for it");
+                        self.log.system(0, &line).await?;
+                    }
                     if let Err(error) = self.until_gone(sandbox_id, error, &mut away).await? {
                         return Ok(Err(error));
                     }

@@ -279,6 +279,7 @@ impl Driver {
                 self.log.system(0, &format!("microVM ready after {}", seconds(elapsed))).await?;
                 Event::Ready
             }
+            Err(error) if error.is_closing() => failed_call(&error, ReasonCode::HostLost)?,
             Err(AgentError::Unavailable { message }) => {
                 self.log
                     .system(0, &format!("microVM {nth} did not become ready: {message}"))
