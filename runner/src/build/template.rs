@@ -30,7 +30,7 @@ impl Driver {
     ) -> Result<u64, AgentError> {
         let begun = Instant::now();
         let mut away = Away::new(self.away_max);
-        let mut broke_off = false;
+        let (mut broke_off, mut was_cut) = (false, self.goes_on);
         let mut look = self.goes_on;
         loop {
             let held = if look { self.held(name).await } else { Ok(None) };
@@ -49,6 +49,7 @@ impl Driver {
                 Err(error) => error,
             };
             broke_off |= failed.is_unreachable();
+            was_cut |= broke_off;
             let may_pass = match &failed {
                 AgentError::AlreadyExists { .. } => {
                     away.answered();
@@ -61,10 +62,14 @@ impl Driver {
                 _ => false,
             };
             if !may_pass || begun.elapsed() >= WRITTEN_MAX {
-                // The answer was lost, and the sandbox became the template.
-                return match self.held(name).await {
-                    Ok(Some(bytes)) => Ok(bytes),
-                    _ => Err(failed),
+                // Perhaps only the answer was lost, and the sandbox has become the template.
+                return match (self.held(name).await, failed) {
+                    (Ok(Some(bytes)), _) => Ok(bytes),
+                    // Its agent was killed in the middle of it, and the next one found the sandbox asleep.
+                    (_, AgentError::FailedPrecondition { message }) if was_cut => {
+                        Err(AgentError::SandboxLost { message })
+                    }
+                    (_, failed) => Err(failed),
                 };
             }
             tracing::info!(template.id = name, error = %failed, "asking again for the template");

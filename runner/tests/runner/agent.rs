@@ -72,6 +72,8 @@ pub(crate) struct Seen {
     pub(crate) undestroyed: u32,
     /// Templates are never written to the end.
     pub(crate) hang_saves: bool,
+    /// The sandbox is not running any more, as when its agent was killed while it was saved.
+    pub(crate) asleep: bool,
     /// Saves that were begun.
     pub(crate) saves: u32,
     pub(crate) created: Vec<String>,
@@ -208,6 +210,9 @@ impl Agent {
         self.here()?;
         let hangs = {
             let mut seen = self.seen.lock().unwrap();
+            if seen.asleep {
+                return Err(Status::failed_precondition("sandbox sbx is paused, not running"));
+            }
             seen.saves += 1;
             seen.hang_saves
         };

@@ -361,6 +361,28 @@ async fn long_write_of_a_template_outlives_short_breaks_that_lie_far_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn sandbox_whose_agent_was_killed_while_it_was_saved_is_no_failure_of_the_build() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_saves = true;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    push_job(&running.server).await;
+    wait_until("the template is being written", SOON, || async {
+        agent.seen.lock().unwrap().saves == 1
+    })
+    .await;
+    agent.cut_off(true);
+    agent.seen.lock().unwrap().asleep = true;
+    wait_until("the host is called while it is away", SOON, || async {
+        agent.seen.lock().unwrap().knocks > 0
+    })
+    .await;
+    agent.cut_off(false);
+    assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
+    assert!(running.desk.heard().finishes.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn template_is_found_on_a_host_that_was_away_when_the_next_runner_asked() {
     let agent = Agent::default();
     agent.writes_wait.send_replace(true);
