@@ -33,7 +33,8 @@ use crate::{
 
 /// The desk hears of an end for this long; then it learns it by the lease.
 const FINISH_FOR: Duration = Duration::from_secs(60);
-const RELEASE_FOR: Duration = Duration::from_secs(2);
+/// A runner that ends has no more time. Nothing is lost with it: the lease ends, and the build goes on.
+const HAND_OVER_FOR: Duration = Duration::from_secs(2);
 const RENEW_FOR: Duration = Duration::from_secs(5);
 
 /// What attempts of one process share. Cheap to clone.
@@ -299,7 +300,8 @@ impl End<'_> {
 
     /// Refused or not heard, it goes on all the same once the lease ends.
     async fn release(&self, why: &str, lost: Option<&Reason>) {
-        let until = Instant::now() + RELEASE_FOR;
+        // A loss that the desk only learns by the lease has no reason, and its host is not avoided.
+        let until = Instant::now() + if lost.is_some() { FINISH_FOR } else { HAND_OVER_FOR };
         match self.shared.desk.release(self.held, why, lost, until).await {
             Ok(()) => tracing::info!(build.id = %self.held.build_id, why, "build given back"),
             Err(error) => {

@@ -24,6 +24,11 @@ const RETRY_LONGEST: Duration = Duration::from_secs(3);
 /// A job that this runner cannot read may be for a newer one.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(30);
 
+/// A job that no host has room for comes again later each time, at the latest after this. The server hands out jobs that
+/// come again before new ones, so without it enough of them would keep every other job from being seen; and a host that has
+/// room again waits so long for one that waits alone.
+const NO_ROOM_LONGEST: Duration = Duration::from_secs(30);
+
 /// What becomes of a job's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -31,7 +36,7 @@ pub enum Verdict {
     Ack,
     /// Somebody is to try again, after this long.
     Again(Duration),
-    /// No host has room: the job waits this long, and so does the slot, which would only fetch the next one.
+    /// No host has room: somebody is to try again, after this long the first time, and later each time.
     NoRoom(Duration),
 }
 
@@ -58,11 +63,18 @@ impl Taken {
         };
         match verdict {
             Verdict::Ack => self.ack(AckKind::Ack).await,
-            Verdict::Again(delay) | Verdict::NoRoom(delay) => {
+            Verdict::Again(delay) => self.ack(AckKind::Nak(Some(delay))).await,
+            Verdict::NoRoom(delay) => {
+                let delay = no_room_delay(delay, self.deliveries());
                 self.ack(AckKind::Nak(Some(delay))).await;
             }
         }
         verdict
+    }
+
+    /// How often the server has handed it out, this time included.
+    fn deliveries(&self) -> i64 {
+        self.message.info().map_or(1, |info| info.delivered)
     }
 
     /// An ack that is lost costs a redelivery, which the desk refuses.
@@ -71,6 +83,11 @@ impl Taken {
             tracing::warn!(build.id = %self.job.build_id, %error, "job not acknowledged");
         }
     }
+}
+
+fn no_room_delay(first: Duration, deliveries: i64) -> Duration {
+    let doublings = u32::try_from(deliveries.clamp(1, 11) - 1).unwrap_or(0);
+    (first * 2u32.pow(doublings)).min(NO_ROOM_LONGEST.max(first))
 }
 
 /// The lane's queue, seen from one slot.
@@ -172,5 +189,19 @@ async fn read(message: Message) -> Option<Taken> {
 async fn give_back(message: &Message, kind: AckKind) {
     if let Err(error) = message.ack_with(kind).await {
         tracing::warn!(%error, "job not given back, its ack wait does it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_without_a_host_comes_again_later_each_time_but_not_ever_later() {
+        let first = Duration::from_secs(2);
+        let delays = [1, 2, 3, 4, 5, 6, i64::MAX].map(|nth| no_room_delay(first, nth).as_secs());
+        assert_eq!(delays, [2, 4, 8, 16, 30, 30, 30]);
+        let asked = Duration::from_secs(300);
+        assert_eq!(no_room_delay(asked, 9), asked, "the desk knows better");
     }
 }

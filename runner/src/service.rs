@@ -28,8 +28,11 @@ use crate::{
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// A publish whose ack does not come is sent again after this long.
 const ACK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A flush waits for a connection for as long as there is none.
+/// A slot whose job had no host asks for the next one after this. Long enough that jobs without a host do not keep the
+/// desk busy, and no longer: behind them may be one that has a host.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(100);
+/// A flush waits for a connection for as long as there is none. It has this much of `exit_within`, and never more than
+/// a fifth of it.
 const LAST_FLUSH: Duration = Duration::from_secs(1);
 
 /// Why the runner cannot start.
@@ -109,7 +112,8 @@ impl Service {
         }
         let drain = service.shared.drain.clone();
         let running = async { while slots.join_next().await.is_some() {} };
-        let ended = timeout(service.config.exit_within, async {
+        let last_flush = LAST_FLUSH.min(service.config.exit_within / 5);
+        let ended = timeout(service.config.exit_within - last_flush, async {
             tokio::pin!(running);
             if timeout(service.config.drain, &mut running).await.is_err() {
                 tracing::info!("drain time is over, giving builds back");
@@ -121,7 +125,7 @@ impl Service {
             tracing::warn!("a build did not end in time and is left to its lease");
             slots.shutdown().await;
         }
-        match timeout(LAST_FLUSH, service.shared.client.flush()).await {
+        match timeout(last_flush, service.shared.client.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "last acks may be lost"),
             Err(_) => tracing::debug!("NATS is away, last acks may be lost"),
@@ -135,8 +139,8 @@ async fn slot(service: Arc<Service>, worker: Worker, stop: CancellationToken) {
     let mut queue = Queue::new(jetstream, &service.names, &service.config.lane);
     while let Some(taken) = queue.next(&stop).await {
         let work = worker.work(taken.job.clone());
-        if let Verdict::NoRoom(pause) = taken.settle(work).await {
-            let _ = timeout(pause, stop.cancelled()).await;
+        if let Verdict::NoRoom(_) = taken.settle(work).await {
+            let _ = timeout(NO_ROOM_PAUSE, stop.cancelled()).await;
         }
     }
 }

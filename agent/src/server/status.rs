@@ -143,6 +143,8 @@ mod tests {
         for (error, code) in codes {
             assert_eq!(of(&error).code(), code, "{error}");
         }
+        // Clients wait for the next agent when they read these words.
+        assert_eq!(of(&Error::Closing).message(), "this host agent is shutting down");
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub enum Error {
 
 /// These words are in the agent's FAILED_PRECONDITION when a fence is stale, and in no other.
 const STALE_FENCE: &str = "has called since";
+/// All that an agent says in its UNAVAILABLE when it is ending; whatever else is unavailable says more.
+const CLOSING: &str = "this host agent is shutting down";
 /// One of these is in the agent's FAILED_PRECONDITION when a sandbox did not outlive its agent, and in no other.
 const SANDBOX_LOST: [&str; 4] = [
     "the host agent ended while",
@@ -140,6 +142,11 @@ impl Error {
     /// Whether the host could not be reached, so that a repeatable call may be repeated.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
+    }
+
+    /// Whether the agent is ending and has therefore not begun what was asked: the next one may be there in a moment.
+    pub fn is_closing(&self) -> bool {
+        matches!(self, Self::Unavailable { message } if message == CLOSING)
     }
 
     pub(crate) fn from_status(status: Status) -> Self {
@@ -196,11 +203,20 @@ mod tests {
     fn answer_of_the_agent_is_told_apart_from_a_broken_connection() {
         let answered = Error::from_status(Status::unavailable("guest not ready"));
         assert!(matches!(answered, Error::Unavailable { .. }));
+        assert!(!answered.is_closing());
         let mut broken = Status::unavailable("transport error");
         broken.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
         let broken = Error::from_status(broken);
         assert!(broken.is_unreachable());
         assert_eq!(broken.message(), "connection reset");
+    }
+
+    #[test]
+    fn agent_that_is_ending_is_told_apart_from_a_guest_that_says_so() {
+        assert!(Error::from_status(Status::unavailable(CLOSING)).is_closing());
+        let console =
+            format!("the guest was not ready in time; the end of its console:\n{CLOSING}");
+        assert!(!Error::from_status(Status::unavailable(console)).is_closing());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
+use ovenbird_agent_client::{Agent, Error as AgentError};
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
     desk::{Claim, Published, TemplateKind},
@@ -26,9 +26,6 @@ use crate::{
     stop::{Interrupt, Stop},
 };
 
-/// A host that is full may have room in a moment: another sandbox is just being destroyed.
-const ROOM_TRIES: u32 = 5;
-const ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// The way out does not wait longer than this for the sandbox's end; the sweep does the rest.
 const DESTROY_MAX: Duration = Duration::from_secs(10);
 /// The way out does not wait longer than this for the guest to be told what it may forget.
@@ -180,7 +177,7 @@ impl Driver {
         }
         loop {
             let happened = match self.state.next() {
-                Next::Boot { nth } => self.boot(nth).await,
+                Next::Boot { nth, pause } => self.boot(nth, pause).await,
                 Next::Step(work) => self.step(*work).await,
                 Next::Health(check, context) => self.health(check, context).await,
                 Next::Publish(kind) => self.publish(kind).await,
@@ -233,11 +230,14 @@ impl Driver {
     /// The attempt before may have left it. On another host than then it is not found, which is fine too.
     async fn destroy_previous(&mut self, previous: &str) -> Result<(), Halt> {
         self.log.system(0, "removing the sandbox of the attempt before").await?;
+        // A cancel that comes meanwhile has to end it, too.
+        self.sandbox = Some(previous.to_owned());
         let destroyed = match self.stop.guard(self.agent.destroy_sandbox(previous)).await {
             // There is no time for anything else, but for this.
             Err(Interrupt::TimeOver) => self.agent.destroy_sandbox(previous).await,
             destroyed => destroyed?,
         };
+        self.sandbox = None;
         match destroyed {
             Ok(()) => Ok(()),
             Err(AgentError::StaleFence { .. }) => Err(Halt::Superseded),
@@ -249,7 +249,11 @@ impl Driver {
         }
     }
 
-    async fn boot(&mut self, nth: u32) -> Result<Event, Halt> {
+    async fn boot(&mut self, nth: u32, pause: Duration) -> Result<Event, Halt> {
+        if nth > 1 {
+            self.log.system(0, &format!("trying again in {} s", pause.as_secs())).await?;
+            self.stop.guard(tokio::time::sleep(pause)).await?;
+        }
         let begun = Instant::now();
         let cmd = format!("boot {}", self.claim.base.name);
         self.announce(0, Phase::Boot, &cmd).await?;
@@ -267,7 +271,7 @@ impl Driver {
         );
         self.log.system(0, &line).await?;
         self.log.flush().await?;
-        let created = self.create(sandbox_id).await?;
+        let created = self.create(&sandbox_id).await?;
         let elapsed = begun.elapsed();
         let event = match created {
             Ok(()) => {
@@ -275,6 +279,7 @@ impl Driver {
                 self.log.system(0, &format!("microVM ready after {}", seconds(elapsed))).await?;
                 Event::Ready
             }
+            Err(error) if error.is_closing() => failed_call(&error, ReasonCode::HostLost)?,
             Err(AgentError::Unavailable { message }) => {
                 self.log
                     .system(0, &format!("microVM {nth} did not become ready: {message}"))
@@ -301,27 +306,6 @@ impl Driver {
         Ok(event)
     }
 
-    async fn create(&mut self, sandbox_id: String) -> Result<Result<(), AgentError>, Halt> {
-        let new = NewSandbox {
-            sandbox_id,
-            template: self.claim.base.host_name.clone(),
-            vcpus: self.claim.vcpus,
-            memory_mb: self.claim.memory_mb,
-            disk_mb: self.claim.disk_mb,
-            idle_timeout_sec: None,
-        };
-        for _ in 1..ROOM_TRIES {
-            match self.stop.guard(self.agent.create_sandbox(&new)).await? {
-                Err(AgentError::NoRoom { message }) => {
-                    self.log.system(0, &format!("the host has no room yet: {message}")).await?;
-                }
-                answer => return Ok(answer.map(drop)),
-            }
-            self.stop.guard(tokio::time::sleep(ROOM_PAUSE)).await?;
-        }
-        Ok(self.stop.guard(self.agent.create_sandbox(&new)).await?.map(drop))
-    }
-
     async fn publish(&mut self, kind: TemplateKind) -> Result<Event, Halt> {
         let begun = Instant::now();
         let cmd = format!("write {}:{} as {}", self.claim.name, self.claim.tag, kind.as_str());
@@ -329,6 +313,8 @@ impl Driver {
         self.log.system(0, &format!("writing the {} template", kind.as_str())).await?;
         self.stop_started(true).await?;
         self.settle().await;
+        // A sandbox that is being saved takes no command. Whoever comes next must read that none is missing.
+        self.stop.guard(self.log.flush()).await??;
         let sandbox_id = self.sandbox.clone().unwrap_or_default();
         let name = self.claim.template_id.to_string();
         self.template_begun = true;

@@ -15,12 +15,15 @@ use tokio::{
     time::{Duration, Instant, sleep, sleep_until},
 };
 
-use super::resume::Logged;
+use super::{away::Away, resume::Logged};
 use crate::publish::{
     Budget, Cap, Capped, Closed, Excerpt, Log, Output, OutputLine, Progress, Tail,
 };
 
 const AGAIN: Duration = Duration::from_millis(500);
+/// An output that could be followed for this long shows that host and guest are there, also when the command is silent.
+/// One that breaks off at once shows nothing: a host in a bad way may go on like that for ever.
+const LIVED: Duration = Duration::from_secs(1);
 /// The guest ends a command that runs too long; one that does not even say so is given up after this long.
 const END_GRACE: Duration = Duration::from_secs(60);
 /// The guest is told every so many bytes what it may forget; it keeps several times as much.
@@ -238,33 +241,37 @@ impl Follow {
 
     async fn follow(&mut self) -> Result<ExecEnd, Error> {
         let give_up = self.exec.timeout.map(|time| Instant::now() + time + END_GRACE);
-        let mut away_since = None;
+        let mut away = Away::new(self.exec.away_max);
         loop {
             let from = self.output.seen();
             let attached =
                 self.exec.agent.attach_exec(&self.exec.sandbox_id, &self.exec.exec_id, from).await;
             let broke = match attached {
-                Ok(events) => match self.read(events, give_up).await {
-                    Ok(Some(end)) => return Ok(end),
-                    Ok(None) => None,
-                    Err(error) => Some(error),
-                },
+                Ok(events) => {
+                    let begun = Instant::now();
+                    let read = self.read(events, give_up).await;
+                    if self.output.seen() > from || begun.elapsed() >= LIVED {
+                        away.answered();
+                    }
+                    match read {
+                        Ok(Some(end)) => return Ok(end),
+                        Ok(None) => None,
+                        Err(error) => Some(error),
+                    }
+                }
                 Err(error) => Some(Error::Agent(error)),
             };
-            if self.output.seen() > from {
-                away_since = None;
-            }
-            let since = *away_since.get_or_insert_with(Instant::now);
+            let is_lost = away.is_lost(Instant::now());
             match broke {
                 Some(Error::Agent(error)) if may_pass(&error) => {
                     tracing::warn!(exec.id = self.exec.exec_id, %error, "lost the command's output, attaching again");
-                    if since.elapsed() >= self.exec.away_max {
+                    if is_lost {
                         return Err(Error::Agent(error));
                     }
                 }
                 Some(error) => return Err(error),
                 // The agent closed the stream without an end: it stops, or its guest link broke.
-                None if since.elapsed() >= self.exec.away_max => return Err(Error::Agent(gone())),
+                None if is_lost => return Err(Error::Agent(gone())),
                 None => {}
             }
             sleep(AGAIN).await;

@@ -6,8 +6,10 @@
 //!
 //! Not here: lease, claim and finish (see [`crate::attempt`]), and the terminal log record (the desk's).
 
+mod away;
 mod cancel;
 mod check;
+mod create;
 mod driver;
 mod follow;
 mod health;

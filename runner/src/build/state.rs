@@ -24,7 +24,7 @@ use ovenbird_recipe::{
     Action, Healthcheck, Plan, Step, env_apply, expand, path_join, user_name_is_valid,
 };
 
-/// Pause before a step's second try; doubles with each further one.
+/// Pause before the second try of a step, or of a boot: what broke may be back then. Doubles with each further one.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What the guest gives to every command, for templates that refer to it (`ENV PATH=/opt/bin:$PATH`).
@@ -118,6 +118,8 @@ pub enum Next {
     Boot {
         /// 1 for the first.
         nth: u32,
+        /// To wait before it.
+        pause: Duration,
     },
     /// Do a step.
     Step(Box<Work>),
@@ -252,7 +254,7 @@ impl State {
     /// What to do.
     pub fn next(&self) -> Next {
         match &self.at {
-            At::Boot { nth } => Next::Boot { nth: *nth },
+            At::Boot { nth } => Next::Boot { nth: *nth, pause: retry_pause(*nth) },
             At::Step { index, nth } => Next::Step(Box::new(self.work(*index, *nth))),
             At::Health => match &self.plan.healthcheck {
                 Some(check) => Next::Health(check.clone(), self.context.clone()),

@@ -93,9 +93,10 @@ proptest! {
         for _ in 0..200 {
             let next = state.next();
             match &next {
-                Next::Boot { nth } => {
+                Next::Boot { nth, pause } => {
                     boots += 1;
                     prop_assert!(*nth == boots && boots <= 3 && passed == 0);
+                    prop_assert_eq!(pause.is_zero(), boots == 1);
                 }
                 Next::Step(work) => {
                     prop_assert_eq!(work.number, passed + 1);

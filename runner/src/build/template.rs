@@ -4,21 +4,19 @@
 //! a runner before had made, is found out about by asking the host whether it holds the template.
 //!
 //! ```text
-//! held? ─yes─► done
-//!   │ no
-//!   ▼
-//! write ─┬─ written ─► done
-//!        ├─ the name is taken, or the host is away ─► a moment later, from the top
-//!        └─ no such sandbox, or anything else, and still not held ─► failed
+//! held? ─┬─ yes ─► done
+//!   ▲    └─ no ──► write ─┬─ written ─► done
+//!   │                     ├─ no such sandbox, or anything else, and still not held ─► failed
+//!   └── a moment later ───┴─ the name is taken, or the host is away
 //! ```
 
 use ovenbird_agent_client::Error as AgentError;
 use ovenbird_contract::desk::TemplateKind;
 use tokio::time::{Duration, Instant, sleep};
 
-use super::driver::Driver;
+use super::{away::Away, driver::Driver};
 
-/// A template that is being written is waited for this long.
+/// A template that is being written is waited for this long, however often its host is away meanwhile.
 const WRITTEN_MAX: Duration = Duration::from_secs(15 * 60);
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -31,41 +29,64 @@ impl Driver {
         name: &str,
     ) -> Result<u64, AgentError> {
         let begun = Instant::now();
-        let mut away_since = None;
+        let mut away = Away::new(self.away_max);
+        let (mut broke_off, mut was_cut) = (false, self.goes_on);
         let mut look = self.goes_on;
         loop {
-            if look && let Some(bytes) = self.held(name).await? {
-                return Ok(bytes);
-            }
-            let written = match kind {
-                TemplateKind::Snapshot => self.agent.create_snapshot(sandbox_id, name).await,
-                TemplateKind::Image => self.agent.flatten_rootfs(sandbox_id, name).await,
-            };
-            let error = match written {
-                Ok(bytes) => return Ok(bytes),
-                Err(error @ AgentError::StaleFence { .. }) => return Err(error),
+            let held = if look { self.held(name).await } else { Ok(None) };
+            let failed = match held {
+                Ok(Some(bytes)) => return Ok(bytes),
+                Ok(None) => {
+                    // An agent that is there and cannot is another matter.
+                    if look && std::mem::take(&mut broke_off) {
+                        away.answered();
+                    }
+                    match self.write(kind, sandbox_id, name).await {
+                        Ok(bytes) => return Ok(bytes),
+                        Err(error) => error,
+                    }
+                }
                 Err(error) => error,
             };
-            if let Ok(Some(bytes)) = self.held(name).await {
-                return Ok(bytes);
-            }
-            let may_pass = match &error {
+            broke_off |= failed.is_unreachable();
+            was_cut |= broke_off;
+            let may_pass = match &failed {
                 AgentError::AlreadyExists { .. } => {
-                    away_since = None;
-                    begun.elapsed() < WRITTEN_MAX
+                    away.answered();
+                    true
                 }
                 AgentError::Unreachable { .. } | AgentError::Unavailable { .. } => {
-                    away_since.get_or_insert_with(Instant::now).elapsed() < self.away_max
+                    !away.is_lost(Instant::now())
                 }
+                AgentError::StaleFence { .. } => return Err(failed),
                 _ => false,
             };
-            if !may_pass {
-                return Err(error);
+            if !may_pass || begun.elapsed() >= WRITTEN_MAX {
+                // Perhaps only the answer was lost, and the sandbox has become the template.
+                return match (self.held(name).await, failed) {
+                    (Ok(Some(bytes)), _) => Ok(bytes),
+                    // Its agent was killed in the middle of it, and the next one found the sandbox asleep.
+                    (_, AgentError::FailedPrecondition { message }) if was_cut => {
+                        Err(AgentError::SandboxLost { message })
+                    }
+                    (_, failed) => Err(failed),
+                };
             }
-            tracing::info!(template.id = name, %error, "asking again for the template");
+            tracing::info!(template.id = name, error = %failed, "asking again for the template");
             sleep(AGAIN).await;
-            // A host that is away answers neither; the write finds out whether it is back.
-            look = away_since.is_none();
+            look = true;
+        }
+    }
+
+    async fn write(
+        &self,
+        kind: TemplateKind,
+        sandbox_id: &str,
+        name: &str,
+    ) -> Result<u64, AgentError> {
+        match kind {
+            TemplateKind::Snapshot => self.agent.create_snapshot(sandbox_id, name).await,
+            TemplateKind::Image => self.agent.flatten_rootfs(sandbox_id, name).await,
         }
     }
 

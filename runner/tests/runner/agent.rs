@@ -41,6 +41,8 @@ pub(crate) struct Agent {
     gate: Arc<watch::Sender<Gate>>,
     /// Templates are not written while it is true.
     pub(crate) writes_wait: Arc<watch::Sender<bool>>,
+    /// No connection lives while it is true.
+    cut: Arc<watch::Sender<bool>>,
 }
 
 /// What `gate` has written, and how it ended.
@@ -56,10 +58,22 @@ struct Gate {
 pub(crate) struct Seen {
     /// Creations that are still to fail.
     pub(crate) not_ready: u32,
+    /// Creations that are still to be refused, as by an agent that is about to end.
+    pub(crate) closing: u32,
+    /// Sandboxes are made, and nobody is told.
+    pub(crate) hang_creates: bool,
+    /// Destructions that are still to be begun and never to end.
+    pub(crate) hang_destroys: u32,
+    /// Destructions that were begun.
+    pub(crate) destroys: usize,
+    /// Connections that were tried while none lived.
+    pub(crate) knocks: usize,
     /// Destructions that are still to be refused, as while a sandbox is being saved.
     pub(crate) undestroyed: u32,
     /// Templates are never written to the end.
     pub(crate) hang_saves: bool,
+    /// The sandbox is not running any more, as when its agent was killed while it was saved.
+    pub(crate) asleep: bool,
     /// Saves that were begun.
     pub(crate) saves: u32,
     pub(crate) created: Vec<String>,
@@ -79,6 +93,15 @@ pub(crate) struct Seen {
     broken: HashSet<String>,
 }
 
+impl Seen {
+    /// One that was made again after its destruction is left, too.
+    fn left(&self) -> Vec<String> {
+        let times = |all: &[String], id: &String| all.iter().filter(|known| *known == id).count();
+        let left = |id: &&String| times(&self.created, id) > times(&self.destroyed, id);
+        self.created.iter().filter(left).cloned().collect()
+    }
+}
+
 impl Agent {
     /// `gate` writes a line.
     pub(crate) fn gate_writes(&self, line: &str) {
@@ -89,6 +112,16 @@ impl Agent {
     pub(crate) fn goes_away(&self) {
         self.seen.lock().unwrap().away = true;
         self.gate.send_modify(|gate| gate.broken = true);
+    }
+
+    /// Whoever follows `gate` hears no more, and the same when it attaches again; until it is mended.
+    pub(crate) fn gate_breaks(&self, broken: bool) {
+        self.gate.send_modify(|gate| gate.broken = broken);
+    }
+
+    /// As while the host agent is started again: connections break, and no new one is taken.
+    pub(crate) fn cut_off(&self, cut: bool) {
+        self.cut.send_replace(cut);
     }
 
     /// `gate` ends.
@@ -109,6 +142,7 @@ impl Agent {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let service = HostAgentServiceServer::new(self.clone());
+        let (cut, seen) = (Arc::clone(&self.cut), Arc::clone(&self.seen));
         let task = tokio::spawn(async move {
             let mut tasks = JoinSet::new();
             let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -120,9 +154,17 @@ impl Agent {
             // Its connections would outlive the server: these break with this task.
             loop {
                 let (mut outside, _) = listener.accept().await.unwrap();
+                let mut cut = cut.subscribe();
+                if *cut.borrow_and_update() {
+                    seen.lock().unwrap().knocks += 1;
+                    continue;
+                }
                 tasks.spawn(async move {
                     let mut inside = TcpStream::connect(address).await.unwrap();
-                    let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut outside, &mut inside) => {}
+                        _ = cut.wait_for(|cut| *cut) => {}
+                    }
                 });
             }
         });
@@ -131,9 +173,7 @@ impl Agent {
 
     /// Sandboxes that were made and not destroyed.
     pub(crate) fn left(&self) -> Vec<String> {
-        let seen = self.seen.lock().unwrap();
-        let left = |id: &&String| !seen.destroyed.contains(id);
-        seen.created.iter().filter(left).cloned().collect()
+        self.seen.lock().unwrap().left()
     }
 
     /// Waits until `count` commands were started.
@@ -170,6 +210,9 @@ impl Agent {
         self.here()?;
         let hangs = {
             let mut seen = self.seen.lock().unwrap();
+            if seen.asleep {
+                return Err(Status::failed_precondition("sandbox sbx is paused, not running"));
+            }
             seen.saves += 1;
             seen.hang_saves
         };
@@ -301,12 +344,27 @@ impl HostAgentService for Agent {
     ) -> Reply<CreateSandboxResponse> {
         let request = request.into_inner();
         self.fence(request.fence, "create")?;
-        let mut seen = self.seen.lock().unwrap();
-        if seen.not_ready > 0 {
-            seen.not_ready -= 1;
-            return Err(Status::unavailable("the guest was not ready in time; console:\npanic"));
+        let hangs = {
+            let mut seen = self.seen.lock().unwrap();
+            if seen.closing > 0 {
+                seen.closing -= 1;
+                return Err(Status::unavailable("this host agent is shutting down"));
+            }
+            if seen.not_ready > 0 {
+                seen.not_ready -= 1;
+                return Err(Status::unavailable(
+                    "the guest was not ready in time; console:\npanic",
+                ));
+            }
+            if seen.left().contains(&request.sandbox_id) {
+                return Err(Status::already_exists("a sandbox of this id exists already"));
+            }
+            seen.created.push(request.sandbox_id.clone());
+            seen.hang_creates
+        };
+        if hangs {
+            return std::future::pending().await;
         }
-        seen.created.push(request.sandbox_id.clone());
         Ok(Response::new(CreateSandboxResponse {
             sandbox_id: request.sandbox_id,
             status: "running".into(),
@@ -320,12 +378,21 @@ impl HostAgentService for Agent {
     ) -> Reply<DestroySandboxResponse> {
         let request = request.into_inner();
         self.fence(request.fence, "destroy")?;
-        let mut seen = self.seen.lock().unwrap();
-        if seen.undestroyed > 0 {
-            seen.undestroyed -= 1;
-            return Err(Status::failed_precondition("the sandbox is saving"));
+        let hangs = {
+            let mut seen = self.seen.lock().unwrap();
+            if seen.undestroyed > 0 {
+                seen.undestroyed -= 1;
+                return Err(Status::failed_precondition("the sandbox is saving"));
+            }
+            seen.destroys += 1;
+            let hangs = seen.hang_destroys > 0;
+            seen.hang_destroys = seen.hang_destroys.saturating_sub(1);
+            hangs
+        };
+        if hangs {
+            return std::future::pending().await;
         }
-        seen.destroyed.push(request.sandbox_id);
+        self.seen.lock().unwrap().destroyed.push(request.sandbox_id);
         Ok(Response::new(DestroySandboxResponse {}))
     }
 

@@ -9,7 +9,7 @@ use ovenbird_contract::{
     id::BuildId,
     step::Phase,
 };
-use ovenbird_kit::Secret;
+use ovenbird_kit::tls::Files;
 use ovenbird_recipe::Plan;
 use ovenbird_runner::{Config, Service};
 use ovenbird_testkit::wait_until;
@@ -34,22 +34,25 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(agent: &Agent, plan: Plan, slots: usize) -> Self {
+        Self::start_with(agent, plan, |config| {
+            config.slots = slots;
+            config.drain = Duration::from_millis(300);
+            config.host_away_max = Duration::from_secs(2);
+        })
+        .await
+    }
+
+    /// With the documented defaults, but for what `set` sets.
+    pub(crate) async fn start_with(
+        agent: &Agent,
+        plan: Plan,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
         let server = Server::start().await;
         let (address, tls, host) = agent.start(&server.folder).await;
         let (desk, answering) = Desk::start(&server, plan, &address).await;
-        let config = Config {
-            nats_url: Secret::new(server.nats.url()),
-            nats_nkey: None,
-            prefix: "ovenbird".into(),
-            slots,
-            lane: "default".into(),
-            drain: Duration::from_millis(300),
-            exit_within: Duration::from_secs(10),
-            boots_max: 3,
-            host_away_max: Duration::from_secs(2),
-            tls,
-            agent: ovenbird_agent_client::Config::default(),
-        };
+        let mut config = defaults(&server, tls);
+        set(&mut config);
         let shutdown = CancellationToken::new();
         let service = Service::connect(config.clone()).await.unwrap();
         let service = tokio::spawn(service.run(shutdown.clone()));
@@ -71,7 +74,9 @@ impl Running {
 
     async fn end(&mut self) {
         self.shutdown.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(15), &mut self.service).await;
+        // What is left is the scheduler's.
+        let within = self.config.exit_within + Duration::from_millis(500);
+        let ended = tokio::time::timeout(within, &mut self.service).await;
         ended.expect("the runner ends in time").unwrap();
     }
 
@@ -102,6 +107,20 @@ impl Running {
         });
         finished.collect()
     }
+}
+
+fn defaults(server: &Server, tls: Files) -> Config {
+    let file = server.folder.join("runner.toml");
+    let Files { ca, cert, key } = tls;
+    let text = format!(
+        "nats_url = '{}'\n[tls]\nca = '{}'\ncert = '{}'\nkey = '{}'\n",
+        server.nats.url(),
+        ca.display(),
+        cert.display(),
+        key.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    Config::load(Some(&file)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,6 +196,68 @@ async fn guest_that_is_never_ready_is_the_fault_of_its_host_and_shows_its_consol
     assert_eq!((reason.code, reason.step), (ReasonCode::GuestNotReady, None));
     assert!(reason.tail.unwrap().ends_with("panic"));
     assert_eq!(agent.seen.lock().unwrap().not_ready, 6);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_whose_agent_starts_again_meanwhile_is_made_again_and_costs_no_attempt() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_creates = true;
+    let running = Running::start_with(&agent, plan("RUN print 1", None), |_| {}).await;
+    let build = push_job(&running.server).await;
+    wait_until("the sandbox is made", Duration::from_secs(20), || async {
+        agent.seen.lock().unwrap().created.len() == 1
+    })
+    .await;
+    // The call breaks off: whether it was made, the runner cannot know.
+    agent.cut_off(true);
+    agent.seen.lock().unwrap().hang_creates = false;
+    wait_until("the agent is called while it is away", Duration::from_secs(20), || async {
+        agent.seen.lock().unwrap().knocks > 3
+    })
+    .await;
+    agent.cut_off(false);
+    let finish = running.desk.finished().await;
+    assert!(matches!(finish.outcome, Outcome::Succeeded(_)), "{:?}", finish.outcome);
+    assert_eq!((finish.attempt, running.desk.heard().releases.len()), (1, 0));
+    assert_eq!(running.finished_steps(&build).await[0], (Phase::Boot, 0, true));
+    {
+        let seen = agent.seen.lock().unwrap();
+        assert_eq!(seen.created.len(), 2);
+        assert_eq!(seen.created[0], seen.created[1], "the id that everybody knows");
+        assert_eq!(seen.destroyed[0], seen.created[0]);
+    }
+    assert!(agent.left().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agent_that_is_ending_uses_up_no_microvm() {
+    let agent = Agent::default();
+    // One more than there may be microVMs.
+    agent.seen.lock().unwrap().closing = 4;
+    let running = Running::start_with(&agent, plan("RUN print 1", None), |_| {}).await;
+    let build = push_job(&running.server).await;
+    let finish = running.desk.finished().await;
+    assert!(matches!(finish.outcome, Outcome::Succeeded(_)), "{:?}", finish.outcome);
+    let boots = running.finished_steps(&build).await;
+    assert_eq!(boots[..2], [(Phase::Boot, 0, true), (Phase::Step, 1, true)]);
+    let texts = running.server.texts(&build).await;
+    assert_eq!(texts.iter().filter(|text| text.contains("agent is ending")).count(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_that_does_not_come_back_while_a_sandbox_is_made_is_lost_after_its_time() {
+    let agent = Agent::default();
+    agent.cut_off(true);
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    let begun = tokio::time::Instant::now();
+    let build = push_job(&running.server).await;
+    assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
+    assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
+    let texts = running.server.texts(&build).await;
+    assert!(texts.iter().any(|text| text.contains("waiting for it")), "{texts:#?}");
     running.stop().await;
 }
 
@@ -340,6 +421,23 @@ async fn cancel_whose_host_does_not_answer_is_left_to_the_sweep_and_claims_nothi
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cancel_while_the_sandbox_of_the_attempt_before_is_destroyed_waits_for_its_end() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_destroys = 1;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    running.desk.leave_sandbox("sbx_old");
+    let build = push_job(&running.server).await;
+    wait_until("the destruction to begin", Duration::from_secs(20), || async {
+        agent.seen.lock().unwrap().destroys == 1
+    })
+    .await;
+    running.cancel(&build).await;
+    assert_eq!(running.desk.finished().await.outcome, Outcome::Cancelled);
+    assert_eq!(agent.seen.lock().unwrap().destroyed, ["sbx_old"], "the host has said so");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cancel_while_the_template_is_written_publishes_nothing() {
     let agent = Agent::default();
     agent.seen.lock().unwrap().hang_saves = true;
@@ -375,18 +473,32 @@ async fn attempt_that_lost_its_lease_leaves_its_sandbox_and_says_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runner_that_ends_gives_its_build_back_with_its_sandbox() {
+async fn runner_that_ends_gives_its_build_back_with_its_sandbox_within_five_seconds() {
     let agent = Agent::default();
-    let running = Running::start(&agent, plan("RUN hang", None), 1).await;
+    let running = Running::start_with(&agent, plan("RUN hang", None), |_| {}).await;
     let build = push_job(&running.server).await;
     agent.until_started(1).await;
     let (desk, begun) = (running.desk.clone(), tokio::time::Instant::now());
     running.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // The drain is one second of it.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     let heard = desk.heard();
     assert!(heard.finishes.is_empty());
     assert_eq!((heard.releases[0].build_id, &heard.releases[0].lost), (build, &None));
     assert_eq!(agent.left().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failure_of_a_host_is_told_to_a_desk_that_is_away_for_a_while() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    // Three seconds, as the pauses between requests grow.
+    running.desk.put_releases_off(4);
+    push_job(&running.server).await;
+    agent.until_started(1).await;
+    agent.goes_away();
+    assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

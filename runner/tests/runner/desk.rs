@@ -1,7 +1,7 @@
 //! A desk of scripted answers, over real NATS.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -45,6 +45,10 @@ struct Script {
     /// Claims wait until it is true.
     answer_claims: bool,
     claimable: bool,
+    /// Builds that no host has room for.
+    no_room: HashSet<BuildId>,
+    /// Releases that are still to be put off.
+    releases_later: u32,
     cancel: bool,
     lose: bool,
     previous_sandbox_id: Option<String>,
@@ -69,6 +73,8 @@ impl Desk {
             lease_ms: 3_000,
             answer_claims: true,
             claimable: true,
+            no_room: HashSet::new(),
+            releases_later: 0,
             cancel: false,
             lose: false,
             previous_sandbox_id: None,
@@ -105,6 +111,16 @@ impl Desk {
     pub(crate) fn refuse_claims(&self) {
         let mut script = self.shared.lock().unwrap();
         (script.answer_claims, script.claimable) = (true, false);
+    }
+
+    /// A build that no host has room for.
+    pub(crate) fn no_room_for(&self, build: BuildId) {
+        self.shared.lock().unwrap().no_room.insert(build);
+    }
+
+    /// As while Postgres is away: so many releases are to be asked for again.
+    pub(crate) fn put_releases_off(&self, count: u32) {
+        self.shared.lock().unwrap().releases_later = count;
     }
 
     pub(crate) fn cancel(&self) {
@@ -197,7 +213,7 @@ impl Desk {
     }
 
     fn answer(&self, verb: &str, payload: &[u8]) -> Option<Vec<u8>> {
-        let script = self.shared.lock().unwrap();
+        let mut script = self.shared.lock().unwrap();
         let answer = match verb {
             "claim" => {
                 let request: ClaimRequest = serde_json::from_slice(payload).unwrap();
@@ -205,12 +221,16 @@ impl Desk {
                 if !script.answer_claims {
                     return None;
                 }
+                if script.no_room.contains(&request.build_id) {
+                    let answer = refused(RefusalCode::NoCapacity, Some(2_000));
+                    return Some(answer.unwrap());
+                }
                 match script.claimable {
                     true => serde_json::to_vec(&Reply::Ok(claim(&script, &request))),
-                    false => refused(RefusalCode::NotClaimable),
+                    false => refused(RefusalCode::NotClaimable, None),
                 }
             }
-            "renew" if script.lose => refused(RefusalCode::StaleAttempt),
+            "renew" if script.lose => refused(RefusalCode::StaleAttempt, None),
             "renew" => serde_json::to_vec(&Reply::Ok(Renewed {
                 lease_ms: script.lease_ms,
                 cancel: script.cancel,
@@ -218,11 +238,15 @@ impl Desk {
             "finish" => {
                 let request: FinishRequest = serde_json::from_slice(payload).unwrap();
                 if script.cancel && request.outcome != Outcome::Cancelled {
-                    refused(RefusalCode::NotClaimable)
+                    refused(RefusalCode::NotClaimable, None)
                 } else {
                     self.heard.send_modify(|heard| heard.finishes.push(request));
                     serde_json::to_vec(&Reply::Ok(Finished {}))
                 }
+            }
+            "release" if script.releases_later > 0 => {
+                script.releases_later -= 1;
+                refused(RefusalCode::Unavailable, None)
             }
             "release" => {
                 let request: ReleaseRequest = serde_json::from_slice(payload).unwrap();
@@ -235,8 +259,8 @@ impl Desk {
     }
 }
 
-fn refused(code: RefusalCode) -> serde_json::Result<Vec<u8>> {
-    let refusal = Refusal { code, message: "scripted".into(), retry_after_ms: None };
+fn refused(code: RefusalCode, retry_after_ms: Option<u64>) -> serde_json::Result<Vec<u8>> {
+    let refusal = Refusal { code, message: "scripted".into(), retry_after_ms };
     serde_json::to_vec(&Reply::<()>::Refused(refusal))
 }
 

@@ -13,7 +13,8 @@ use ovenbird_contract::{
     log::Record,
     step::{Phase, StepLog},
 };
-use ovenbird_testkit::wait_until;
+use ovenbird_testkit::{wait_for, wait_until};
+use tokio::time::Instant;
 
 use crate::{
     agent::Agent,
@@ -299,6 +300,136 @@ async fn host_that_does_not_answer_is_no_failure_of_the_build() {
     let Some(Record::Line(last)) = records.last() else { panic!("no line") };
     assert!(last.text.contains("the host failed"), "{}", last.text);
     assert!(running.desk.heard().finishes.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_command_outlives_short_breaks_that_lie_far_apart() {
+    let agent = Agent::default();
+    // A host that is away for two seconds is lost.
+    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    push_job(&running.server).await;
+    agent.until_started(1).await;
+    let attached = || agent.seen.lock().unwrap().attached.len();
+    let begun = Instant::now();
+    for seconds in [0, 3] {
+        wait_until("some silent seconds", SOON, || async {
+            attached() > 0 && begun.elapsed() >= Duration::from_secs(seconds)
+        })
+        .await;
+        let before = attached();
+        agent.gate_breaks(true);
+        wait_until("the runner attaches again", SOON, || async { attached() > before }).await;
+        agent.gate_breaks(false);
+    }
+    agent.gate_ends(0);
+    let finish = running.desk.finished().await;
+    assert_eq!((succeeded(&finish.outcome), finish.attempt), (TemplateKind::Image, 1));
+    assert!(running.desk.heard().releases.is_empty());
+    assert_eq!(agent.seen.lock().unwrap().started.len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_write_of_a_template_outlives_short_breaks_that_lie_far_apart() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_saves = true;
+    // A host that is away for two seconds is lost.
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    push_job(&running.server).await;
+    let saves = || agent.seen.lock().unwrap().saves;
+    let begun = Instant::now();
+    for (before, seconds) in [(0, 0), (1, 3)] {
+        wait_until("some seconds of writing", SOON, || async {
+            saves() > before && begun.elapsed() >= Duration::from_secs(seconds)
+        })
+        .await;
+        let knocks = agent.seen.lock().unwrap().knocks;
+        agent.cut_off(true);
+        wait_until("the host is called while it is away", SOON, || async {
+            agent.seen.lock().unwrap().knocks > knocks
+        })
+        .await;
+        agent.seen.lock().unwrap().hang_saves = seconds == 0;
+        agent.cut_off(false);
+    }
+    let finish = running.desk.finished().await;
+    assert_eq!((succeeded(&finish.outcome), finish.attempt), (TemplateKind::Image, 1));
+    assert_eq!(saves(), 3);
+    assert!(running.desk.heard().releases.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_whose_agent_was_killed_while_it_was_saved_is_no_failure_of_the_build() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_saves = true;
+    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    push_job(&running.server).await;
+    wait_until("the template is being written", SOON, || async {
+        agent.seen.lock().unwrap().saves == 1
+    })
+    .await;
+    agent.cut_off(true);
+    agent.seen.lock().unwrap().asleep = true;
+    wait_until("the host is called while it is away", SOON, || async {
+        agent.seen.lock().unwrap().knocks > 0
+    })
+    .await;
+    agent.cut_off(false);
+    assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
+    assert!(running.desk.heard().finishes.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn template_is_found_on_a_host_that_was_away_when_the_next_runner_asked() {
+    let agent = Agent::default();
+    agent.writes_wait.send_replace(true);
+    let mut running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    let build = push_job(&running.server).await;
+    wait_until("the template is being written", SOON, || async {
+        agent.seen.lock().unwrap().writing.len() == 1
+    })
+    .await;
+    running.replace().await;
+    agent.writes_wait.send_replace(false);
+    agent.cut_off(true);
+    running.desk.hand_over(&running.server, &build).await;
+    running.desk.forget_releases();
+    push_attempt(&running.server, build, 2).await;
+    // One question is three calls.
+    wait_until("it is asked twice", SOON, || async { agent.seen.lock().unwrap().knocks > 3 }).await;
+    agent.cut_off(false);
+    let finish = running.desk.finished().await;
+    assert_eq!((succeeded(&finish.outcome), finish.attempt), (TemplateKind::Image, 2));
+    assert!(running.desk.heard().releases.is_empty());
+    running.stop().await;
+}
+
+/// The next runner would go on with a command in a sandbox that is being saved and takes none.
+#[tokio::test(flavor = "multi_thread")]
+async fn template_is_not_begun_before_the_log_says_that_all_steps_are_done() {
+    let agent = Agent::default();
+    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.server.stall_logs(true).await;
+    agent.gate_ends(0);
+    wait_until("the template comes next", SOON, || async {
+        let events = running.server.events(&build).await;
+        events
+            .iter()
+            .any(|event| matches!(&event.what, What::StepStarted { phase: Phase::Publish, .. }))
+    })
+    .await;
+    let begun = wait_for("the template", Duration::from_secs(1), || async {
+        Some(agent.seen.lock().unwrap().saves).filter(|saves| *saves > 0)
+    })
+    .await;
+    assert!(begun.is_err(), "a template was begun while the log stood still");
+    running.server.stall_logs(false).await;
+    succeeded(&running.desk.finished().await.outcome);
     running.stop().await;
 }
 

@@ -92,6 +92,14 @@ impl Server {
             .await
     }
 
+    /// The logs' stream takes nothing any more, as when its disk is full, until it is mended.
+    pub(crate) async fn stall_logs(&self, stalled: bool) {
+        let spec = self.names.logs_stream();
+        let max_message_size = if stalled { 1 } else { spec.max_message_bytes };
+        let config = stream::Config { max_message_size, ..config(spec) };
+        self.jetstream.update_stream(config).await.unwrap();
+    }
+
     /// Jobs that are out, and jobs that wait.
     pub(crate) async fn jobs(&self) -> (usize, u64) {
         let spec = self.names.runners_consumer();

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ovenbird_contract::id::BuildId;
 use ovenbird_testkit::wait_until;
 
 use crate::{
     agent::Agent,
     attempt::Running,
-    desk::{plan, push_job},
+    desk::{plan, push_attempt, push_job},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +50,31 @@ async fn idle_runner_ends_within_five_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runner_ends_in_time_while_nats_is_away() {
-    let mut running = Running::start(&Agent::default(), plan("RUN print 1", None), 2).await;
-    running.server.nats.kill9();
+async fn job_that_has_a_host_is_not_kept_back_by_any_number_that_have_none() {
+    let running = Running::start(&Agent::default(), plan("RUN print 1", None), 1).await;
+    for _ in 0..8 {
+        let build = BuildId::new();
+        running.desk.no_room_for(build);
+        push_attempt(&running.server, build, 1).await;
+    }
+    // They come again as soon as new ones come for the first time.
+    wait_until("each was asked for", Duration::from_secs(30), || async {
+        running.desk.heard().claims >= 10
+    })
+    .await;
+    let build = push_job(&running.server).await;
+    assert_eq!(running.desk.finished().await.build_id, build);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runner_with_a_build_ends_within_five_seconds_while_nats_is_away() {
+    let agent = Agent::default();
+    let mut running = Running::start_with(&agent, plan("RUN hang", None), |_| {}).await;
+    push_job(&running.server).await;
+    agent.until_started(1).await;
+    running.server.nats.kill9();
+    let begun = tokio::time::Instant::now();
+    running.stop().await;
+    assert!(begun.elapsed() < Duration::from_millis(5_400), "{:?}", begun.elapsed());
 }

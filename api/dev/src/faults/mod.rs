@@ -2,18 +2,21 @@
 //! schedule that the seed decides; afterwards, that nothing was lost, doubled or left behind.
 
 mod load;
+mod restarts;
 mod schedule;
 mod verdict;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use self::{
     load::Load,
+    restarts::Restarts,
     schedule::{Fault, Moment, schedule},
 };
 use crate::{
@@ -26,8 +29,9 @@ use crate::{
 
 /// Short, so that a schedule of minutes sees many of them end.
 const LEASE: Duration = Duration::from_secs(3);
-/// A build meets more faults than one in service ever should.
-const ATTEMPTS_MAX: u32 = 30;
+/// Twice the default. A lease of three seconds ends under faults that the default one of thirty does not notice, and a
+/// build loses an attempt by each; with the default's length of lease its number of attempts would do.
+const ATTEMPTS_MAX: u32 = 6;
 
 /// How much.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,6 +53,8 @@ pub struct Outcome {
     pub builds: BTreeMap<String, usize>,
     /// Attempts that were begun, over all builds.
     pub attempts: u64,
+    /// How often builds began again from the first step, and why.
+    pub restarts: Restarts,
     /// What does not hold.
     pub broken: Vec<String>,
 }
@@ -121,7 +127,7 @@ async fn hurt(
     let load = AbortOnDropHandle::new(tokio::spawn(load));
     let bar = ui.bar(format!("seed {seed}"), moments.len() as u64);
     let mut done: BTreeMap<String, usize> = BTreeMap::new();
-    let mut builds = 0;
+    let (mut builds, mut log_lost_at) = (0, None);
     for (at, moment) in moments.iter().enumerate() {
         while endings.try_recv().is_ok() {
             builds += 1;
@@ -130,7 +136,10 @@ async fn hurt(
         if load.is_finished() {
             break;
         }
-        happen(platform, moment).await?;
+        let happened_at = happen(platform, moment).await?;
+        if (moment.part, moment.fault) == (Part::Nats, Fault::KillAndLose) {
+            log_lost_at = Some(happened_at);
+        }
         *done.entry(format!("{} {}", moment.part, moment.fault.as_str())).or_default() += 1;
         bar.position(at as u64 + 1);
     }
@@ -138,14 +147,15 @@ async fn hurt(
     bar.message("waiting for the builds under way");
     let builds = load.await.context("the load broke")??;
     bar.message("looking at what is left");
-    let broken = verdict::broken(platform, &api, &builds).await?;
+    let (broken, restarts) = verdict::broken(platform, &api, &builds, log_lost_at).await?;
     bar.done(&format!("{} builds", builds.len()));
-    Ok(outcome(done, &builds, broken))
+    Ok(outcome(done, &builds, restarts, broken))
 }
 
-/// One fault, from its pause to its mending.
-async fn happen(platform: &mut Platform, moment: &Moment) -> anyhow::Result<()> {
+/// One fault, from its pause to its mending. Answers when it began.
+async fn happen(platform: &mut Platform, moment: &Moment) -> anyhow::Result<DateTime<Utc>> {
     sleep(moment.pause).await;
+    let happened_at = Utc::now();
     match moment.fault {
         Fault::Freeze => {
             platform.freeze(moment.part, true)?;
@@ -165,12 +175,13 @@ async fn happen(platform: &mut Platform, moment: &Moment) -> anyhow::Result<()> 
     let ended = platform.ended(&parts);
     let names: Vec<String> = ended.iter().map(Part::to_string).collect();
     anyhow::ensure!(ended.is_empty(), "{} ended by itself", names.join(", "));
-    Ok(())
+    Ok(happened_at)
 }
 
 fn outcome(
     faults: BTreeMap<String, usize>,
     builds: &[(Load, Value)],
+    restarts: Restarts,
     broken: Vec<String>,
 ) -> Outcome {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
@@ -178,7 +189,7 @@ fn outcome(
         *ends.entry(build["status"].as_str().unwrap_or("?").to_owned()).or_default() += 1;
     }
     let attempts = builds.iter().filter_map(|(_, build)| build["attempt"].as_u64()).sum();
-    Outcome { faults, builds: ends, attempts, broken }
+    Outcome { faults, builds: ends, attempts, restarts, broken }
 }
 
 impl Outcome {
@@ -193,11 +204,16 @@ impl Outcome {
         } else {
             format!("{} things do not hold", self.broken.len())
         };
+        let needless: String =
+            self.restarts.needless.iter().map(|what| format!("    {what}\n")).collect();
         format!(
-            "\n  seed {seed}: {total} faults ({})\n  builds: {}; {} attempts\n  {verdict}\n",
+            "\n  seed {seed}: {total} faults ({})\n  builds: {}; {} attempts, at most {} lost in a row\n  \
+             restarts: {}\n{needless}  {verdict}\n",
             counts(&self.faults),
             counts(&self.builds),
-            self.attempts
+            self.attempts,
+            self.restarts.lost_in_a_row,
+            counts(&self.restarts.summary()),
         )
     }
 }

@@ -3,11 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::jetstream;
+use chrono::{DateTime, Utc};
 use ovenbird_contract::nats::Names;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::load::{LINES, Load, Shape};
+use super::{
+    load::{LINES, Load, Shape},
+    restarts::Restarts,
+};
 use crate::{api::Api, host::Host, platform::Platform};
 
 /// Sweeps have this long to remove what faults left.
@@ -16,7 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Records per page.
 const PAGE: u64 = 1000;
 
-/// Everything that does not hold; empty when all does.
+/// Everything that does not hold, empty when all does; and how builds began again. `log_lost_at` is when NATS lost its
+/// data, if it has.
 ///
 /// # Errors
 /// When the platform cannot be asked.
@@ -24,8 +29,10 @@ pub(super) async fn broken(
     platform: &mut Platform,
     api: &Api,
     builds: &[(Load, Value)],
-) -> anyhow::Result<Vec<String>> {
+    log_lost_at: Option<DateTime<Utc>>,
+) -> anyhow::Result<(Vec<String>, Restarts)> {
     let mut broken = Vec::new();
+    let mut restarts = Restarts::default();
     let templates = templates_by_build(api).await?;
     let until = Instant::now() + SWEPT_WITHIN;
     for (load, build) in builds {
@@ -33,8 +40,10 @@ pub(super) async fn broken(
         broken.extend(outcome(load, build, &templates).map(told));
         // The sweep writes the end of a log that a fault kept the desk from writing.
         let wrong = loop {
-            let wrong = log(load, build, &records(api, &load.id).await?);
+            let records = records(api, &load.id).await?;
+            let wrong = log(load, build, &records);
             if wrong.is_empty() || Instant::now() >= until {
+                restarts.add(&load.name, &records, log_lost_at);
                 break wrong;
             }
             sleep(LOOK_AGAIN).await;
@@ -44,11 +53,11 @@ pub(super) async fn broken(
     loop {
         let left = left(platform, &templates).await?;
         if left.is_empty() {
-            return Ok(broken);
+            return Ok((broken, restarts));
         }
         if Instant::now() >= until {
             broken.extend(left);
-            return Ok(broken);
+            return Ok((broken, restarts));
         }
         sleep(LOOK_AGAIN).await;
     }
