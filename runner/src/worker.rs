@@ -5,17 +5,23 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use ovenbird_contract::{desk::RefusalCode, id::BuildId, job::Job};
+use ovenbird_contract::{
+    desk::{Refusal, RefusalCode},
+    id::BuildId,
+    job::Job,
+};
 use tokio::time::{Duration, Instant};
 
 use crate::{
     attempt::{self, Shared},
-    desk::Error,
+    desk::{Error, Held},
     queue::Verdict,
 };
 
 /// How long a claim is asked for. Jobs come again by themselves.
 const CLAIM_FOR: Duration = Duration::from_secs(20);
+/// How long it is tried to give an attempt back whose claim was not answered; its lease ends by itself.
+const GIVEN_BACK_FOR: Duration = Duration::from_secs(2);
 const AWAY_AGAIN: Duration = Duration::from_secs(5);
 /// When the desk does not say when there may be room.
 const ROOM_AGAIN: Duration = Duration::from_secs(5);
@@ -45,36 +51,46 @@ impl Worker {
         let since = Instant::now();
         let claim = match self.shared.desk.claim(&job, since + CLAIM_FOR).await {
             Ok(claim) => claim,
-            Err(error) => return not_claimed(&job, &error),
+            Err(error) => return self.not_claimed(&job, &error).await,
         };
         Box::pin(attempt::run(&self.shared, claim, since, &job.trace)).await;
         Verdict::Ack
     }
+
+    async fn not_claimed(&self, job: &Job, error: &Error) -> Verdict {
+        if let Error::Refused(refusal) = error
+            && refusal.code != RefusalCode::Unavailable
+        {
+            return refused(job, refusal);
+        }
+        let chain = ovenbird_kit::telemetry::chain(error);
+        tracing::warn!(build.id = %job.build_id, error = chain, "claim not answered");
+        // The attempt may have begun all the same: given back, it is no lost one.
+        let held = Held { build_id: job.build_id, attempt: job.attempt };
+        let until = Instant::now() + GIVEN_BACK_FOR;
+        match self.shared.desk.release(held, "its claim was not answered", None, until).await {
+            Ok(()) => Verdict::Ack,
+            Err(_) => Verdict::Again(AWAY_AGAIN),
+        }
+    }
 }
 
-fn not_claimed(job: &Job, error: &Error) -> Verdict {
-    let chain = ovenbird_kit::telemetry::chain(error);
-    match error {
-        Error::Refused(refusal) => match refusal.code {
-            RefusalCode::NotFound | RefusalCode::NotClaimable | RefusalCode::StaleAttempt => {
-                tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
-                Verdict::Ack
-            }
-            RefusalCode::NoCapacity => {
-                let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
-                tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");
-                Verdict::NoRoom(again)
-            }
-            RefusalCode::BadRequest => {
-                tracing::error!(build.id = %job.build_id, error = chain, "desk cannot read the claim");
-                Verdict::Again(AWAY_AGAIN)
-            }
-            RefusalCode::Unavailable => Verdict::Again(AWAY_AGAIN),
-        },
-        Error::Away(_) | Error::BadAnswer(_) => {
-            tracing::warn!(build.id = %job.build_id, error = chain, "claim not answered");
+fn refused(job: &Job, refusal: &Refusal) -> Verdict {
+    match refusal.code {
+        RefusalCode::NotFound | RefusalCode::NotClaimable | RefusalCode::StaleAttempt => {
+            tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
+            Verdict::Ack
+        }
+        RefusalCode::NoCapacity => {
+            let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
+            tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");
+            Verdict::NoRoom(again)
+        }
+        RefusalCode::BadRequest => {
+            tracing::error!(build.id = %job.build_id, why = refusal.message, "desk cannot read the claim");
             Verdict::Again(AWAY_AGAIN)
         }
+        RefusalCode::Unavailable => Verdict::Again(AWAY_AGAIN),
     }
 }
 
