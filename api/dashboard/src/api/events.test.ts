@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { backoff } from "./backoff";
 import { type Connection, type Event, type Outside, type Reader, type Verdict, follow } from "./events";
+import { SignIns } from "./signins";
 
-type Answer = { status?: number; chunks?: string[]; body?: string; breaks?: boolean };
+type Answer = { status?: number; chunks?: string[]; body?: string; breaks?: boolean; meanwhile?: "signed in" };
 
 /** A scripted api, and a reader that notes everything. */
 function stage(answers: (Answer | "network error")[], take: (events: readonly Event[]) => Verdict = () => "more") {
@@ -11,10 +12,12 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
   const taken: string[] = [];
   const waits: number[] = [];
   const ending = new AbortController();
+  const signIns = new SignIns();
   const outside: Outside = {
     now: () => 1000,
     random: () => 1,
     breathe: () => Promise.resolve(),
+    signIns,
     sleep: (milliseconds) => {
       waits.push(milliseconds);
       return Promise.resolve();
@@ -22,6 +25,7 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
     fetch: (path) => {
       paths.push(String(path));
       const answer = answers.shift();
+      if (typeof answer === "object" && answer.meanwhile === "signed in") signIns.note();
       if (answer === undefined) {
         ending.abort();
         return Promise.reject(new TypeError("nothing more is scripted"));
@@ -50,7 +54,7 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
     },
     said: (connection) => said.push(connection),
   };
-  return { said, paths, taken, waits, run: () => follow(reader, ending.signal, outside) };
+  return { said, paths, taken, waits, signIns, ending, run: () => follow(reader, ending.signal, outside) };
 }
 
 const overAt = (last: string) => (events: readonly Event[]): Verdict =>
@@ -104,4 +108,34 @@ test("a reader that asks again gets one at once, then has to wait", async () => 
 test("waits double up to a bound and are never in step", () => {
   expect([1, 2, 3, 9, 99].map((tries) => backoff(tries, 1))).toEqual([1000, 2000, 4000, 15000, 15000]);
   expect(backoff(3, 0)).toBe(3000);
+});
+
+const ended = JSON.stringify({ error: { code: "unauthorized", message: "the session is over", details: [] } });
+
+test("a session that ended is waited for, and reading goes on from where it stood", async () => {
+  const it = stage([{ chunks: ["data: a\n\n"] }, { status: 401, body: ended }, { chunks: ["data: b\n\n"] }], overAt("b"));
+  const done = it.run();
+  await expect.poll(() => it.said.at(-1)?.state).toBe("signed-out");
+  expect(it.paths.length).toBe(2);
+  it.signIns.note();
+  await done;
+  expect(it.taken).toEqual(["a", "b"]);
+  expect(it.paths.at(-1)).toBe("/stream?from_seq=2");
+  expect(it.said.at(-1)?.state).toBe("over");
+});
+
+test("who signs in while the old session is being refused is not asked to sign in again", async () => {
+  const it = stage([{ status: 401, body: ended, meanwhile: "signed in" }, { chunks: ["data: a\n\n"] }], overAt("a"));
+  await it.run();
+  expect(it.said.map((connection) => connection.state)).not.toContain("signed-out");
+  expect(it.said.at(-1)?.state).toBe("over");
+});
+
+test("nobody waits any more for a sign-in on a page that was left", async () => {
+  const it = stage([{ status: 401, body: ended }]);
+  const done = it.run();
+  await expect.poll(() => it.said.at(-1)?.state).toBe("signed-out");
+  it.ending.abort();
+  await done;
+  expect(it.paths.length).toBe(1);
 });
