@@ -47,6 +47,13 @@ export interface Made {
   readonly id: string;
 }
 
+/** The build of this name: several tests may look at one, since each boots a machine. */
+export async function made(request: APIRequestContext, body: { name: string; recipe: string[] }): Promise<Made> {
+  const answer = await request.get(`/v1/admin/builds?name=${body.name}&limit=1`, { headers: BEARER });
+  const found = ((await answer.json()) as { items: Made[] }).items[0];
+  return found ?? (await submit(request, body));
+}
+
 export async function submit(request: APIRequestContext, body: object): Promise<Made> {
   const answer = await request.post("/v1/admin/builds", { headers: BEARER, data: body });
   expect(answer.status(), await answer.text()).toBe(201);
@@ -66,6 +73,13 @@ export async function ended(request: APIRequestContext, id: string): Promise<{ s
     )
     .toBe(true);
   return build;
+}
+
+/** The sandboxes that there are, by any status. */
+export async function sandboxes(request: APIRequestContext): Promise<{ id: string; status: string }[]> {
+  const answer = await request.get("/v1/sandboxes?limit=200", { headers: BEARER });
+  expect(answer.status(), await answer.text()).toBe(200);
+  return ((await answer.json()) as { items: { id: string; status: string }[] }).items;
 }
 
 /** Waits until the build's log has this line. */
