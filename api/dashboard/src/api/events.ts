@@ -50,6 +50,8 @@ export interface Outside {
   /** Lets the page do what waits, drawing and clicks. */
   readonly breathe: () => Promise<void>;
   readonly signIns: Pick<SignIns, "count" | "after">;
+  /** Calls `told` when the browser learns that there is no network; the returned function ends that. */
+  readonly onOffline: (told: () => void) => () => void;
 }
 
 export const OUTSIDE: Outside = {
@@ -67,6 +69,10 @@ export const OUTSIDE: Outside = {
   now: () => Date.now(),
   random: () => Math.random(),
   signIns,
+  onOffline: (told) => {
+    window.addEventListener("offline", told);
+    return () => window.removeEventListener("offline", told);
+  },
   sleep: (milliseconds, signal) =>
     new Promise((resolve) => {
       if (signal.aborted) return resolve();
@@ -124,6 +130,8 @@ async function connect(
   const end = () => ending.abort();
   signal.addEventListener("abort", end, { once: true });
   let silence = setTimeout(end, SILENCE_MS);
+  // A connection whose network went is only silent, and would pass for live until then.
+  const unlisten = outside.onOffline(end);
   try {
     const response = await outside.fetch(reader.path(), {
       headers: { accept: "text/event-stream" },
@@ -162,6 +170,7 @@ async function connect(
     return error instanceof Failure ? error : "broken";
   } finally {
     clearTimeout(silence);
+    unlisten();
     signal.removeEventListener("abort", end);
     ending.abort();
   }

@@ -18,6 +18,7 @@ async function read(records: readonly { seq: number }[], cut = Number.POSITIVE_I
     random: () => 1,
     breathe: () => Promise.resolve(),
     signIns: new SignIns(),
+    onOffline: () => () => undefined,
     sleep: () => Promise.resolve(),
     fetch: (path) => {
       const from = Number(new URL(String(path), "http://api").searchParams.get("from_seq"));
