@@ -91,6 +91,20 @@ export async function logged(request: APIRequestContext, id: string, line: strin
   await expect.poll(lines, { timeout: 150_000, intervals: [500] }).toContain(line);
 }
 
+/** Milliseconds from the first line of step 1 to the one with this text, which is about the `near`th, as their writer timed them. */
+export async function written(request: APIRequestContext, id: string, near: number, text: string): Promise<number> {
+  const records = async (query: string) => {
+    const answer = await request.get(`/v1/admin/builds/${id}/logs?${query}`, { headers: BEARER });
+    expect(answer.status(), await answer.text()).toBe(200);
+    return ((await answer.json()) as { records: { text?: string; ts?: string; step?: number }[] }).records;
+  };
+  const [first, last] = [await records("from_seq=1&limit=100"), await records(`from_seq=${near}&limit=1000`)];
+  const at = (record: { ts?: string } | undefined) => Date.parse(record?.ts ?? "");
+  const taken = at(last.find((record) => record.text === text)) - at(first.find((record) => record.step === 1 && record.text === "1"));
+  expect(taken).toBeGreaterThan(0);
+  return taken;
+}
+
 const LIGHTS = ["light", "dark"] as const;
 
 /** No serious fault, and a picture in each light. */
