@@ -39,6 +39,8 @@ function recorded(from: string, to: string) {
   return { tasks, ms: (mark(to) - mark(from)) / 1000 };
 }
 
+const sum = (values: readonly number[]): number => values.reduce((one, other) => one + other, 0);
+
 test("200,000 lines at 5,000 a second are followed without a long task", async ({ page, browser, request }) => {
   // The page is there before the lines are.
   const { id } = await submit(request, { name: "long", recipe: [`RUN sleep 3; seq ${LINES}; echo the last line`] });
@@ -53,26 +55,31 @@ test("200,000 lines at 5,000 a second are followed without a long task", async (
   await browser.stopTracing();
   await expect(log.getByText(String(LINES), { exact: true }).first()).toBeVisible();
 
-  const { tasks, ms } = recorded("lines begin", "lines end");
-  expect(tasks.length).toBeGreaterThan(100);
-  const rate = LINES / (ms / 1000);
-  const guest = LINES / ((await written(request, id, LINES, "the last line")) / 1000);
-  const later = tasks.filter((task) => task.at > 1000);
-  const longest = later.reduce((one, other) => (other.ms > one.ms ? other : one));
-  console.log(
-    `${LINES} lines in ${Math.round(ms)} ms: ${Math.round(rate)} a second, ${Math.round(guest)} a second as the guest wrote them; ` +
-      `longest task ${Math.round(longest.ms)} ms, of which it ran ${Math.round(longest.own)} ms`,
-  );
-  // A guest that is itself too slow for more shows no more.
-  expect(rate).toBeGreaterThan(Math.min(LINES_A_SECOND, 0.9 * guest));
-  // A thread that has no processor for most of a task tells of the machine, not of the page.
-  expect(later.filter((task) => task.ms > LONG_TASK_MS && task.own > task.ms / 2)).toEqual([]);
-  expect(Math.max(...later.map((task) => task.own))).toBeLessThan(LONG_TASK_MS);
-
   // Back to the beginning: what was read is still there.
   await log.evaluate((area) => (area.scrollTop = 0));
   await expect(log.getByText("7", { exact: true }).first()).toBeVisible();
   await page.getByRole("searchbox", { name: "Search the log" }).fill("199999");
   await page.keyboard.press("Enter");
   await expect(log.locator(".here")).toContainText("199999");
+
+  const { tasks, ms } = recorded("lines begin", "lines end");
+  expect(tasks.length).toBeGreaterThan(100);
+  const rate = LINES / (ms / 1000);
+  const guest = LINES / ((await written(request, id, LINES, "the last line")) / 1000);
+  const later = tasks.filter((task) => task.at > 1000);
+  const longest = later.reduce((one, other) => (other.ms > one.ms ? other : one));
+  const [held, own] = [sum(tasks.map((task) => task.ms)), sum(tasks.map((task) => task.own))];
+  console.log(
+    `${LINES} lines in ${Math.round(ms)} ms: ${Math.round(rate)} a second, ${Math.round(guest)} a second as the guest wrote them; ` +
+      `longest task ${Math.round(longest.ms)} ms, of which it ran ${Math.round(longest.own)} ms; ` +
+      `all tasks ${Math.round(held)} ms, of which they ran ${Math.round(own)} ms`,
+  );
+  // What the page itself costs, on whatever machine.
+  expect(Math.max(...later.map((task) => task.own))).toBeLessThan(LONG_TASK_MS);
+  expect(LINES / (own / 1000)).toBeGreaterThan(LINES_A_SECOND);
+  // A machine that has no processor for the page's thread for most of its time tells of itself, not of the page.
+  if (own < held / 2) return void test.info().annotations.push({ type: "busy machine", description: "its times were not judged" });
+  expect(longest.ms).toBeLessThan(LONG_TASK_MS);
+  // A guest that is itself too slow for more shows no more.
+  expect(rate).toBeGreaterThan(Math.min(LINES_A_SECOND, 0.9 * guest));
 });
