@@ -1,5 +1,22 @@
 // The main ways through the dashboard, on the real platform.
-import { ALL, KEY, ended, expect, fits, has, judge, signIn, submit, test } from "./stage";
+import { ALL, KEY, ended, expect, fits, has, judge, made, sandboxes, signIn, submit, test } from "./stage";
+
+const BROKEN = {
+  name: "broken",
+  recipe: ["RUN echo all is fine", "RUN echo 'error: no such thing' >&2; exit 3", "RUN true"],
+};
+const HOSTILE = {
+  name: "hostile",
+  recipe: [
+    "RUN echo '<img src=x onerror=alert(1)><script>alert(2)</script>'; printf '\\033[31mred\\033[0m \\342\\200\\256gnp.exe\\n'",
+    "RUN head -c 400000 /dev/zero | tr '\\0' x; echo; echo end of it",
+  ],
+};
+
+// They are built while other tests look elsewhere.
+test.beforeAll(async ({ request }) => {
+  for (const body of [BROKEN, HOSTILE]) await made(request, body);
+});
 
 test("a wrong key is refused with its reason, a right one opens the templates", async ({ page }) => {
   await page.goto("/admin");
@@ -58,10 +75,7 @@ test("a recipe's mistake is shown at its word and mended, and the build is watch
 });
 
 test("a failing build opens on the failing step, with its exit code and its log alone", async ({ page, request }) => {
-  const { id } = await submit(request, {
-    name: "broken",
-    recipe: ["RUN echo all is fine", "RUN echo 'error: no such thing' >&2; exit 3", "RUN true"],
-  });
+  const { id } = await made(request, BROKEN);
   expect((await ended(request, id)).status).toBe("failed");
   await signIn(page, "/admin/builds?status=failed");
   await page.getByRole("link", { name: /broken/ }).click();
@@ -87,7 +101,32 @@ test("a failing build opens on the failing step, with its exit code and its log 
 
   // Begin again from its recipe.
   await page.getByRole("button", { name: "Edit as new" }).click();
-  await expect(page.getByLabel("Name", { exact: true })).toHaveValue("broken");
+  const name = page.getByLabel("Name", { exact: true });
+  await expect(name).toHaveValue("broken");
+  // Another one put over what is half written does not lose it.
+  await name.fill("half-written");
+  await page.getByLabel("Start from a previous build").selectOption(id);
+  await expect(name).toHaveValue("broken");
+  await page.getByRole("button", { name: "Bring it back" }).click();
+  await expect(name).toHaveValue("half-written");
+});
+
+test("a build that is opened after another one is itself, though it is in no list", async ({ page, request }) => {
+  const [broken, hostile] = [await made(request, BROKEN), await made(request, HOSTILE)];
+  for (const { id } of [broken, hostile]) await ended(request, id);
+  await signIn(page, `/admin/builds/${broken.id}?name=nothing`);
+  const linked = page.getByRole("region", { name: "The linked build" });
+  const log = linked.getByRole("log", { name: "Lines" });
+  await expect(linked.locator(".verdict")).toContainText("exited with 3");
+  await page.evaluate((path) => {
+    history.pushState(null, "", path);
+    dispatchEvent(new PopStateEvent("popstate"));
+  }, `/admin/builds/${hostile.id}?name=nothing`);
+  await expect(linked.locator(".verdict")).toContainText("published: hostile:latest");
+  await expect(log.getByText("end of it", { exact: true })).toBeVisible();
+  await page.goBack();
+  await expect(linked.locator(".verdict")).toContainText("exited with 3");
+  await expect(log.getByText("error: no such thing", { exact: true })).toBeVisible();
 });
 
 test("a running build is cancelled with a reason, honestly", async ({ page, request }) => {
@@ -106,13 +145,7 @@ test("a running build is cancelled with a reason, honestly", async ({ page, requ
 });
 
 test("output is text, whatever is in it", async ({ page, request }) => {
-  const { id } = await submit(request, {
-    name: "hostile",
-    recipe: [
-      "RUN echo '<img src=x onerror=alert(1)><script>alert(2)</script>'; printf '\\033[31mred\\033[0m \\342\\200\\256gnp.exe\\n'",
-      "RUN head -c 400000 /dev/zero | tr '\\0' x; echo; echo end of it",
-    ],
-  });
+  const { id } = await made(request, HOSTILE);
   expect((await ended(request, id)).status).toBe("succeeded");
   await signIn(page, `/admin/builds/${id}`);
   const log = page.getByRole("log", { name: "Lines" });
@@ -126,20 +159,37 @@ test("output is text, whatever is in it", async ({ page, request }) => {
   await judge(page, "hostile-output");
 });
 
-test("a sandbox is started from a template and a command runs in it", async ({ page }) => {
+test("a sandbox is started from a template and a command runs in it; it goes with its panel", async ({ page, request }) => {
   test.skip(!has("/v1/sandboxes"), "this api has no sandboxes");
-  await signIn(page);
-  await page.getByRole("button", { name: "Actions for hello:latest" }).click();
-  await page.getByRole("menuitem", { name: "Start sandbox" }).click();
+  const states = async () => (await sandboxes(request)).map((sandbox) => sandbox.status);
+  const start = async () => {
+    await page.getByRole("button", { name: "Actions for hello:latest" }).click();
+    await page.getByRole("menuitem", { name: "Start sandbox" }).click();
+  };
+  // Left while it boots.
+  await signIn(page, "/admin/builds");
+  await page.getByRole("link", { name: "Templates", exact: true }).last().click();
+  await start();
+  await expect.poll(states).toEqual(["creating"]);
+  await page.goBack();
+  await expect(page).toHaveURL(/\/admin\/builds$/);
+  await expect.poll(states).toEqual(["destroyed"]);
+
+  await page.goForward();
+  await start();
   const command = page.getByLabel("Command", { exact: true });
   await expect(command).toBeVisible({ timeout: 120_000 });
-  await command.fill("echo from the inside; exit 4");
+  await command.fill("sleep 1; echo from the inside; exit 4");
   await page.getByRole("button", { name: "Run" }).click();
+  await command.fill("true");
   await expect(page.getByText("from the inside", { exact: true })).toBeVisible();
   await expect(page.getByText(/exited with 4/)).toBeVisible();
+  // What was typed meanwhile is the next command.
+  await expect(command).toHaveValue("true");
   await judge(page, "sandbox");
   await page.getByRole("button", { name: "Delete the sandbox" }).click();
   await expect(command).toHaveCount(0);
+  await expect.poll(states).toEqual(["destroyed", "destroyed"]);
 });
 
 test("a template is deleted after its name was typed", async ({ page }) => {
@@ -191,7 +241,7 @@ test("the main way needs no mouse", async ({ page }) => {
 });
 
 test("everything fits a phone, and a wide screen", async ({ page, request }) => {
-  const { id } = await submit(request, { name: "narrow", recipe: ["RUN echo narrow"] });
+  const { id } = await made(request, HOSTILE);
   await ended(request, id);
   await signIn(page);
   const sizes = [[380, 780], ...(ALL ? ([[1600, 1000]] as const) : [])] as const;
@@ -205,7 +255,7 @@ test("everything fits a phone, and a wide screen", async ({ page, request }) => 
     ] as const) {
       await page.goto(path);
       await expect(page.getByRole("heading", { name: "Templates", level: 1, includeHidden: true })).toBeAttached();
-      if (name === "build") await expect(page.getByRole("log", { name: "Lines" }).getByText("narrow", { exact: true })).toBeVisible();
+      if (name === "build") await expect(page.getByRole("log", { name: "Lines" }).getByText("end of it", { exact: true })).toBeVisible();
       await fits(page);
       await judge(page, `${name}-${width}`, ALL ? undefined : ["light"]);
     }

@@ -47,6 +47,13 @@ export interface Made {
   readonly id: string;
 }
 
+/** The build of this name: several tests may look at one, since each boots a machine. */
+export async function made(request: APIRequestContext, body: { name: string; recipe: string[] }): Promise<Made> {
+  const answer = await request.get(`/v1/admin/builds?name=${body.name}&limit=1`, { headers: BEARER });
+  const found = ((await answer.json()) as { items: Made[] }).items[0];
+  return found ?? (await submit(request, body));
+}
+
 export async function submit(request: APIRequestContext, body: object): Promise<Made> {
   const answer = await request.post("/v1/admin/builds", { headers: BEARER, data: body });
   expect(answer.status(), await answer.text()).toBe(201);
@@ -68,6 +75,13 @@ export async function ended(request: APIRequestContext, id: string): Promise<{ s
   return build;
 }
 
+/** The sandboxes that there are, by any status. */
+export async function sandboxes(request: APIRequestContext): Promise<{ id: string; status: string }[]> {
+  const answer = await request.get("/v1/sandboxes?limit=200", { headers: BEARER });
+  expect(answer.status(), await answer.text()).toBe(200);
+  return ((await answer.json()) as { items: { id: string; status: string }[] }).items;
+}
+
 /** Waits until the build's log has this line. */
 export async function logged(request: APIRequestContext, id: string, line: string): Promise<void> {
   const lines = async () => {
@@ -75,6 +89,20 @@ export async function logged(request: APIRequestContext, id: string, line: strin
     return ((await answer.json()) as { records: { text?: string }[] }).records.map((record) => record.text);
   };
   await expect.poll(lines, { timeout: 150_000, intervals: [500] }).toContain(line);
+}
+
+/** Milliseconds from the first line of step 1 to the one with this text, which is about the `near`th, as their writer timed them. */
+export async function written(request: APIRequestContext, id: string, near: number, text: string): Promise<number> {
+  const records = async (query: string) => {
+    const answer = await request.get(`/v1/admin/builds/${id}/logs?${query}`, { headers: BEARER });
+    expect(answer.status(), await answer.text()).toBe(200);
+    return ((await answer.json()) as { records: { text?: string; ts?: string; step?: number }[] }).records;
+  };
+  const [first, last] = [await records("from_seq=1&limit=100"), await records(`from_seq=${near}&limit=1000`)];
+  const at = (record: { ts?: string } | undefined) => Date.parse(record?.ts ?? "");
+  const taken = at(last.find((record) => record.text === text)) - at(first.find((record) => record.step === 1 && record.text === "1"));
+  expect(taken).toBeGreaterThan(0);
+  return taken;
 }
 
 const LIGHTS = ["light", "dark"] as const;

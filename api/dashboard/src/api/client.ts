@@ -4,6 +4,7 @@
 import createClient, { type Middleware } from "openapi-fetch";
 import { Failure, failureFrom, offline } from "./failure";
 import type { paths } from "./schema";
+import { signIns } from "./signins";
 
 const CSRF_HEADER = "x-csrf-token";
 const SAFE_METHODS = new Set(["GET", "HEAD"]);
@@ -13,9 +14,10 @@ const PATIENCE_MS = 120_000;
 let csrfToken: string | undefined;
 let signedOut: (failure: Failure) => void = () => undefined;
 
-/** From now on changes carry this token. */
+/** From now on changes carry this token: that of who has just signed in, or of nobody. */
 export function useToken(token: string | undefined): void {
   csrfToken = token;
+  if (token !== undefined) signIns.note();
 }
 
 /** Tells who wants to know that the session is over. */

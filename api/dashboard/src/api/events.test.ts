@@ -1,8 +1,9 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { backoff } from "./backoff";
 import { type Connection, type Event, type Outside, type Reader, type Verdict, follow } from "./events";
+import { SignIns } from "./signins";
 
-type Answer = { status?: number; chunks?: string[]; body?: string; breaks?: boolean };
+type Answer = { status?: number; chunks?: string[]; body?: string; breaks?: boolean; stays?: boolean; meanwhile?: "signed in" };
 
 /** A scripted api, and a reader that notes everything. */
 function stage(answers: (Answer | "network error")[], take: (events: readonly Event[]) => Verdict = () => "more") {
@@ -11,17 +12,25 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
   const taken: string[] = [];
   const waits: number[] = [];
   const ending = new AbortController();
+  const signIns = new SignIns();
+  const listeners = new Set<() => void>();
   const outside: Outside = {
     now: () => 1000,
     random: () => 1,
     breathe: () => Promise.resolve(),
+    signIns,
+    onOffline: (told) => {
+      listeners.add(told);
+      return () => listeners.delete(told);
+    },
     sleep: (milliseconds) => {
       waits.push(milliseconds);
       return Promise.resolve();
     },
-    fetch: (path) => {
+    fetch: (path, init) => {
       paths.push(String(path));
       const answer = answers.shift();
+      if (typeof answer === "object" && answer.meanwhile === "signed in") signIns.note();
       if (answer === undefined) {
         ending.abort();
         return Promise.reject(new TypeError("nothing more is scripted"));
@@ -34,7 +43,8 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
       const stream = new ReadableStream<Uint8Array>({
         start(controller) {
           for (const chunk of chunks) controller.enqueue(encoder.encode(chunk));
-          if (answer.breaks === true) controller.error(new TypeError("network error"));
+          if (answer.stays === true) init?.signal?.addEventListener("abort", () => controller.error(new TypeError("aborted")));
+          else if (answer.breaks === true) controller.error(new TypeError("network error"));
           else controller.close();
         },
       });
@@ -50,7 +60,7 @@ function stage(answers: (Answer | "network error")[], take: (events: readonly Ev
     },
     said: (connection) => said.push(connection),
   };
-  return { said, paths, taken, waits, run: () => follow(reader, ending.signal, outside) };
+  return { said, paths, taken, waits, signIns, listeners, ending, run: () => follow(reader, ending.signal, outside) };
 }
 
 const overAt = (last: string) => (events: readonly Event[]): Verdict =>
@@ -104,4 +114,57 @@ test("a reader that asks again gets one at once, then has to wait", async () => 
 test("waits double up to a bound and are never in step", () => {
   expect([1, 2, 3, 9, 99].map((tries) => backoff(tries, 1))).toEqual([1000, 2000, 4000, 15000, 15000]);
   expect(backoff(3, 0)).toBe(3000);
+});
+
+const ended = JSON.stringify({ error: { code: "unauthorized", message: "the session is over", details: [] } });
+
+test("a session that ended is waited for, and reading goes on from where it stood", async () => {
+  const it = stage([{ chunks: ["data: a\n\n"] }, { status: 401, body: ended }, { chunks: ["data: b\n\n"] }], overAt("b"));
+  const done = it.run();
+  await expect.poll(() => it.said.at(-1)?.state).toBe("signed-out");
+  expect(it.paths.length).toBe(2);
+  it.signIns.note();
+  await done;
+  expect(it.taken).toEqual(["a", "b"]);
+  expect(it.paths.at(-1)).toBe("/stream?from_seq=2");
+  expect(it.said.at(-1)?.state).toBe("over");
+});
+
+test("who signs in while the old session is being refused is not asked to sign in again", async () => {
+  const it = stage([{ status: 401, body: ended, meanwhile: "signed in" }, { chunks: ["data: a\n\n"] }], overAt("a"));
+  await it.run();
+  expect(it.said.map((connection) => connection.state)).not.toContain("signed-out");
+  expect(it.said.at(-1)?.state).toBe("over");
+});
+
+test("nobody waits any more for a sign-in on a page that was left", async () => {
+  const it = stage([{ status: 401, body: ended }]);
+  const done = it.run();
+  await expect.poll(() => it.said.at(-1)?.state).toBe("signed-out");
+  it.ending.abort();
+  await done;
+  expect(it.paths.length).toBe(1);
+});
+
+afterEach(() => void vi.useRealTimers());
+
+test("a connection is not taken for live when the browser has no network any more", async () => {
+  const it = stage([{ chunks: ["data: a\n\n"], stays: true }, { chunks: ["data: b\n\n"] }], overAt("b"));
+  const done = it.run();
+  await expect.poll(() => it.taken).toEqual(["a"]);
+  for (const told of [...it.listeners]) told();
+  await done;
+  expect(it.said.map((connection) => connection.state)).toEqual(["connecting", "live", "waiting", "connecting", "live", "over"]);
+  expect([it.taken, it.listeners.size]).toEqual([["a", "b"], 0]);
+});
+
+test("a connection on which not even a heartbeat comes is given up", async () => {
+  vi.useFakeTimers();
+  const it = stage([{ chunks: ["data: a\n\n"], stays: true }, { chunks: ["data: b\n\n"] }], overAt("b"));
+  const done = it.run();
+  await vi.advanceTimersByTimeAsync(44_000);
+  expect(it.said.at(-1)?.state).toBe("live");
+  await vi.advanceTimersByTimeAsync(2_000);
+  await done;
+  expect(it.taken).toEqual(["a", "b"]);
 });

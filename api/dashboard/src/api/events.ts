@@ -1,10 +1,12 @@
 // Server-sent events over `fetch`, which unlike `EventSource` tells why a connection was refused. It reads until
-// somebody stops it: it reconnects from where the reader stands, waits longer and longer while the api is away, and
-// takes a connection for dead on which not even a heartbeat arrives. What an event means is its reader's business.
+// somebody stops it: it reconnects from where the reader stands, waits longer and longer while the api is away, waits
+// for the next sign-in when the session is over, and takes a connection for dead on which not even a heartbeat arrives.
+// What an event means is its reader's business.
 
 import { createParser } from "eventsource-parser";
 import { backoff } from "./backoff";
 import { Failure, failureOf } from "./failure";
+import { type SignIns, signIns } from "./signins";
 
 /** The api sends a comment every 15 s on a silent stream. */
 const SILENCE_MS = 45_000;
@@ -21,6 +23,8 @@ export type Connection =
   | { readonly state: "live" }
   /** Broken; the next try begins at `until`. */
   | { readonly state: "waiting"; readonly until: number; readonly why: string }
+  /** The session is over; it goes on once somebody has signed in. */
+  | { readonly state: "signed-out"; readonly failure: Failure }
   /** Everything was read. */
   | { readonly state: "over" }
   /** It makes no sense to try again. */
@@ -45,6 +49,9 @@ export interface Outside {
   readonly sleep: (milliseconds: number, signal: AbortSignal) => Promise<void>;
   /** Lets the page do what waits, drawing and clicks. */
   readonly breathe: () => Promise<void>;
+  readonly signIns: Pick<SignIns, "count" | "after">;
+  /** Calls `told` when the browser learns that there is no network; the returned function ends that. */
+  readonly onOffline: (told: () => void) => () => void;
 }
 
 export const OUTSIDE: Outside = {
@@ -61,6 +68,11 @@ export const OUTSIDE: Outside = {
   fetch: (input, init) => fetch(input, init),
   now: () => Date.now(),
   random: () => Math.random(),
+  signIns,
+  onOffline: (told) => {
+    window.addEventListener("offline", told);
+    return () => window.removeEventListener("offline", told);
+  },
   sleep: (milliseconds, signal) =>
     new Promise((resolve) => {
       if (signal.aborted) return resolve();
@@ -81,6 +93,7 @@ export async function follow(reader: Reader, signal: AbortSignal, outside: Outsi
   let tries = 0;
   while (!signal.aborted) {
     reader.said({ state: "connecting" });
+    const before = outside.signIns.count;
     const outcome = await connect(reader, signal, outside, () => (tries = 0));
     if (signal.aborted) return;
     if (outcome === "over") return reader.said({ state: "over" });
@@ -88,6 +101,13 @@ export async function follow(reader: Reader, signal: AbortSignal, outside: Outsi
       // A reader that asks again and again without getting on must not make a storm.
       tries += 1;
       if (tries === 1) continue;
+    } else if (outcome instanceof Failure && outcome.isSignedOut && outside.signIns.count === before) {
+      reader.said({ state: "signed-out", failure: outcome });
+      await outside.signIns.after(before, signal);
+      continue;
+    } else if (outcome instanceof Failure && outcome.isSignedOut) {
+      // The old session was refused, and somebody has signed in meanwhile.
+      tries += 1;
     } else if (outcome instanceof Failure && !outcome.mayPass) {
       return reader.said({ state: "refused", failure: outcome });
     } else {
@@ -110,6 +130,8 @@ async function connect(
   const end = () => ending.abort();
   signal.addEventListener("abort", end, { once: true });
   let silence = setTimeout(end, SILENCE_MS);
+  // A connection whose network went is only silent, and would pass for live until then.
+  const unlisten = outside.onOffline(end);
   try {
     const response = await outside.fetch(reader.path(), {
       headers: { accept: "text/event-stream" },
@@ -148,6 +170,7 @@ async function connect(
     return error instanceof Failure ? error : "broken";
   } finally {
     clearTimeout(silence);
+    unlisten();
     signal.removeEventListener("abort", end);
     ending.abort();
   }

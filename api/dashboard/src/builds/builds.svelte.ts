@@ -4,6 +4,7 @@
 import { api, body, caught, notice } from "../api/client";
 import { type Connection, type Event, follow } from "../api/events";
 import type { Failure } from "../api/failure";
+import { signIns } from "../api/signins";
 import type { Build, Queue } from "../api/types";
 import { features } from "../features";
 import type { Liveness } from "../parts/Live.svelte";
@@ -92,6 +93,7 @@ export class Builds {
 
   async #look(): Promise<void> {
     const { filter } = this.feed;
+    const before = signIns.count;
     try {
       const page = await body(api.GET("/v1/admin/builds", { params: { query: this.#query(filter) } }));
       if (this.#ending.signal.aborted || this.feed.filter !== filter) return;
@@ -105,8 +107,16 @@ export class Builds {
       this.failure = caught(error);
       if (!this.#isLive && this.failure.mayPass) this.liveness = { state: "offline", until: Date.now() + POLL_MS };
     } finally {
-      this.#schedule();
+      if (this.failure?.isSignedOut === true) void this.#wait(before);
+      else this.#schedule();
     }
+  }
+
+  /** Nobody is signed in: the next look is after the next sign-in. */
+  async #wait(before: number): Promise<void> {
+    if (!this.#isLive) this.liveness = { state: "signed-out" };
+    await signIns.after(before, this.#ending.signal);
+    if (!this.#ending.signal.aborted) await this.look();
   }
 
   async #one(id: string): Promise<void> {
@@ -156,10 +166,11 @@ export class Builds {
   }
 
   #said(connection: Connection): void {
-    if (connection.state === "refused") notice(connection.failure);
+    if (connection.state === "signed-out") notice(connection.failure);
     const wasLive = this.#isLive;
     this.#isLive = connection.state === "live";
     if (this.#isLive) this.liveness = { state: "live" };
+    else if (connection.state === "signed-out") this.liveness = { state: "signed-out" };
     else if (wasLive) this.liveness = { state: "polling" };
     // What happened before the stream was there is found by a look.
     if (this.#isLive !== wasLive) void this.look();

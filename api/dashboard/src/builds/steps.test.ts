@@ -38,3 +38,11 @@ test("recipes are read as the api numbers them", () => {
   expect(recipeCommands(recipe)).toEqual(["RUN a   b", "ENV A=1", "RUN c", "RUN d e"]);
   expect(recipeText(["RUN a", { type: "RUN", args: ["d"] }])).toBe('RUN a\n{"type":"RUN","args":["d"]}');
 });
+
+test("a recipe of nothing but backslashes and blanks is read at once", () => {
+  const began = performance.now();
+  const slashes = "\\".repeat(500_001);
+  expect(recipeCommands([`${slashes}x${slashes}${" ".repeat(500_000)}`, "b"])).toEqual([`${slashes}x${slashes.slice(1)}b`]);
+  expect(recipeCommands([`a ${slashes.slice(1)}`, "b"]).length).toBe(2);
+  expect(performance.now() - began).toBeLessThan(1000);
+});

@@ -2,6 +2,7 @@
 // and what is still to do, from the recipe. Pure.
 
 import type { Build, RecipeEntry, StepEntry, StepPhase } from "../api/types";
+import { ending } from "../text/end";
 import { isActive } from "./status";
 
 export type StepState = "succeeded" | "failed" | "running" | "waiting" | "skipped";
@@ -55,9 +56,9 @@ export function recipeCommands(recipe: readonly RecipeEntry[]): string[] {
     }
     for (const line of entry.split(/\r?\n/)) {
       if (/^\s*(#|$)/.test(line)) continue;
-      const slashes = /\\+\s*$/.exec(line)?.[0].trimEnd().length ?? 0;
-      if (slashes % 2 === 1) {
-        open += `${line.trimEnd().slice(0, -1)}`;
+      const text = line.trimEnd();
+      if (ending(text, "\\") % 2 === 1) {
+        open += text.slice(0, -1);
         continue;
       }
       commands.push((open + line).trim());

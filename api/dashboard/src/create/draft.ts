@@ -3,6 +3,7 @@
 
 import type { Build, BuildCreate, Problem } from "../api/types";
 import { recipeText } from "../builds/steps";
+import { withoutEnding } from "../text/end";
 
 export interface Draft {
   readonly name: string;
@@ -39,7 +40,7 @@ export function bodyOf(draft: Draft): BuildCreate {
     tag: draft.tag.trim() || "latest",
     base_template: draft.base.trim() || "minimal",
     // One entry a line: the api's line numbers are then those of the editor.
-    recipe: draft.recipe.replace(/\n+$/, "").split("\n"),
+    recipe: withoutEnding(draft.recipe, "\n").split("\n"),
     ...(healthcheck === "" ? {} : { healthcheck }),
     vcpus: number(draft.vcpus),
     memory_mb: number(draft.memory),

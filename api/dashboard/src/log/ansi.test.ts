@@ -44,3 +44,15 @@ test("a style goes on in the next line until it is reset", () => {
 test("markup and control characters stay text", () => {
   expect(plain("<script>alert(1)</script>\u0007\u202e")).toBe("<script>alert(1)</script>\u2407[U+202E]");
 });
+
+test("a line that was made to be slow to read is read at once", () => {
+  const many = 100_000;
+  const began = performance.now();
+  expect(plain(`${"\r".repeat(many)}x${"\r".repeat(many)}`)).toBe("x");
+  expect(styleAfter(`\u001b[${"38;".repeat(many)}1m`, PLAIN)).toEqual({ bold: true });
+  expect(styleAfter(`\u001b[${"48;5;7;".repeat(many)}1m`, PLAIN)).toEqual({ background: 7, bold: true });
+  expect(plain(`${"\u001b[".repeat(many)}x`)).not.toContain("\u001b");
+  expect(plain(`\u001b[${"1".repeat(many)}${" ".repeat(many)}\u0007`)).not.toContain("\u001b");
+  expect(plain(`${"\u001b]".repeat(many)}x`)).toBe("");
+  expect(performance.now() - began).toBeLessThan(3000);
+});

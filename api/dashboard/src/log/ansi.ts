@@ -2,6 +2,7 @@
 // sequence (cursor movement, titles, hyperlinks) is left out. A line is shown as a terminal would leave it, so
 // what a carriage return overwrote is gone. It makes spans of text, never HTML.
 
+import { withoutEnding } from "../text/end";
 import { visible } from "../text/visible";
 
 /** A colour: one of the 16 of the theme, or red, green and blue. */
@@ -52,7 +53,7 @@ export function spans(text: string, start: Style): Span[] {
     if (kept !== "") found.push({ text: visible(kept), style });
   };
   // Line ends of Windows are no overwriting, nor are progress bars that end in a return.
-  const line = text.replace(/\r+$/, "");
+  const line = withoutEnding(text, "\r");
   if (!line.includes(ESCAPE)) {
     push(line);
     return found;
@@ -79,7 +80,7 @@ function apply(before: Style, parameters: string): Style {
   for (let place = 0; place < codes.length; place += 1) {
     const code = codes[place] ?? 0;
     if (code === 38 || code === 48) {
-      const [colour, taken] = extended(codes.slice(place + 1));
+      const [colour, taken] = extended(codes, place + 1);
       place += taken;
       if (colour !== undefined) {
         style = { ...style, [code === 38 ? "foreground" : "background"]: colour };
@@ -115,11 +116,11 @@ function simple(style: Style, code: number): Style {
   return style;
 }
 
-/** The colour of `5;n` or `2;r;g;b`, and how many codes that took. */
-function extended(codes: number[]): [Colour | undefined, number] {
-  const byte = (value: number | undefined) => Math.min(255, Math.max(0, value ?? 0));
-  if (codes[0] === 5) return [indexed(byte(codes[1])), 2];
-  if (codes[0] === 2) return [[byte(codes[1]), byte(codes[2]), byte(codes[3])], 4];
+/** The colour of the `5;n` or `2;r;g;b` at `place`, and how many codes that took. */
+function extended(codes: readonly number[], place: number): [Colour | undefined, number] {
+  const byte = (away: number) => Math.min(255, Math.max(0, codes[place + away] ?? 0));
+  if (codes[place] === 5) return [indexed(byte(1)), 2];
+  if (codes[place] === 2) return [[byte(1), byte(2), byte(3)], 4];
   return [undefined, 1];
 }
 

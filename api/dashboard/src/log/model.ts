@@ -1,4 +1,5 @@
-// The log of one build as the page holds it: records joined by `seq`, without gap or duplicate, in bounded memory.
+// The log of one build as the page holds it: records joined by `seq`, without duplicate, in bounded memory, and
+// without gap but where the api itself has one, which is then told in a line of its own.
 // Pure: it knows neither the network nor the page. The connection asks it where to go on, the viewer asks it for
 // lines by their ordinal (0 for the first line it ever got), which stays the same when older lines are given up.
 
@@ -53,11 +54,17 @@ export class LogModel {
   first = 0;
   /** Where the log begins here: lines before this `seq` were never asked for. */
   readonly from: number;
+  /** Records that the api does not have any more. */
+  lost = 0;
 
   #lines: Line[] = [];
   /** Index in `#lines` of the line with ordinal `first`. */
   #head = 0;
   #characters = 0;
+  /** The `next` before which a connection had a gap. */
+  #gapAt: number | undefined;
+  /** No record came yet on this connection, which began at `next`. */
+  #isJoined = false;
   readonly #open = new Map<string, { style: Style; goesOn: boolean }>();
 
   constructor(
@@ -83,16 +90,29 @@ export class LogModel {
     return ordinal < this.first ? undefined : this.#lines[this.#head + ordinal - this.first];
   }
 
+  /** A new connection begins, which was asked for `next`. */
+  join(): void {
+    this.#isJoined = true;
+  }
+
   /** Adds records in the order of their `seq`. Those that are here already are left out. */
   append(records: readonly LogRecord[]): Appended {
     let added = 0;
     for (const record of records) {
       if (record.seq < this.next) continue;
       if (record.seq > this.next) {
-        this.#trim();
-        return { added, gap: true };
+        // A gap that is there again when exactly its first record was asked for is the log's own.
+        if (!this.#isJoined || this.#gapAt !== this.next) {
+          this.#gapAt = this.next;
+          this.#isJoined = false;
+          this.#trim();
+          return { added, gap: true };
+        }
+        this.#lose(record);
+        added += 1;
       }
-      this.next += 1;
+      this.#isJoined = false;
+      this.next = record.seq + 1;
       if (record.end) {
         this.end = { status: record.end.status as End["status"], lastSeq: record.end.last_seq };
       } else {
@@ -114,6 +134,16 @@ export class LogModel {
       else high = middle;
     }
     return low;
+  }
+
+  /** Tells in a line that everything between `next` and `record` is lost. */
+  #lose(record: LogRecord): void {
+    const [from, to] = [this.next, record.seq - 1];
+    this.lost += to - from + 1;
+    this.#open.clear();
+    const text = from === to ? `record ${from} is lost` : `records ${from}–${to} are lost`;
+    const { step, attempt } = { ...this.at(this.last - 1), ...record };
+    this.#push({ seq: to, step, attempt, stream: "system", text });
   }
 
   #push(record: LogRecord): void {

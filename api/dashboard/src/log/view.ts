@@ -13,6 +13,9 @@ export const TAB = 8;
 // Characters that a terminal draws twice as wide.
 const WIDE = /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6]|[\ud83c-\ud83e][\udc00-\udfff]/g;
 
+// One column a character: nearly every line, and all of them are measured when wrapping begins.
+const SIMPLE = /^[ -~]*$/;
+
 /** The columns that a text takes. */
 export function columns(text: string): number {
   let taken = text.length;
@@ -208,7 +211,9 @@ export class LogView {
 
   #rows(line: Line | undefined): number {
     if (line === undefined) return 1;
-    return Math.max(1, Math.ceil(columns(plain(line.text)) / this.#wrap));
+    const { text } = line;
+    const taken = SIMPLE.test(text) ? text.length : columns(plain(text));
+    return Math.max(1, Math.ceil(taken / this.#wrap));
   }
 
   #forget(gone: number): void {

@@ -35,3 +35,10 @@ test("what is no page is told, and what is no value is left out", () => {
   expect(parsed("/admin/templates/x/y").page).toBe("none");
   expect(parsed(`/admin/builds/${BUILD}?step=-1&line=x&from=javascript:alert(1)`)).toEqual({ ...BUILDS, build: BUILD });
 });
+
+test("a path of nothing but slashes is read at once", () => {
+  const began = performance.now();
+  expect(parsed(`/admin${"/".repeat(1_000_000)}`)).toEqual(TEMPLATES);
+  expect(parsed(`/admin${"/".repeat(500_000)}x`).page).toBe("none");
+  expect(performance.now() - began).toBeLessThan(1000);
+});

@@ -1,6 +1,8 @@
 // Which page a path names, and the path of a page. Pure. Everything that one may want to send to a colleague is in
 // the path: the tab, its filters, a build, its step, a line of its log.
 
+import { withoutEnding } from "../text/end";
+
 export interface TemplatesPage {
   readonly page: "templates";
   readonly search: string;
@@ -37,7 +39,7 @@ const BASE = "/admin";
 const BUILD_ID = /^bld_[0-7][0-9a-hjkmnp-tv-z]{25}$/;
 
 export function read(pathname: string, query: string): Route {
-  const parts = pathname.replace(/\/+$/, "").split("/").slice(2);
+  const parts = withoutEnding(pathname, "/").split("/").slice(2);
   const values = new URLSearchParams(query);
   const text = (name: string) => values.get(name) ?? "";
   const number = (name: string) => {

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Template } from "../api/types";
-import { chosen, consequences, readSort, reference, sortText, turned } from "./catalogue";
+import { chosen, consequences, isOfHost, readSort, reference, sortText, turned } from "./catalogue";
 
 function template(name: string, more: Partial<Template> = {}): Template {
   return {
@@ -37,6 +37,13 @@ test("a template is named by its tag, or by its id where it has none", () => {
   expect(reference(template("a", { tags: ["v1", "latest"] }))).toBe("a:latest");
   expect(reference(template("a", { tags: ["v1"] }))).toBe("a:v1");
   expect(reference(template("a", { tags: [] }))).toBe("tpl_a");
+});
+
+test("only what neither a build nor a sandbox made is a host's own", () => {
+  expect(isOfHost(template("minimal"))).toBe(true);
+  expect(isOfHost(template("built", { build_id: "bld_1", base_template_id: "tpl_minimal" }))).toBe(false);
+  expect(isOfHost(template("built", { build_id: "bld_1" }))).toBe(false);
+  expect(isOfHost(template("saved", { base_template_id: "tpl_minimal" }))).toBe(false);
 });
 
 test("a deletion names its tags and what started from it", () => {

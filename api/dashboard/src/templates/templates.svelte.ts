@@ -2,6 +2,7 @@
 
 import { api, body, caught } from "../api/client";
 import type { Failure } from "../api/failure";
+import { signIns } from "../api/signins";
 import type { Template } from "../api/types";
 
 const PAGE = 200;
@@ -16,19 +17,20 @@ export class Templates {
   isCut = $state(false);
 
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #isStopped = false;
+  readonly #ending = new AbortController();
 
   constructor() {
     void this.look();
   }
 
   stop(): void {
-    this.#isStopped = true;
+    this.#ending.abort();
     clearTimeout(this.#timer);
   }
 
   async look(): Promise<void> {
     clearTimeout(this.#timer);
+    const before = signIns.count;
     try {
       const list: Template[] = [];
       let cursor: string | undefined;
@@ -47,7 +49,9 @@ export class Templates {
     } catch (error) {
       this.failure = caught(error);
     } finally {
-      if (!this.#isStopped) this.#timer = setTimeout(() => void this.look(), LOOK_MS);
+      if (this.failure?.isSignedOut === true) await signIns.after(before, this.#ending.signal);
+      const wait = this.failure?.isSignedOut === true ? 0 : LOOK_MS;
+      if (!this.#ending.signal.aborted) this.#timer = setTimeout(() => void this.look(), wait);
     }
   }
 }
