@@ -76,7 +76,7 @@ async fn sandbox_is_placed_only_where_its_template_is_and_a_host_answers() {
     assert_eq!(world.store.sandbox_create(&wish).await.unwrap(), Err(Refused::NoRoom));
     world.store.host_unreachable("10.0.0.1:1").await.unwrap();
     assert_eq!(world.store.sandbox_create(&wish).await.unwrap(), Err(Refused::NoHost));
-    world.sql("UPDATE hosts SET status = 'draining'").await;
+    world.sql("UPDATE hosts SET status = 'draining', drain_requested_at = now()").await;
     assert_eq!(world.store.sandbox_create(&wish).await.unwrap(), Err(Refused::NoHost));
     world.sql("UPDATE hosts SET status = 'online'; UPDATE template_placements SET state = 'present'; UPDATE templates SET deleted_at = now()").await;
     assert!(world.store.sandbox_create(&wish).await.unwrap().is_err(), "it was deleted");
