@@ -61,6 +61,8 @@ pub struct Sandboxes {
     pub queue_events: usize,
     /// Commands that are followed at once.
     pub streams_max: usize,
+    /// Those of one key.
+    pub streams_of_one_key_max: usize,
 }
 
 /// How host agents are called.
@@ -81,6 +83,11 @@ pub struct Http {
     /// A body must have arrived after this long.
     #[serde(with = "humantime_serde")]
     pub body_timeout: Duration,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// The first request's head must have arrived after this long.
+    #[serde(with = "humantime_serde")]
+    pub head_timeout: Duration,
     /// A connection that moves no byte for this long is closed.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -104,6 +111,14 @@ pub struct Rate {
     pub key_per_second: NonZeroU32,
     /// Requests of one key at once.
     pub key_burst: NonZeroU32,
+    /// Requests of one key with an `Idempotency-Key` in a second, for long.
+    pub repeats_per_second: NonZeroU32,
+    /// Requests of one key with an `Idempotency-Key` at once.
+    pub repeats_burst: NonZeroU32,
+    /// KiB of answers to them that are kept in a second, for long.
+    pub kept_kib_per_second: NonZeroU32,
+    /// KiB of answers to them that are kept at once.
+    pub kept_kib_burst: NonZeroU32,
     /// Requests of one address without a valid key in a second, for long.
     pub address_per_second: NonZeroU32,
     /// Requests of one address without a valid key at once.
@@ -138,6 +153,8 @@ pub struct Logs {
     pub probe_every: Duration,
     /// Logs that are followed at once.
     pub streams_max: usize,
+    /// Those of one key.
+    pub streams_of_one_key_max: usize,
 }
 
 /// Customers on NATS.

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod config;
+pub mod first_head;
 pub mod http;
 pub mod listener;
 pub mod nats_access;

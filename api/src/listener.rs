@@ -1,12 +1,17 @@
-//! The TCP listener, with a bound on writes that make no progress.
+//! The TCP listener, with a bound on connections, and on writes that make no progress.
 //!
 //! A client that stops reading would otherwise hold its connection, and all that is buffered for it, for
 //! ever: the server's own idle timeout counts an attempt to write as activity.
+//!
+//! It also tells who has hung up: the server goes on with a request whose client is gone, and does not say so.
 
 use std::{
+    collections::HashMap,
     future::Future as _,
     io,
+    net::SocketAddr,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,26 +24,59 @@ use poem::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Pause after an accept that failed: usually the process has no file descriptor left, and the next
 /// attempt would fail at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The connections that are open, by the address of their clients.
+#[derive(Debug, Clone, Default)]
+pub struct Open(Arc<Mutex<HashMap<SocketAddr, CancellationToken>>>);
+
+impl Open {
+    /// Cancelled when the client at `address` hangs up; never for one that is not connected.
+    pub fn hung_up(&self, address: &SocketAddr) -> CancellationToken {
+        self.all().get(address).cloned().unwrap_or_default()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<SocketAddr, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Accepts connections whose writes must make progress.
 pub struct Bounded {
     inner: TcpAcceptor,
+    places: Arc<Semaphore>,
+    open: Open,
     write_timeout: Duration,
 }
 
 impl Bounded {
-    /// Wraps a listener; a write that moves no byte for `write_timeout` ends its connection.
+    /// Wraps a listener; a write that moves no byte for `write_timeout` ends its connection. While there are
+    /// `connections_max` of them the next one waits, in the system's queue.
     ///
     /// # Errors
     /// When the listener has no address.
-    pub fn new(listener: TcpListener, write_timeout: Duration) -> io::Result<Self> {
-        Ok(Self { inner: TcpAcceptor::from_tokio(listener)?, write_timeout })
+    pub fn new(
+        listener: TcpListener,
+        connections_max: usize,
+        write_timeout: Duration,
+    ) -> io::Result<Self> {
+        let places = Arc::new(Semaphore::new(connections_max));
+        let (inner, open) = (TcpAcceptor::from_tokio(listener)?, Open::default());
+        Ok(Self { inner, places, open, write_timeout })
+    }
+}
+
+impl Bounded {
+    /// The connections that it has accepted.
+    pub fn open(&self) -> Open {
+        self.open.clone()
     }
 }
 
@@ -50,6 +88,8 @@ impl Acceptor for Bounded {
     }
 
     async fn accept(&mut self) -> io::Result<(Self::Io, LocalAddr, RemoteAddr, Scheme)> {
+        let places = Arc::clone(&self.places);
+        let place = places.acquire_owned().await.map_err(io::Error::other)?;
         let (stream, local, remote, scheme) = match self.inner.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -60,7 +100,12 @@ impl Acceptor for Bounded {
         };
         // Small writes, such as one log line, should not wait for more.
         stream.set_nodelay(true)?;
-        let connection = Connection { stream, write_timeout: self.write_timeout, blocked: None };
+        let write_timeout = self.write_timeout;
+        let (address, hung_up) = (stream.peer_addr()?, CancellationToken::new());
+        self.open.all().insert(address, hung_up.clone());
+        let presence = Presence { open: self.open.clone(), address, hung_up };
+        let connection =
+            Connection { stream, write_timeout, blocked: None, presence, _place: place };
         Ok((connection, local, remote, scheme))
     }
 }
@@ -71,6 +116,22 @@ pub struct Connection {
     write_timeout: Duration,
     /// Set while a write waits for room.
     blocked: Option<Pin<Box<Sleep>>>,
+    presence: Presence,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Of a client, until its connection is closed.
+struct Presence {
+    open: Open,
+    address: SocketAddr,
+    hung_up: CancellationToken,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.hung_up.cancel();
+        self.open.all().remove(&self.address);
+    }
 }
 
 impl Connection {
@@ -102,7 +163,17 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let said = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let is_over = match &said {
+            Poll::Ready(Ok(())) => room > 0 && buffer.filled().len() == before,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        };
+        if is_over {
+            self.presence.hung_up.cancel();
+        }
+        said
     }
 }
 

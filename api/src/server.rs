@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
     config::Config,
+    first_head::FirstHead,
     http,
     listener::Bounded,
     nats_access::{self, Revoker},
@@ -115,9 +116,12 @@ impl Service {
     /// When the server breaks.
     pub async fn run(self) -> Result<(), Error> {
         let Self { config, app, access, listener, stopping } = self;
-        let endpoint = http::endpoint(&app, &config.http, &config.logs)?;
+        let (connections_max, write_timeout) =
+            (config.http.connections_max, config.logs.slow_client_timeout);
         let acceptor =
-            Bounded::new(listener, config.logs.slow_client_timeout).map_err(Error::Serve)?;
+            Bounded::new(listener, connections_max, write_timeout).map_err(Error::Serve)?;
+        let endpoint = http::endpoint(&app, acceptor.open(), &config.http, &config.logs)?;
+        let acceptor = FirstHead::new(acceptor, config.http.head_timeout);
         // Until the last change is made: it may revoke a key.
         let ended = CancellationToken::new();
         let serve = async {

@@ -3,7 +3,8 @@
 //! The entry of a caller with a key is written before the request is carried out, and a request that cannot be
 //! noted is not carried out: what changes anything needs Postgres all the same, so nothing is lost by it. Its end
 //! is written afterwards; an entry without `status` is one whose request may have been carried out, by an api that
-//! died over it. Callers without a key change nothing: a sample of their refusals is noted, bounded over all of
+//! died over it. Refusals of one key are noted as long as there are not too many of them: an entry is removed where it
+//! is certain that nothing was done, or a key of scope `read` could fill the table. Callers without a key change nothing: a sample of their refusals is noted, bounded over all of
 //! them, or anybody could fill the table. Requests over the rate limit are in the process' log only.
 
 use std::net::IpAddr;
@@ -74,6 +75,20 @@ impl App {
         let entry = deed.entry(caller.name(), None);
         self.store.audit_insert(&entry).await?;
         Ok(entry.id)
+    }
+
+    /// Takes the entry of a request away that was refused and did nothing, if its key was refused too often. Answers
+    /// whether it did. Where nobody knows how often, it stays.
+    pub async fn audit_too_many(&self, caller: &Caller, entry: Uuid) -> bool {
+        let standing = self.rate_take(Bucket::Refused(caller.key)).await;
+        if standing.is_none_or(|standing| standing.granted) {
+            return false;
+        }
+        let removed = self.store.audit_remove(entry).await;
+        if let Err(error) = &removed {
+            tracing::warn!(audit.id = %entry, error = telemetry::chain(error), "an audit entry stays");
+        }
+        removed.is_ok()
     }
 
     /// Notes how it ended. What failed here stays an entry without an end.

@@ -43,6 +43,9 @@ pub enum Error {
     /// The same request is still being carried out.
     #[error("the request with this idempotency key goes on")]
     IdempotencyHeld,
+    /// The key sends more requests with an idempotency key than are noted of one.
+    #[error("too many requests with idempotency keys")]
+    TooManyRepeats,
     /// The request was carried out before, and its answer could not be kept.
     #[error("the answer to this idempotency key was not kept")]
     AnswerNotKept,

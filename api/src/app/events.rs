@@ -11,10 +11,10 @@ use futures::StreamExt as _;
 use ovenbird_contract::id::BuildId;
 use ovenbird_db::entity::template_build;
 use ovenbird_kit::telemetry;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{App, Error, keys::Caller};
+use super::{App, Error, keys::Caller, places::Place};
 
 /// After a message the row is read so late; what comes meanwhile is told by the same reading.
 const SOON: Duration = Duration::from_millis(200);
@@ -44,7 +44,7 @@ pub struct Changes {
     subscriber: Subscriber,
     due: BTreeMap<BuildId, Due>,
     stopping: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Changes {
@@ -93,10 +93,9 @@ impl Changes {
     }
 
     async fn read(&self, id: BuildId) -> Option<template_build::Model> {
-        match self.app.build_get(&self.caller, id).await {
-            Ok(found) => Some(found.build),
-            // Another key's.
-            Err(Error::NotFound(_)) => None,
+        // `None` for another key's.
+        match self.app.store.build_brief(id, self.caller.sees().as_deref()).await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(error = telemetry::chain(&error), "a change of a build is not told");
                 None
@@ -111,7 +110,7 @@ impl App {
     /// # Errors
     /// [`Error::TooManyStreams`]; NATS, when it takes no subscription.
     pub async fn build_watch(self: &Arc<Self>, caller: Caller) -> Result<Changes, Error> {
-        let (client, subject, permit, stopping) = self.logs.watcher()?;
+        let (client, subject, place, stopping) = self.logs.watcher(caller.key)?;
         let subscriber = client
             .subscribe(subject)
             .await
@@ -122,7 +121,7 @@ impl App {
             subscriber,
             due: BTreeMap::new(),
             stopping,
-            _permit: permit,
+            _place: place,
         })
     }
 }

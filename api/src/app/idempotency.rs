@@ -5,26 +5,24 @@
 //! - While it is carried out the others wait, for [`WAIT`] at most.
 //! - An answer that refused (4xx) is not kept: nothing was done, and the request may be mended and sent again.
 //! - After a fault (5xx) or a crash nobody knows what was done. It is carried out again then, for a resource of the
-//!   same id, so that what the first one made is found and not made twice.
-//! - An answer may hold a secret, such as a new key. It is sealed under a key that follows from the text of the
-//!   caller's API key, or of the browser's session, which Ovenbird does not have: who reads the table learns nothing.
+//!   same id, so that what the first one made is found and not made twice. Where it is known that nothing was made it
+//!   is a new request.
+//! - An answer may hold a secret, such as a new key. It is sealed ([`super::seal`]): who reads the table learns nothing.
 
 use std::time::Duration;
 
 use ovenbird_contract::id::KeyId;
 use ovenbird_db::store::idempotency::{Claim, Claimed, Slot};
 use ovenbird_kit::telemetry;
-use rand::{TryRngCore as _, rngs::OsRng};
-use ring::{
-    aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
-    error::Unspecified,
-    hkdf, hmac,
-};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{App, Error};
+use super::{
+    App, Error,
+    rate::Bucket,
+    seal::{Roots, Seal},
+};
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,8 +42,8 @@ pub const ANSWER_MAX: usize = 1024 * 1024;
 pub struct Ask<'a> {
     /// Who sends it.
     pub caller: KeyId,
-    /// The text of that key, or of the session that stands for it.
-    pub secret: &'a str,
+    /// What follows from the text of that key.
+    pub roots: &'a Roots,
     /// The operation's id.
     pub operation: &'a str,
     /// The `Idempotency-Key`.
@@ -91,11 +89,10 @@ impl App {
     /// Whether to carry a request out.
     ///
     /// # Errors
-    /// [`Error::IdempotencyConflict`]; [`Error::IdempotencyHeld`] when the same request is still being carried
+    /// [`Error::TooManyRepeats`]; [`Error::IdempotencyConflict`]; [`Error::IdempotencyHeld`] when the same request is still being carried
     /// out; [`Error::AnswerNotKept`]; Postgres.
     pub async fn idempotency_begin(&self, ask: &Ask<'_>) -> Result<Turn, Error> {
-        let seal =
-            Seal::of(ask.secret).map_err(|Unspecified| not_sealed("no keys follow".into()))?;
+        let seal = Seal::of(ask.roots).map_err(not_sealed)?;
         let claim = Claim {
             slot: Slot {
                 api_key: ask.caller,
@@ -108,6 +105,10 @@ impl App {
             hold: HOLD,
             kept: KEPT,
         };
+        let standing = self.rate_take(Bucket::Repeats(ask.caller)).await;
+        if standing.is_some_and(|standing| !standing.granted) {
+            return Err(Error::TooManyRepeats);
+        }
         let (end, [mut pause, pause_max]) = (Instant::now() + WAIT, LOOK);
         loop {
             match self.store.idempotency_claim(&claim).await? {
@@ -117,7 +118,11 @@ impl App {
                 }
                 Claimed::Conflict => return Err(Error::IdempotencyConflict),
                 Claimed::Answered(None) => return Err(Error::AnswerNotKept),
-                Claimed::Answered(Some(sealed)) => return Ok(Turn::Replay(seal.open(sealed)?)),
+                Claimed::Answered(Some(sealed)) => {
+                    let answer = seal.open(sealed).map_err(not_opened)?;
+                    let answer = serde_json::from_slice(&answer).map_err(not_opened)?;
+                    return Ok(Turn::Replay(answer));
+                }
                 Claimed::Held if Instant::now() + pause > end => {
                     return Err(Error::IdempotencyHeld);
                 }
@@ -139,11 +144,21 @@ impl App {
         }
     }
 
-    /// Keeps the answer of a request that was carried out; `None` for one that cannot be kept. When that fails the
-    /// request will be carried out again for the same resource.
+    /// Keeps the answer of a request that was carried out; `None` for one that cannot be kept, as is one that is over
+    /// what is kept of one key. When that fails the request will be carried out again for the same resource.
     pub async fn idempotency_answer(&self, held: &Held, answer: Option<&Answer>) {
         let kept = async {
-            let sealed = answer.map(|answer| held.seal.seal(answer)).transpose()?;
+            let seal = |answer: &Answer| {
+                held.seal.seal(serde_json::to_vec(answer).map_err(not_sealed)?).map_err(not_sealed)
+            };
+            let mut sealed = answer.map(seal).transpose()?;
+            if let Some(bytes) = &sealed {
+                let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(u32::MAX);
+                let bucket = Bucket::Kept(held.claim.slot.api_key);
+                if self.rate_take_many(bucket, kib).await.is_some_and(|it| !it.granted) {
+                    sealed = None;
+                }
+            }
             Ok::<_, Error>(self.store.idempotency_answer(&held.claim, sealed).await?)
         };
         if let Err(error) = kept.await {
@@ -151,9 +166,9 @@ impl App {
         }
     }
 
-    /// Forgets a request that was refused, or lets go of one of which nobody knows what it did.
-    pub async fn idempotency_give_up(&self, held: &Held, did_nothing: bool) {
-        let given_up = if did_nothing && !held.again {
+    /// Forgets a request of which nothing is left, or lets go of one of which nobody knows what it did.
+    pub async fn idempotency_give_up(&self, held: &Held, forget: bool) {
+        let given_up = if forget {
             self.store.idempotency_drop(&held.claim).await
         } else {
             self.store.idempotency_let_go(&held.claim).await
@@ -164,99 +179,10 @@ impl App {
     }
 }
 
-/// Keys that follow from the text of an API key, or of a session.
-struct Seal {
-    answers: LessSafeKey,
-    requests: hmac::Key,
-}
-
-impl std::fmt::Debug for Seal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Seal")
-    }
-}
-
-impl Seal {
-    fn of(secret: &str) -> Result<Self, Unspecified> {
-        let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"ovenbird idempotency 1");
-        let secret = salt.extract(secret.as_bytes());
-        let answers = UnboundKey::from(secret.expand(&[b"answers"], &CHACHA20_POLY1305)?);
-        let requests = hmac::Key::from(secret.expand(&[b"requests"], hmac::HMAC_SHA256)?);
-        Ok(Self { answers: LessSafeKey::new(answers), requests })
-    }
-
-    /// JSON counts as what it says, not how it is written.
-    fn fingerprint(&self, path: &str, body: &[u8]) -> [u8; 32] {
-        let plain = serde_json::from_slice::<serde_json::Value>(body).map(|it| it.to_string());
-        let mut context = hmac::Context::with_key(&self.requests);
-        context.update(path.as_bytes());
-        context.update(b"\n");
-        context.update(plain.as_ref().map_or(body, |plain| plain.as_bytes()));
-        let mut fingerprint = [0; 32];
-        fingerprint.copy_from_slice(context.sign().as_ref());
-        fingerprint
-    }
-
-    fn seal(&self, answer: &Answer) -> Result<Vec<u8>, Error> {
-        let mut bytes = serde_json::to_vec(answer).map_err(|error| not_sealed(error.into()))?;
-        let mut nonce = [0; NONCE_LEN];
-        OsRng.try_fill_bytes(&mut nonce).map_err(|error| not_sealed(error.into()))?;
-        let once = Nonce::assume_unique_for_key(nonce);
-        self.answers
-            .seal_in_place_append_tag(once, Aad::empty(), &mut bytes)
-            .map_err(|Unspecified| not_sealed("it is too long".into()))?;
-        Ok([&nonce[..], &bytes].concat())
-    }
-
-    fn open(&self, mut sealed: Vec<u8>) -> Result<Answer, Error> {
-        let (nonce, bytes) = sealed
-            .split_first_chunk_mut::<NONCE_LEN>()
-            .ok_or_else(|| not_opened("it is too short".into()))?;
-        let once = Nonce::assume_unique_for_key(*nonce);
-        let opened = self
-            .answers
-            .open_in_place(once, Aad::empty(), bytes)
-            .map_err(|Unspecified| not_opened("it is damaged, or another key's".into()))?;
-        serde_json::from_slice(opened).map_err(|error| not_opened(error.into()))
-    }
-}
-
-fn not_sealed(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn not_sealed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::internal("sealing an answer", error)
 }
 
-fn not_opened(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
+fn not_opened(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::internal("opening a sealed answer", error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answer_is_read_back_with_the_same_key_only() {
-        let answer =
-            Answer { status: 201, location: None, body: "{\"key\":\"ovb_secret\"}".into() };
-        let seal = Seal::of("one").unwrap();
-        let sealed = seal.seal(&answer).unwrap();
-        assert!(!String::from_utf8_lossy(&sealed).contains("ovb_secret"));
-        assert_eq!(seal.open(sealed.clone()).unwrap(), answer);
-        assert!(Seal::of("two").unwrap().open(sealed.clone()).is_err());
-        for place in 0..sealed.len() {
-            let mut damaged = sealed.clone();
-            damaged[place] ^= 1;
-            assert!(seal.open(damaged).is_err(), "{place}");
-        }
-        assert!(seal.open(Vec::new()).is_err());
-    }
-
-    #[test]
-    fn request_is_the_same_when_its_json_says_the_same() {
-        let seal = Seal::of("one").unwrap();
-        let first = seal.fingerprint("/a", b"{\"x\":1,\"y\":[2]}");
-        assert_eq!(seal.fingerprint("/a", b" {\"y\": [2], \"x\": 1}"), first);
-        assert_ne!(seal.fingerprint("/b", b"{\"x\":1,\"y\":[2]}"), first);
-        assert_ne!(seal.fingerprint("/a", b"{\"x\":1,\"y\":[3]}"), first);
-        assert_ne!(Seal::of("two").unwrap().fingerprint("/a", b"{\"x\":1,\"y\":[2]}"), first);
-    }
 }

@@ -28,6 +28,7 @@ use uuid::Uuid;
 use super::{
     App, Error, Problem, audit,
     page::{self, Page},
+    seal::Roots,
 };
 
 const PREFIX: &str = "ovb_";
@@ -86,6 +87,14 @@ impl Caller {
     pub fn sees_those_of(&self, requester: &str) -> bool {
         self.sees().is_none_or(|only| only == requester)
     }
+}
+
+/// What follows from a key's text, for requests that may be sent again.
+///
+/// # Errors
+/// [`Error::Internal`].
+pub fn roots(text: &str) -> Result<Roots, Error> {
+    Roots::of(text).map_err(|error| Error::internal("deriving from a key", error))
 }
 
 /// A key to be.

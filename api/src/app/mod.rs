@@ -12,13 +12,16 @@ pub mod idempotency;
 pub mod keys;
 pub mod logs;
 pub mod page;
+pub mod places;
 mod problem;
 pub mod queue;
 pub mod rate;
 pub mod readers;
 pub mod sandboxes;
+pub mod seal;
 pub mod sessions;
 pub mod slots;
+pub mod strangers;
 pub mod templates;
 pub mod waiting;
 
@@ -45,6 +48,7 @@ pub struct App {
     slots: slots::Slots,
     bounds: Bounds,
     changes: TaskTracker,
+    strangers: strangers::Strangers,
 }
 
 impl App {
@@ -64,13 +68,29 @@ impl App {
         slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
-        let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds, changes }
+        Self {
+            store,
+            queue,
+            logs: Arc::new(logs),
+            control,
+            revoker,
+            sandboxes,
+            limiter,
+            slots,
+            bounds,
+            changes: TaskTracker::new(),
+            strangers: strangers::Strangers::default(),
+        }
     }
 
     /// Log reading.
     pub fn logs(&self) -> &Arc<logs::Reader> {
         &self.logs
+    }
+
+    /// Callers of whom nothing is known.
+    pub fn strangers(&self) -> &strangers::Strangers {
+        &self.strangers
     }
 
     /// The changes that are being made. One that has begun is made, also when its client goes away.

@@ -1,5 +1,5 @@
-//! How often a caller may ask: token buckets in Redis, one for each key, and one for each address that sends none
-//! or a wrong one. All replicas share them.
+//! How often a caller may ask, and how much of it is kept: token buckets in Redis, some for each key, and one for each
+//! address that sends none or a wrong one. All replicas share them.
 //!
 //! Without Redis every request goes through. The limits keep one caller from taking everybody's share; they hold
 //! no secret and no state, and an installation that answers nobody because its limiter is away would have done to
@@ -29,22 +29,25 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Refusals of callers without a key that the audit log takes, of all addresses together.
 const AUDIT: Rate = Rate { per_second: 1, burst: 60 };
 
-/// Takes a token from `KEYS[1]`, which holds at most `ARGV[1]` and gains `ARGV[2]` a second. Answers whether there
-/// was one, the whole tokens left, and the milliseconds until it is full and until there is one. The clock is
-/// Redis' own: those of the replicas differ.
+/// Refusals of one key that the audit log takes. Who is refused more often than that has told all there is to tell.
+const REFUSED: Rate = Rate { per_second: 1, burst: 60 };
+
+/// Takes `ARGV[3]` tokens from `KEYS[1]`, which holds at most `ARGV[1]` and gains `ARGV[2]` a second. Answers whether
+/// there were so many, the whole tokens left, and the milliseconds until it is full and until there are so many. The
+/// clock is Redis' own: those of the replicas differ.
 const TAKE: &str = r"
-local burst, per_second = tonumber(ARGV[1]), tonumber(ARGV[2])
+local burst, per_second, wanted = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local kept = redis.call('HMGET', KEYS[1], 'tokens', 'at')
 local tokens, at = tonumber(kept[1]) or burst, tonumber(kept[2]) or now
 tokens = math.min(burst, tokens + math.max(0, now - at) * per_second / 1000)
-local granted = tokens >= 1
-if granted then tokens = tokens - 1 end
+local granted = tokens >= wanted
+if granted then tokens = tokens - wanted end
 local full = math.max(1, math.ceil((burst - tokens) * 1000 / per_second))
 redis.call('HSET', KEYS[1], 'tokens', tostring(tokens), 'at', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], full)
-return {granted and 1 or 0, math.floor(tokens), full, math.max(0, math.ceil((1 - tokens) * 1000 / per_second))}
+return {granted and 1 or 0, math.floor(tokens), full, math.max(0, math.ceil((wanted - tokens) * 1000 / per_second))}
 ";
 
 /// Whose tokens are taken.
@@ -56,6 +59,12 @@ pub enum Bucket {
     Address(IpAddr),
     /// The audit log's, for refusals of callers without a key.
     Audit,
+    /// The audit log's, for refusals of a key.
+    Refused(KeyId),
+    /// A key's, for requests that may be sent again.
+    Repeats(KeyId),
+    /// A key's, for the KiB of their answers.
+    Kept(KeyId),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,12 +130,12 @@ impl Limiter {
         Ok(Self { connection, script, keys, rates, started, pause_until: AtomicU64::new(0) })
     }
 
-    /// Takes a token. `None` when Redis is away.
-    async fn take(&self, bucket: Bucket) -> Option<Standing> {
+    /// Takes `wanted` tokens. `None` when Redis is away.
+    async fn take(&self, bucket: Bucket, wanted: u32) -> Option<Standing> {
         if self.elapsed_ms() < self.pause_until.load(Ordering::Relaxed) {
             return None;
         }
-        match self.ask(bucket).await {
+        match self.ask(bucket, wanted).await {
             Ok(standing) => Some(standing),
             Err(error) => {
                 let until = self.elapsed_ms() + PAUSE.as_millis() as u64;
@@ -137,11 +146,11 @@ impl Limiter {
         }
     }
 
-    async fn ask(&self, bucket: Bucket) -> Result<Standing, Error> {
+    async fn ask(&self, bucket: Bucket, wanted: u32) -> Result<Standing, Error> {
         let (name, rate) = self.rate(bucket);
         let mut connection = self.connection.clone();
         let mut call = self.script.key(self.keys.rate(&name));
-        call.arg(rate.burst).arg(rate.per_second);
+        call.arg(rate.burst).arg(rate.per_second).arg(wanted);
         let asked = call.invoke_async::<(bool, u32, u64, u64)>(&mut connection);
         let (granted, remaining, reset_ms, retry_ms) =
             tokio::time::timeout(DEADLINE, asked).await.map_err(|_| Error::Deadline)??;
@@ -162,6 +171,13 @@ impl Limiter {
                 rate(rates.address_per_second, rates.address_burst),
             ),
             Bucket::Audit => ("audit".to_owned(), AUDIT),
+            Bucket::Refused(key) => (format!("refused:{key}"), REFUSED),
+            Bucket::Repeats(key) => {
+                (format!("repeats:{key}"), rate(rates.repeats_per_second, rates.repeats_burst))
+            }
+            Bucket::Kept(key) => {
+                (format!("kept:{key}"), rate(rates.kept_kib_per_second, rates.kept_kib_burst))
+            }
         }
     }
 
@@ -171,7 +187,7 @@ impl Limiter {
 }
 
 /// Who has one IPv6 address has the 2^64 beside it.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
         v4 => v4,
@@ -181,7 +197,18 @@ fn network(address: IpAddr) -> IpAddr {
 impl App {
     /// Takes a token from `bucket`. `None` when nobody knows how it stands: the request goes on.
     pub async fn rate_take(&self, bucket: Bucket) -> Option<Standing> {
-        self.limiter.take(bucket).await
+        self.rate_take_many(bucket, 1).await
+    }
+
+    /// Takes `wanted` tokens from `bucket`, or none. `None` when nobody knows how it stands.
+    pub async fn rate_take_many(&self, bucket: Bucket, wanted: u32) -> Option<Standing> {
+        let standing = self.limiter.take(bucket, wanted).await;
+        if let (Bucket::Address(address), Some(Standing { granted: false, .. })) =
+            (bucket, standing)
+        {
+            self.strangers.was_empty(address);
+        }
+        standing
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sessions of browsers: who signed in with a key goes on by a cookie, on any replica and after a restart.
 //!
 //! A session is 256 random bits in base64url, known to the browser only; stored is their sha256, beside the key. It
-//! gives what its key gives, asked anew each time, and so ends with the key. Whoever changes something by a cookie
+//! gives what its key gives, asked anew each time, and so ends with the key. Sealed under those bits is what follows from
+//! the key's text, so that a request sent again after signing in again is still the same. Whoever changes something by a cookie
 //! must also send the session's token, which is derived from those bits: another site can make a browser send the
 //! cookie, but can neither read nor guess the token.
 
@@ -14,7 +15,11 @@ use rand::{TryRngCore as _, rngs::OsRng};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use super::{App, Error, keys::Caller};
+use super::{
+    App, Error,
+    keys::{self, Caller},
+    seal::Roots,
+};
 
 /// Length of a session's text.
 const TEXT_LENGTH: usize = 43;
@@ -51,22 +56,24 @@ impl Session {
 }
 
 impl App {
-    /// Opens a session for the holder of the key `text`; nobody for a key that is unknown, revoked or expired.
+    /// Opens a session for the holder of the key with the text `key`; nobody for a key that is unknown, revoked or expired.
     ///
     /// # Errors
     /// When Postgres does not answer, or the system has no random numbers.
     pub async fn session_open(
         &self,
-        text: &str,
+        key: &str,
         lifetime: Duration,
     ) -> Result<Option<Opened>, Error> {
-        let Some(caller) = self.key_authenticate(text).await? else { return Ok(None) };
+        let Some(caller) = self.key_authenticate(key).await? else { return Ok(None) };
         let mut bytes = [0; 32];
         OsRng
             .try_fill_bytes(&mut bytes)
             .map_err(|error| Error::internal("drawing a session", error))?;
         let text = URL_SAFE_NO_PAD.encode(bytes);
-        self.store.session_insert(&hash(&text), caller.key, lifetime).await?;
+        let repeats = keys::roots(key)?.seal(&text);
+        let repeats = repeats.map_err(|error| Error::internal("sealing for a session", error))?;
+        self.store.session_insert(&hash(&text), caller.key, &repeats, lifetime).await?;
         let session = self.session_authenticate(&text).await?;
         Ok(session.map(|session| Opened { text: Secret::new(text), session }))
     }
@@ -92,6 +99,20 @@ impl App {
             token: token(text),
             expires_at: found.session.expires_at,
         }))
+    }
+
+    /// What follows from the text of the key that the session of this text was opened with; for one of an older
+    /// version, from its own text. Nobody's for a text that is none of a session.
+    ///
+    /// # Errors
+    /// When Postgres does not answer; [`Error::Internal`] when the row was changed.
+    pub async fn session_roots(&self, text: &str) -> Result<Option<Roots>, Error> {
+        let Some(found) = self.store.session_get(&hash(text)).await? else { return Ok(None) };
+        let Some(sealed) = found.session.repeats else { return keys::roots(text).map(Some) };
+        let opened = Roots::open(sealed, text);
+        opened
+            .map(Some)
+            .map_err(|error| Error::internal("opening what is sealed for a session", error))
     }
 
     /// Whether a session can still be used. When Postgres does not say, it can: what goes on with it began when it

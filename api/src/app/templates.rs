@@ -8,6 +8,7 @@ use ovenbird_db::{
         template::DEFAULT_TAG,
         template_admin::{TemplateDetail, TemplateRow},
         template_delete::{Doomed, Refused, User},
+        template_name::Taken,
         template_tag::TagFilter,
     },
 };
@@ -15,7 +16,7 @@ use ovenbird_db::{
 use super::{
     App, Error, Problem,
     error::Resource,
-    keys::Caller,
+    keys::{Caller, Scope},
     page::{self, Page},
 };
 
@@ -115,6 +116,32 @@ impl App {
                 Err(Error::InUse { what: Resource::Template, by })
             }
         }
+    }
+
+    /// Why `caller` may not make a template of this name, if so.
+    ///
+    /// # Errors
+    /// Postgres.
+    pub(super) async fn template_name_problem(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<Option<Problem>, Error> {
+        if name.parse::<TemplateId>().is_ok() {
+            let message = "has the form of a template's id, and would be taken for one";
+            return Ok(Some(Problem::new("name", "wrong_form", message)));
+        }
+        // Who reads makes nothing, and may check what others wish to make.
+        if caller.scope != Scope::Build {
+            return Ok(None);
+        }
+        let message = match self.store.template_name_taken(name, caller.key).await? {
+            None => return Ok(None),
+            Some(Taken::ByHost) => "is the name of a template that came with a host",
+            Some(Taken::ByOthers) => "is the name of templates that another key asked for",
+        };
+        let hint = "choose another name, or use a key of scope admin";
+        Ok(Some(Problem::new("name", "name_taken", message).hint(hint)))
     }
 
     /// A page of where the tags of `name` point and pointed, the latest move first.

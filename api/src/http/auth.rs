@@ -2,7 +2,7 @@
 //! with one; and the scope that an operation needs, as a type that stands in its signature. An operation without one
 //! of these types is public.
 
-use std::{marker::PhantomData, ops::Deref};
+use std::{marker::PhantomData, net::IpAddr, ops::Deref};
 
 use poem::{
     Request, RequestBody,
@@ -17,6 +17,8 @@ use super::{code::Code, error::Failure, session};
 use crate::app::{
     self, App,
     keys::{Caller, Scope},
+    seal::Roots,
+    strangers::TooMany,
 };
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
@@ -155,8 +157,31 @@ pub(super) struct Known {
     pub(super) session: Option<session::Shown>,
 }
 
-/// Who holds the key of a request, or the session of its cookie; nobody without one, or with one that is over.
-pub(super) async fn known(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {
+/// Who holds the key of a request, or the session of its cookie; nobody without one, or with one that is over. It is
+/// not looked up while there are too many strangers at its address.
+pub(super) async fn known(
+    app: &App,
+    request: &Request,
+    address: Option<IpAddr>,
+) -> Result<Result<Option<Known>, TooMany>, app::Error> {
+    let text = match key_text(request) {
+        Some(text) => Some(text),
+        None if has_key(request) => None,
+        None => session::cookie_text(request),
+    };
+    let Some(text) = text else { return Ok(Ok(None)) };
+    let _permit = match app.strangers().look_up(address, text) {
+        Ok(permit) => permit,
+        Err(TooMany) => return Ok(Err(TooMany)),
+    };
+    let known = look_up(app, request).await?;
+    if known.is_some() {
+        app.strangers().was_valid(text);
+    }
+    Ok(Ok(known))
+}
+
+async fn look_up(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {
     let known = match key_text(request) {
         Some(text) => {
             let caller = app.key_authenticate(text).await?;
@@ -172,9 +197,15 @@ pub(super) async fn known(app: &App, request: &Request) -> Result<Option<Known>,
     Ok(known)
 }
 
-/// The text that the caller is known by: the key's, or the session's.
-pub(super) fn secret(request: &Request) -> Option<&str> {
-    if has_key(request) { key_text(request) } else { session::cookie_text(request) }
+/// What follows from the text of the caller's key, also where a session stands for it.
+pub(super) async fn roots(app: &App, request: &Request) -> Result<Option<Roots>, app::Error> {
+    if has_key(request) {
+        return key_text(request).map(app::keys::roots).transpose();
+    }
+    match session::cookie_text(request) {
+        Some(text) => app.session_roots(text).await,
+        None => Ok(None),
+    }
 }
 
 fn has_key(request: &Request) -> bool {

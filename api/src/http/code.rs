@@ -55,7 +55,7 @@ codes! {
     IdempotencyHeld = "idempotency_held", CONFLICT,
         "The request with this Idempotency-Key is still being carried out; ask again for its answer.";
     AnswerNotKept = "answer_not_kept", CONFLICT,
-        "The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.";
+        "The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.";
     BuildOver = "build_over", CONFLICT,
         "The build has ended; there is nothing to cancel.";
     BuildNotEnded = "build_not_ended", CONFLICT,
@@ -93,7 +93,7 @@ codes! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS,
         "The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS,
-        "This server follows as many logs or commands as it may; try again later.";
+        "This server follows as many logs or commands as it may, or as the key may; try again later.";
     Internal = "internal", INTERNAL_SERVER_ERROR,
         "A fault of Ovenbird; the request id in the answer's header finds it in the log.";
     NoCapacity = "no_capacity", SERVICE_UNAVAILABLE,
@@ -116,6 +116,10 @@ pub const DETAILS: &[(&str, &str)] = &[
     ("invalid_value", "The parameter is not known here, or has the wrong form."),
     ("bad_cursor", "The cursor is none of this list, or was changed."),
     ("unknown_template", "There is no template of this name and tag."),
+    (
+        "name_taken",
+        "The name is that of a host's templates, or another key's; only a key of scope admin may use it.",
+    ),
     ("unknown_lane", "There is no such lane."),
     ("context_not_available", "Build contexts cannot be uploaded yet."),
     ("contradiction", "Two fields exclude each other."),

@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 use poem::{
-    Body, Endpoint, EndpointExt as _, Response, Route, endpoint::make_sync, get,
-    http::header::CACHE_CONTROL, middleware::Compression,
+    Body, Endpoint, EndpointExt as _, Response, Route,
+    endpoint::make_sync,
+    get,
+    http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_FRAME_OPTIONS},
+    middleware::Compression,
 };
 use poem_openapi::{OpenApi, OpenApiService, Webhook};
 
@@ -38,6 +41,9 @@ fn fixed(content_type: &'static str, body: Bytes) -> impl Endpoint<Output = Resp
         Response::builder()
             .content_type(content_type)
             .header(CACHE_CONTROL, "no-cache")
+            // A page of another site around it could make people try out what they do not mean to.
+            .header(CONTENT_SECURITY_POLICY, "frame-ancestors 'none'")
+            .header(X_FRAME_OPTIONS, "DENY")
             .body(Body::from_bytes(body.clone()))
     };
     make_sync(answer).with(Compression::new()).map_to_response()

@@ -76,7 +76,13 @@ pub struct Failure {
     code: Code,
     message: String,
     details: Vec<Problem>,
+    made_nothing: bool,
 }
+
+/// Marks an answer after which nothing of the request is left, and nothing will come of it, though its status alone
+/// does not say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MadeNothing;
 
 impl Failure {
     /// A failure with the general sentence of its code.
@@ -86,7 +92,7 @@ impl Failure {
 
     /// A failure with a sentence of its own.
     pub fn with_message(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Vec::new() }
+        Self { code, message: message.into(), details: Vec::new(), made_nothing: false }
     }
 
     /// A failure that lists what is wrong.
@@ -95,7 +101,14 @@ impl Failure {
             [only] => format!("{}: {}", only.field, only.message),
             more => format!("{} things are wrong; see details", more.len()),
         };
-        Self { code, message, details: problems.into_iter().map(Into::into).collect() }
+        let details = problems.into_iter().map(Into::into).collect();
+        Self { code, message, details, made_nothing: false }
+    }
+
+    /// The same failure, of a request that may be carried out anew under its `Idempotency-Key`.
+    #[must_use]
+    pub fn having_made_nothing(self) -> Self {
+        Self { made_nothing: true, ..self }
     }
 
     /// The body, as it is sent.
@@ -118,12 +131,16 @@ impl IntoResponse for Failure {
             .body(self.body().to_json_string());
         // For the audit log.
         response.set_data(self.code);
+        if self.made_nothing {
+            response.set_data(MadeNothing);
+        }
         match self.code {
             Code::Unauthorized => {
                 response.with_header(header::WWW_AUTHENTICATE, "Bearer").into_response()
             }
             Code::Unavailable
             | Code::TooManyStreams
+            | Code::RateLimited
             | Code::IdempotencyHeld
             | Code::NoCapacity
             | Code::HostUnavailable
@@ -135,10 +152,13 @@ impl IntoResponse for Failure {
 
 impl From<Failure> for poem::Error {
     fn from(failure: Failure) -> Self {
-        let code = failure.code;
+        let (code, made_nothing) = (failure.code, failure.made_nothing);
         let mut error = Self::from_response(failure.into_response());
         // Data of the response is lost on this way.
         error.set_data(code);
+        if made_nothing {
+            error.set_data(MadeNothing);
+        }
         error
     }
 }
@@ -177,6 +197,10 @@ impl From<app::Error> for Failure {
             }
             app::Error::IdempotencyConflict => Self::new(Code::IdempotencyConflict),
             app::Error::IdempotencyHeld => Self::new(Code::IdempotencyHeld),
+            app::Error::TooManyRepeats => Self::with_message(
+                Code::RateLimited,
+                "the API key sends too many requests with an Idempotency-Key; wait for the seconds in Retry-After",
+            ),
             app::Error::AnswerNotKept => Self::new(Code::AnswerNotKept),
             app::Error::LastAdminKey => Self::new(Code::LastAdminKey),
             app::Error::BuildOver(status) => {

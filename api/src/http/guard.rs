@@ -8,13 +8,16 @@
 //! ```
 //!
 //! A key is looked up before its tokens are taken, and only who has no valid one is limited by address: others
-//! behind the same address would otherwise pay for them. The look-up is one read of an index.
+//! behind the same address would otherwise pay for them. The look-up is one read of an index, and [`strangers`] keeps
+//! their number low.
+//!
+//! [`strangers`]: crate::app::strangers
 
 use std::{net::IpAddr, sync::Arc};
 
 use poem::{
     Endpoint, IntoResponse as _, Middleware, Request, Response,
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
 };
 use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
@@ -35,22 +38,30 @@ use crate::{
         audit::Deed,
         keys::Caller,
         rate::{Bucket, Standing},
+        strangers::TooMany,
     },
     config,
+    listener::Open,
 };
 
 /// The layer.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
     app: Arc<App>,
+    open: Open,
     operations: Arc<Operations>,
     limits: Arc<config::Http>,
 }
 
 impl Guard {
     /// A guard of `operations`.
-    pub(super) fn new(app: Arc<App>, operations: Operations, limits: Arc<config::Http>) -> Self {
-        Self { app, operations: Arc::new(operations), limits }
+    pub(super) fn new(
+        app: Arc<App>,
+        open: Open,
+        operations: Operations,
+        limits: Arc<config::Http>,
+    ) -> Self {
+        Self { app, open, operations: Arc::new(operations), limits }
     }
 }
 
@@ -86,11 +97,12 @@ impl<E: Endpoint<Output = Response> + 'static> Endpoint for Guarded<E> {
 impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
     async fn guarded(&self, operation: Arc<Operation>, request: Request) -> Response {
         let Guard { app, limits, .. } = &self.guard;
-        let known = match auth::known(app, &request).await {
-            Ok(known) => known,
+        let address = request::address(&request, limits.proxies);
+        let (known, is_looked_up) = match auth::known(app, &request, address).await {
+            Ok(Ok(known)) => (known, true),
+            Ok(Err(TooMany)) => (None, false),
             Err(error) => return Failure::from(error).into_response(),
         };
-        let address = request::address(&request, limits.proxies);
         let standing = match (&known, address) {
             (Some(known), _) => app.rate_take(Bucket::Key(known.caller.key)).await,
             (None, Some(address)) => app.rate_take(Bucket::Address(address)).await,
@@ -100,6 +112,7 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
             (Some(Standing { granted: false, .. }), _) => {
                 Failure::new(Code::RateLimited).into_response()
             }
+            _ if !is_looked_up => Failure::new(Code::RateLimited).into_response(),
             (_, Some(Known { caller, session })) => {
                 let key = caller.key;
                 let text = session.as_ref().map(|session| session.text.clone());
@@ -136,6 +149,10 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
             return act(&*self.inner, &operation, request).await;
         }
         let deed = deed(&operation, &request, address);
+        if let Some(client) = request.remote_addr().0.as_socket_addr() {
+            let hung_up = self.guard.open.hung_up(client);
+            request.set_data(request::HungUp(hung_up));
+        }
         let (inner, app) = (Arc::clone(&self.inner), Arc::clone(&self.guard.app));
         let limits = Arc::clone(&self.guard.limits);
         let change = async move {
@@ -149,7 +166,12 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
                 let act = |request| act(&*inner, &operation, request);
                 repeat::once(&app, &limits, &operation, &caller, request, act).await
             };
-            app.audit_end(entry, response.status().as_u16(), &details(&response)).await;
+            let status = response.status();
+            let is_one_too_many =
+                did_nothing(&operation, status) && app.audit_too_many(&caller, entry).await;
+            if !is_one_too_many {
+                app.audit_end(entry, status.as_u16(), &details(&response)).await;
+            }
             response
         };
         // A task of its own: a client that goes away must not leave half a change, nor one without an end in the
@@ -179,6 +201,16 @@ where
     match inner.call(request).await {
         Ok(response) => response,
         Err(error) => shape::error(error).await,
+    }
+}
+
+/// Whether a refusal is one of something that was not even begun. In a sandbox it may have been, before it was seen that
+/// the sandbox was gone, or paused.
+fn did_nothing(operation: &Operation, status: StatusCode) -> bool {
+    let may_be_late = operation.id.starts_with("sandbox_");
+    match status {
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => !may_be_late,
+        status => status.is_client_error(),
     }
 }
 

@@ -39,7 +39,7 @@ use poem::{
 };
 use poem_openapi::{ContactObject, LicenseObject, OpenApiService, Tags};
 
-use crate::{app::App, config};
+use crate::{app::App, config, listener::Open};
 
 /// Groups of operations in the documentation.
 #[derive(Debug, Clone, Copy, Tags)]
@@ -129,12 +129,14 @@ pub fn service(
         .server("/")
 }
 
-/// Everything that is served: the API, its documentation, and the layers around them.
+/// Everything that is served to the clients of the connections that are `open`: the API, its documentation, and the
+/// layers around them.
 ///
 /// # Errors
 /// As [`spec::document`].
 pub fn endpoint(
     app: &Arc<App>,
+    open: Open,
     http: &config::Http,
     logs: &config::Logs,
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
@@ -149,6 +151,6 @@ pub fn endpoint(
         .with(AddData::new(Arc::clone(app)))
         .with(AddData::new(Arc::clone(&http)))
         .with(CatchPanic::new().with_handler(shape::panicked))
-        .with(guard::Guard::new(Arc::clone(app), operations, http))
+        .with(guard::Guard::new(Arc::clone(app), open, operations, http))
         .with(request::Observe))
 }

@@ -10,7 +10,7 @@ use poem::{
 use super::{
     auth, body,
     code::Code,
-    error::Failure,
+    error::{Failure, MadeNothing},
     operations::{IDEMPOTENCY_KEY, Operation},
     parameters, request,
 };
@@ -102,8 +102,9 @@ async fn begin(
         Vec::new()
     };
     let path = request.uri().path_and_query().map_or("", |path| path.as_str());
-    let secret = auth::secret(request).ok_or_else(|| Failure::new(Code::Unauthorized))?;
-    let ask = Ask { caller: caller.key, secret, operation: &operation.id, key, path, body: &bytes };
+    let roots = auth::roots(app, request).await?;
+    let roots = &roots.ok_or_else(|| Failure::new(Code::Unauthorized))?;
+    let ask = Ask { caller: caller.key, roots, operation: &operation.id, key, path, body: &bytes };
     Ok(app.idempotency_begin(&ask).await?)
 }
 
@@ -111,7 +112,9 @@ async fn begin(
 async fn end(app: &App, held: &Held, mut response: Response) -> Response {
     let status = response.status();
     if !status.is_success() {
-        app.idempotency_give_up(held, status.is_client_error()).await;
+        let did_nothing = status.is_client_error() && !held.again;
+        let forget = did_nothing || response.data::<MadeNothing>().is_some();
+        app.idempotency_give_up(held, forget).await;
         return response;
     }
     let is_json = response.content_type().is_some_and(|kind| kind.starts_with(JSON));

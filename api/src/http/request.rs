@@ -2,8 +2,12 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use poem::{Endpoint, IntoResponse as _, Middleware, Request, Response, http::HeaderValue};
+use poem::{
+    Endpoint, IntoResponse as _, Middleware, Request, Response,
+    http::{HeaderValue, header},
+};
 use rand::RngCore as _;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use uuid::Uuid;
 
@@ -31,6 +35,15 @@ struct RequestId(String);
 /// The id under which a request stands in logs and in its answer.
 pub fn id(request: &Request) -> String {
     request.data::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}
+
+/// Tells a change that its client went away. It goes on all the same, unless nobody but that client wants its end.
+#[derive(Debug, Clone)]
+pub(super) struct HungUp(pub(super) CancellationToken);
+
+/// Cancelled when the client of a change goes away.
+pub fn hung_up(request: &Request) -> CancellationToken {
+    request.data::<HungUp>().map(|hung_up| hung_up.0.clone()).unwrap_or_default()
 }
 
 /// The id of what a request makes.
@@ -107,6 +120,9 @@ impl<E: Endpoint> Endpoint for Observed<E> {
             if let Ok(value) = HeaderValue::from_str(&id) {
                 response.headers_mut().insert(REQUEST_ID, value);
             }
+            // Files of sandboxes come from the dashboard's own origin: what they are is what is said of them.
+            let nosniff = HeaderValue::from_static("nosniff");
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
             response
         };
         Ok(answer.instrument(span).await)

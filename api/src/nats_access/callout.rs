@@ -21,7 +21,7 @@ use super::{
     jwt::{self, Guest, Question},
 };
 use crate::{
-    app::{App, Error},
+    app::{App, Error, rate::Bucket},
     config::NatsAccess,
 };
 
@@ -139,9 +139,21 @@ impl Decider {
 
     async fn decide(&self, question: &Question) -> Result<Guest, &'static str> {
         let Some(token) = &question.connect_opts.auth_token else { return Err("no key") };
+        let address = question.client_info.host.parse().ok();
+        let Ok(_permit) = self.app.strangers().look_up(address, token.expose()) else {
+            return Err("its address has sent too many wrong keys; it may try again");
+        };
         let reader = match self.app.reader(token.expose(), self.settings.builds_max).await {
-            Ok(Some(reader)) => reader,
-            Ok(None) => return Err("no such key"),
+            Ok(Some(reader)) => {
+                self.app.strangers().was_valid(token.expose());
+                reader
+            }
+            Ok(None) => {
+                if let Some(address) = address {
+                    self.app.rate_take(Bucket::Address(address)).await;
+                }
+                return Err("no such key");
+            }
             Err(error) => return Err(undecided(&error)),
         };
         let connection = (question.server_id.id.clone(), question.client_info.id);

@@ -71,3 +71,16 @@ async fn docs_page_holds_the_document_and_loads_nothing_from_elsewhere() {
     let head = page.split("id=\"api-reference\"").next().unwrap();
     assert!(!head.contains("src=") && !head.contains("<link"));
 }
+
+#[tokio::test]
+async fn no_answer_is_taken_for_another_type_and_the_page_is_in_no_frame() {
+    let world = World::start().await;
+    for path in ["/healthz", "/openapi.json", "/docs", "/nothing", "/v1/admin/builds", "/v1/%ff"] {
+        let response = world.get(path).await;
+        let nosniff = response.headers().get("x-content-type-options");
+        assert_eq!(nosniff.map(|value| value.as_bytes()), Some(&b"nosniff"[..]), "{path}");
+    }
+    let page = world.get("/docs").await;
+    assert_eq!(page.headers()["content-security-policy"], "frame-ancestors 'none'");
+    assert_eq!(page.headers()["x-frame-options"], "DENY");
+}

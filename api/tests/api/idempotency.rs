@@ -190,3 +190,47 @@ async fn answer_is_forgotten_after_its_time() {
     assert_ne!(first["id"], second["id"]);
     assert_eq!(world.builds().await, "2");
 }
+
+#[tokio::test]
+async fn so_much_is_kept_for_a_key_and_what_is_over_it_is_still_not_done_twice() {
+    let world = World::with(|config| {
+        config.rate.kept_kib_burst = 6.try_into().unwrap();
+        config.rate.repeats_burst = 8.try_into().unwrap();
+        config.rate.repeats_per_second = 1.try_into().unwrap();
+    })
+    .await;
+    world.host(4, 8192).await;
+    let sizes = "SELECT COALESCE(sum(length(answer)), 0) FROM idempotency_keys";
+    let mut kept = Vec::new();
+    for n in 0..4 {
+        let body =
+            json!({"name": format!("a{n}"), "recipe": [format!("RUN {}", "x".repeat(3500))]});
+        let first = send(&world, BUILDS, &n.to_string(), &body).await;
+        assert_eq!(first.status(), 201);
+        let (status, replayed, again) =
+            answer(send(&world, BUILDS, &n.to_string(), &body).await).await;
+        match status {
+            201 => assert!(replayed, "{again}"),
+            _ => assert_eq!((status, &again["error"]["code"]), (409, &json!("answer_not_kept"))),
+        }
+        kept.push(status);
+    }
+    assert!(kept[0] == 201 && kept.contains(&409), "{kept:?}");
+    let bytes: usize = sql(&world, sizes).await.parse().unwrap();
+    assert!(bytes > 3500 && bytes < 4 * 3500, "{bytes}");
+    assert_eq!(world.builds().await, "4");
+
+    let mut refused = None;
+    for n in 0..30 {
+        let response = send(&world, BUILDS, &format!("more-{n}"), &build("b")).await;
+        if response.status() == 429 {
+            refused = Some(response);
+            break;
+        }
+    }
+    let refused = refused.expect("somewhere it is enough");
+    assert!(refused.headers().contains_key("retry-after"));
+    let (_, _, refused) = answer(refused).await;
+    assert_eq!(refused["error"]["code"], "rate_limited");
+    assert_eq!(world.post(BUILDS, &build("c")).await.status(), 201, "without it nothing is kept");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ovenbird_api::app::keys::Scope;
 use ovenbird_contract::build::Status;
 use ovenbird_testkit::wait_until;
 use reqwest::Method;
@@ -274,4 +275,31 @@ async fn only_so_many_are_followed_at_once_and_a_stopping_server_says_so() {
     assert_eq!(last.kind.as_deref(), Some("error"));
     assert_eq!(last.data["error"]["code"], "unavailable");
     assert_eq!(first.next().await, None);
+}
+
+#[tokio::test]
+async fn key_follows_so_many_and_no_other_key_waits_for_it() {
+    let world = World::with(|config| {
+        (config.logs.streams_max, config.logs.streams_of_one_key_max) = (3, 2);
+    })
+    .await;
+    world.host(4, 4096).await;
+    let build = world.submit_id("a").await;
+    let other = world.key(Scope::Read, None).await;
+    let ask = async |key: &str, path: &str| {
+        let request = world.client.get(format!("{}{path}", world.url)).bearer_auth(key);
+        request.send().await.unwrap()
+    };
+    let logs = format!("/v1/admin/builds/{build}/logs/stream");
+    let events = "/v1/admin/events/stream";
+    let held = [ask(&world.admin, &logs).await, ask(&world.admin, events).await];
+    assert!(held.iter().all(|response| response.status() == 200));
+    for path in [&logs, events] {
+        let refused = ask(&world.admin, path).await;
+        assert_eq!(refused.status(), 429, "{path}");
+        assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "too_many_streams");
+    }
+    let theirs = ask(&other, &logs).await;
+    assert_eq!(theirs.status(), 200);
+    assert_eq!(ask(&other, events).await.status(), 429, "all places are taken");
 }

@@ -2,12 +2,15 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
+use futures::{StreamExt as _, stream::FuturesUnordered};
 use ovenbird_api::app::keys::Scope;
+use ovenbird_testkit::wait_until;
 use reqwest::{Method, Response};
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::world::World;
+use crate::world::{SOON, World};
 
 const BUILDS: &str = "/v1/admin/builds";
 /// Far more than any bucket of these tests gives out while they are sent.
@@ -98,6 +101,37 @@ async fn callers_without_a_valid_key_are_limited_by_address_and_fill_no_table() 
 }
 
 #[tokio::test]
+async fn flood_of_wrong_keys_from_one_address_leaves_postgres_to_the_others() {
+    let world = World::with(|config| {
+        (config.rate.address_burst, config.rate.address_per_second) = (few(1), few(1));
+    })
+    .await;
+    assert_eq!(world.get(BUILDS).await.status(), 200);
+    let fresh = world.key(Scope::Read, None).await;
+    let wrong = format!("ovb_{}", "x".repeat(43));
+    let ask =
+        |key: &str| world.client.get(format!("{}{BUILDS}", world.url)).bearer_auth(key).send();
+    wait_until("its bucket to be empty", SOON, || async {
+        ask(&wrong).await.unwrap().status() == 429
+    })
+    .await;
+    // Whoever is looked up waits from now on.
+    let tx = world.store.connection().begin().await.unwrap();
+    tx.execute_unprepared("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut flood: FuturesUnordered<_> = (0..30).map(|_| ask(&wrong)).collect();
+    for _ in 0..28 {
+        let answer = tokio::time::timeout(SOON, flood.next()).await.expect("without a look-up");
+        let answer = answer.unwrap().unwrap();
+        assert_eq!(answer.status(), 429);
+        assert!(answer.headers().contains_key("retry-after"));
+    }
+    tx.rollback().await.unwrap();
+    assert_eq!(flood.count().await, 2, "a few of them");
+    assert_eq!(world.get(BUILDS).await.status(), 200, "it was valid before");
+    assert_eq!(ask(&fresh).await.unwrap().status(), 200, "nobody else is looked up");
+}
+
+#[tokio::test]
 async fn refusals_in_the_audit_log_are_bounded_over_all_addresses() {
     let world = World::with(|config| {
         (config.rate.address_burst, config.rate.address_per_second) = (few(10_000), few(10_000));
@@ -114,6 +148,32 @@ async fn refusals_in_the_audit_log_are_bounded_over_all_addresses() {
     let noted = world.postgres.sql("ovenbird", "SELECT count(*) FROM audit_log").await.unwrap();
     let noted: u64 = noted.parse().unwrap();
     assert!((60..=most).contains(&noted), "{noted} of 200, at most {most}");
+}
+
+#[tokio::test]
+async fn refusals_of_one_key_in_the_audit_log_are_bounded_and_what_it_did_is_not() {
+    let world = World::with_host().await;
+    let reader = world.key(Scope::Read, None).await;
+    let started = Instant::now();
+    for _ in 0..4 {
+        let ask = || world.client.post(format!("{}{BUILDS}", world.url)).bearer_auth(&reader);
+        for response in futures::future::join_all((0..50).map(|_| ask().send())).await {
+            assert_eq!(response.unwrap().status(), 403);
+        }
+    }
+    let most = 60 + started.elapsed().as_secs() + 1;
+    let noted = "SELECT count(*) FROM audit_log WHERE status = 403";
+    let noted: u64 = world.postgres.sql("ovenbird", noted).await.unwrap().parse().unwrap();
+    assert!((60..=most).contains(&noted), "{noted} of 200, at most {most}");
+    let open = "SELECT count(*) FROM audit_log WHERE status IS NULL";
+    assert_eq!(world.postgres.sql("ovenbird", open).await.unwrap(), "0");
+
+    for _ in 0..100 {
+        assert_eq!(world.post(BUILDS, &Value::Null).await.status(), 422);
+    }
+    world.submit("web").await;
+    let done = "SELECT count(*) FROM audit_log WHERE status = 201";
+    assert_eq!(world.postgres.sql("ovenbird", done).await.unwrap(), "1");
 }
 
 #[tokio::test]

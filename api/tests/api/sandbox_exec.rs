@@ -181,3 +181,23 @@ async fn last_item_of_a_client_that_is_cut_off_says_so() {
     assert!(output.next().await.is_none());
     assert_eq!(world.request(Method::DELETE, &path(&made, "")).send().await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn command_that_is_waited_for_ends_when_its_client_hangs_up() {
+    let (world, _host) = World::with_agent(|_| {}).await;
+    let made = create(&world, json!({"template": "minimal"})).await;
+    // Of its own it would go on for longer than anybody waits here.
+    let body = json!({"script": "bench-lines 600 1", "timeout_sec": 100});
+    let request = world.request(Method::POST, &path(&made, "/exec")).json(&body);
+    let client = tokio::spawn(request.send());
+    let ended = async |status: &str| {
+        let rows =
+            "SELECT COALESCE(status::text, 'open') FROM audit_log WHERE action = 'sandbox_exec'";
+        world.postgres.sql("ovenbird", rows).await.unwrap() == status
+    };
+    wait_until("the command to begin", SOON, || ended("open")).await;
+    client.abort();
+    wait_until("the command to end", SOON, || ended("503")).await;
+    let body = json!({"script": "true"});
+    assert_eq!(world.post(&path(&made, "/exec"), &body).await.status(), 200);
+}

@@ -1,7 +1,11 @@
 //! Sandboxes from their create to their delete, and who may do what with them.
 
 use futures::future::join_all;
-use ovenbird_api::app::{keys::Scope, sandboxes::Draft};
+use ovenbird_api::app::{
+    keys::Scope,
+    sandboxes::{Draft, Origin},
+};
+use ovenbird_contract::id::SandboxId;
 use ovenbird_testkit::wait_until;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -226,6 +230,7 @@ async fn sandbox_whose_caller_hangs_up_is_made_all_the_same() {
         || async { world.postgres.sql("ovenbird", "SELECT status FROM sandboxes").await.unwrap() };
     let app = world.app().await;
     let caller = app.key_authenticate(&world.admin).await.unwrap().unwrap();
+    let origin = Origin { caller, id: SandboxId::new(), again: false };
     let draft = Draft {
         template: "minimal".into(),
         vcpus: None,
@@ -236,7 +241,7 @@ async fn sandbox_whose_caller_hangs_up_is_made_all_the_same() {
     tokio::select! {
         // Dropped as soon as there is a row.
         () = wait_until("a row", SOON, || async { !rows().await.is_empty() }) => {}
-        _ = app.sandbox_create(&caller, draft) => {}
+        _ = app.sandbox_create(draft, origin) => {}
     }
     wait_until("the sandbox to run", SOON, || async { rows().await == "running" }).await;
     assert_eq!(host.sandboxes().await.len(), 1);

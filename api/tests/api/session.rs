@@ -251,3 +251,33 @@ async fn a_stream_that_a_session_reads_ends_with_the_session() {
     let told = tokio::time::timeout(SOON, stream.text()).await.expect("the stream ends").unwrap();
     assert!(told.contains("event: error") && told.contains("unauthorized"), "{told}");
 }
+
+#[tokio::test]
+async fn request_that_is_sent_again_after_signing_in_again_is_still_the_same() {
+    let world = World::with_host().await;
+    let first = Browser::sign_in(&world, &world.admin).await;
+    let send = async |browser: &Browser, name: &str| {
+        let request = browser.request(&world, Method::POST, "/v1/admin/builds");
+        let request = request.header("x-csrf-token", &browser.token);
+        let body = json!({"name": name, "recipe": ["RUN true"]});
+        let answer = request.header("idempotency-key", "k").json(&body).send().await.unwrap();
+        let replayed = answer.headers().contains_key("idempotency-replayed");
+        (answer.status(), replayed, answer.json::<Value>().await.unwrap())
+    };
+    let made = send(&first, "web").await;
+    assert_eq!((made.0, made.1), (StatusCode::CREATED, false));
+    let second = Browser::sign_in(&world, &world.admin).await;
+    assert_eq!(send(&second, "web").await, (StatusCode::CREATED, true, made.2.clone()));
+    assert_eq!(send(&second, "other").await.0, StatusCode::CONFLICT);
+
+    // With the key itself as well.
+    let request = world.request(Method::POST, "/v1/admin/builds").header("idempotency-key", "k");
+    let answer = request.json(&json!({"name": "web", "recipe": ["RUN true"]})).send().await;
+    assert_eq!(answer.unwrap().json::<Value>().await.unwrap(), made.2);
+
+    // One that was opened by an older version goes on by itself.
+    let old = Browser::sign_in(&world, &world.admin).await;
+    world.postgres.sql("ovenbird", "UPDATE sessions SET repeats = NULL").await.unwrap();
+    assert_eq!(send(&old, "web").await.0, StatusCode::CONFLICT);
+    assert_eq!(world.builds().await, "1");
+}

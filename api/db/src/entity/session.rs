@@ -15,6 +15,9 @@ pub struct Model {
     pub created_at: DateTimeUtc,
     /// Until when.
     pub expires_at: DateTimeUtc,
+    /// What follows from the key's text, sealed under the cookie's.
+    #[sea_orm(column_type = "VarBinary(StringLen::None)", nullable)]
+    pub repeats: Option<Vec<u8>>,
 }
 
 /// Joins are written where they are needed.

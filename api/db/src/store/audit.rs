@@ -88,6 +88,21 @@ impl Store {
         Ok(())
     }
 
+    /// Takes away an entry whose request has not ended, and did nothing.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn audit_remove(&self, id: Uuid) -> Result<(), Error> {
+        self.db
+            .execute_raw(sql(
+                "WITH lax AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+                 DELETE FROM audit_log USING lax WHERE id = $1 AND status IS NULL",
+                [id.into()],
+            ))
+            .await?;
+        Ok(())
+    }
+
     /// Up to `limit` entries after `after`, newest first.
     ///
     /// # Errors

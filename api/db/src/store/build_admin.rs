@@ -10,7 +10,7 @@ use ovenbird_contract::{
 use sea_orm::{
     ActiveValue::Set,
     ColumnTrait, Condition, EntityTrait, IntoActiveModel, Iterable, QueryFilter, QueryOrder,
-    QuerySelect,
+    QuerySelect, Select,
     sea_query::{Expr, OnConflict},
 };
 use serde_json::Value as Json;
@@ -162,6 +162,22 @@ impl Store {
         Ok(Some(BuildDetail { build, template }))
     }
 
+    /// A build as lists tell it, unless `requested_by` names somebody else than who asked for it.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn build_brief(
+        &self,
+        id: BuildId,
+        requested_by: Option<&str>,
+    ) -> Result<Option<template_build::Model>, Error> {
+        let mut select = small().filter(template_build::Column::Id.eq(id.uuid()));
+        if let Some(requester) = requested_by {
+            select = select.filter(template_build::Column::RequestedBy.eq(requester));
+        }
+        Ok(select.one(&self.db).await?)
+    }
+
     /// Up to `limit` builds after `after`, newest first. `logs` and `plan` are left empty: they are what
     /// makes a row large.
     ///
@@ -174,15 +190,8 @@ impl Store {
         limit: u64,
     ) -> Result<Vec<template_build::Model>, Error> {
         use template_build::Column;
-        let small = Column::iter().filter(|column| !matches!(column, Column::Logs | Column::Plan));
-        let mut select = template_build::Entity::find()
-            .select_only()
-            .columns(small)
-            .expr_as(Expr::cust("'[]'::jsonb"), "logs")
-            .expr_as(Expr::cust("'null'::jsonb"), "plan")
-            .order_by_desc(Column::CreatedAt)
-            .order_by_desc(Column::Id)
-            .limit(limit);
+        let mut select =
+            small().order_by_desc(Column::CreatedAt).order_by_desc(Column::Id).limit(limit);
         if let Some(status) = filter.status {
             select = select.filter(Column::Status.eq(status.as_str()));
         }
@@ -245,6 +254,17 @@ impl Store {
             .await?;
         Ok(last.unwrap_or(0).unsigned_abs())
     }
+}
+
+/// Builds without their `logs` and `plan`.
+fn small() -> Select<template_build::Entity> {
+    use template_build::Column;
+    let small = Column::iter().filter(|column| !matches!(column, Column::Logs | Column::Plan));
+    template_build::Entity::find()
+        .select_only()
+        .columns(small)
+        .expr_as(Expr::cust("'[]'::jsonb"), "logs")
+        .expr_as(Expr::cust("'null'::jsonb"), "plan")
 }
 
 /// For columns that are `integer` and never negative; callers keep far below the bound.

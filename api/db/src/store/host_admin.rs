@@ -201,7 +201,8 @@ async fn held(tx: &DatabaseTransaction, host: Uuid) -> Result<Vec<Held>, Error> 
          (SELECT 'sandbox', s.id FROM sandboxes s, hosts h WHERE h.id = $1 AND {SANDBOXES_THERE} LIMIT $2)
          UNION ALL
          (SELECT 'template', t.id FROM template_placements p JOIN templates t ON t.id = p.template_id
-          WHERE p.host_id = $1 AND p.state = 'present' AND t.deleted_at IS NULL AND t.build_id IS NOT NULL
+          WHERE p.host_id = $1 AND p.state = 'present' AND t.deleted_at IS NULL
+            AND t.provenance->>'origin' IS DISTINCT FROM 'host'
             AND NOT EXISTS (SELECT 1 FROM template_placements o
               WHERE o.template_id = t.id AND o.host_id <> $1 AND o.state = 'present')
           LIMIT $2)

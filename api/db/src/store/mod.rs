@@ -25,6 +25,7 @@ pub mod session;
 pub mod template;
 pub mod template_admin;
 pub mod template_delete;
+pub mod template_name;
 pub mod template_tag;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};

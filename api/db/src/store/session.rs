@@ -22,7 +22,7 @@ pub struct SessionDetail {
 }
 
 impl Store {
-    /// Stores a session, and takes away those that are over.
+    /// Stores a session, with what is sealed for it, and takes away those that are over.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -30,6 +30,7 @@ impl Store {
         &self,
         hash: &[u8; 32],
         key: KeyId,
+        repeats: &[u8],
         lifetime: Duration,
     ) -> Result<(), Error> {
         self.db
@@ -43,9 +44,14 @@ impl Store {
             .await?;
         self.db
             .execute_raw(sql(
-                "INSERT INTO sessions (hash, key_id, expires_at)
-                 VALUES ($1, $2, now() + make_interval(secs => $3))",
-                [hash.to_vec().into(), key.uuid().into(), lifetime.as_secs_f64().into()],
+                "INSERT INTO sessions (hash, key_id, expires_at, repeats)
+                 VALUES ($1, $2, now() + make_interval(secs => $3), $4)",
+                [
+                    hash.to_vec().into(),
+                    key.uuid().into(),
+                    lifetime.as_secs_f64().into(),
+                    repeats.to_vec().into(),
+                ],
             ))
             .await?;
         Ok(())

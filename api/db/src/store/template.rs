@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 
-use super::{Error, from_json, sql};
+use super::{Error, corrupt, from_json, sql};
 use crate::entity::template;
 
 /// The tag of a reference that names none.
@@ -21,6 +21,30 @@ pub fn reference_split(reference: &str) -> (&str, &str) {
 /// [`Error::Corrupt`] when it is no object of texts.
 pub fn default_env(row: &template::Model) -> Result<BTreeMap<String, String>, Error> {
     from_json(row.default_env.clone(), "templates", "default_env")
+}
+
+/// Where a template comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A build made it.
+    Build,
+    /// It is a sandbox, saved.
+    Sandbox,
+    /// It came with a host, which offers it again whatever the catalogue says.
+    Host,
+}
+
+/// The origin in a row's provenance.
+///
+/// # Errors
+/// [`Error::Corrupt`] when it names none.
+pub fn origin(row: &template::Model) -> Result<Origin, Error> {
+    match row.provenance.get("origin").and_then(serde_json::Value::as_str) {
+        Some("build") => Ok(Origin::Build),
+        Some("sandbox") => Ok(Origin::Sandbox),
+        Some("host") => Ok(Origin::Host),
+        _ => Err(corrupt("templates", "provenance")("no known origin")),
+    }
 }
 
 /// The template that `name` or `name:tag` points to now.

@@ -10,7 +10,10 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Error, Store, json, sql};
+use super::{
+    Error, Store, json, sql,
+    template::{Origin, origin},
+};
 use crate::entity::template;
 
 /// How often two transactions may wait for each other before that is told.
@@ -85,8 +88,10 @@ impl Store {
         if rows.is_empty() {
             return Ok(Err(Refused::NotFound));
         }
-        if let Some(row) = rows.iter().find(|row| row.build_id.is_none()) {
-            return Ok(Err(Refused::OfHost { host_name: row.host_name.clone() }));
+        for row in &rows {
+            if origin(row)? == Origin::Host {
+                return Ok(Err(Refused::OfHost { host_name: row.host_name.clone() }));
+            }
         }
         let ids = json(&rows.iter().map(|row| row.id).collect::<Vec<_>>())?;
         let users = users(&tx, &ids).await?;

@@ -237,7 +237,9 @@ async fn files(sandbox: &Of<'_>) {
     sandbox.upload("/srv/new/file", content.clone()).await;
     let sum = sandbox.shell("sha256sum /srv/new/file").await;
     assert!(sum.starts_with(&digest), "{sum}");
-    let back = Rest::sent(sandbox.download("/srv/new/file")).await.bytes().await.unwrap();
+    let back = Rest::sent(sandbox.download("/srv/new/file")).await;
+    assert_eq!(back.headers()["content-disposition"], "attachment");
+    let back = back.bytes().await.unwrap();
     assert_eq!(hex::encode(Sha256::digest(&back)), digest);
     let size = content.len();
     for (range, from, to) in [

@@ -1,12 +1,12 @@
 //! Everything that is checked before a build is stored, so that a build which is stored can run. All
 //! findings are collected; nothing stops at the first one.
 
-use ovenbird_contract::{id::TemplateId, nats::DEFAULT_LANE};
+use ovenbird_contract::nats::DEFAULT_LANE;
 use ovenbird_db::{entity::template, store::host::Capacity};
 use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
 
 use super::Draft;
-use crate::app::{App, Error, Problem};
+use crate::app::{App, Error, Problem, keys::Caller};
 
 /// What this version can do.
 const AVAILABLE: Available = Available { copy: false, secrets: false };
@@ -35,19 +35,19 @@ pub(super) struct Checked {
 }
 
 impl App {
-    /// A draft that is in order, or everything that is wrong with it: `problems` first, then what is
+    /// A draft of `caller` that is in order, or everything that is wrong with it: `problems` first, then what is
     /// found here.
     pub(super) async fn build_check(
         &self,
+        caller: &Caller,
         draft: &Draft,
         mut problems: Vec<Problem>,
     ) -> Result<Result<Checked, Vec<Problem>>, Error> {
         let plan = plan(draft, &mut problems);
         let base = self.base(&draft.base_template, &mut problems).await?;
         self.size(draft, &mut problems).await?;
-        if draft.name.as_deref().is_some_and(|name| name.parse::<TemplateId>().is_ok()) {
-            let message = "has the form of a template's id, and would be taken for one";
-            problems.push(Problem::new("name", "wrong_form", message));
+        if let Some(name) = &draft.name {
+            problems.extend(self.template_name_problem(caller, name).await?);
         }
         if draft.context.is_some() {
             let problem = Problem::new("context", "context_not_available", "is not available yet");

@@ -106,7 +106,8 @@ impl App {
             // Whatever the check would say of it by now.
             return Ok(before);
         }
-        let checked = self.build_check(&draft, problems).await?.map_err(Error::Invalid)?;
+        let checked =
+            self.build_check(&origin.caller, &draft, problems).await?.map_err(Error::Invalid)?;
         let json = |error| Error::internal("writing a plan", error);
         let new = NewBuild {
             id: origin.id,
@@ -152,16 +153,17 @@ impl App {
         }
     }
 
-    /// The plan of a draft, or everything that is wrong with it.
+    /// The plan of a draft of `caller`, or everything that is wrong with it.
     ///
     /// # Errors
     /// Postgres.
     pub async fn build_validate(
         &self,
+        caller: &Caller,
         draft: Draft,
         problems: Vec<Problem>,
     ) -> Result<Result<Plan, Vec<Problem>>, Error> {
-        Ok(self.build_check(&draft, problems).await?.map(|checked| checked.plan))
+        Ok(self.build_check(caller, &draft, problems).await?.map(|checked| checked.plan))
     }
 
     /// A page of builds that `caller` sees, newest first, without logs and plans.

@@ -12,11 +12,15 @@ use std::{
 
 use async_nats::{Subscriber, jetstream::stream::RawMessageErrorKind};
 use futures::StreamExt as _;
-use ovenbird_contract::{build::Status, id::BuildId, log::Record};
+use ovenbird_contract::{
+    build::Status,
+    id::{BuildId, KeyId},
+    log::Record,
+};
 use ovenbird_db::entity::template_build;
 use ovenbird_kit::telemetry;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::Instant,
 };
@@ -27,7 +31,7 @@ use super::{
     history::{self, History},
     tail,
 };
-use crate::app::Error;
+use crate::app::{Error, places::Place};
 
 /// The first look at the stream after a quiet while; each next one waits twice as long, up to
 /// `logs.probe_every`. A message that is stored while a follower joins can be missed by both its
@@ -96,14 +100,14 @@ enum Why {
 struct Stop;
 
 impl Reader {
-    /// Follows a build's log from `next` on.
+    /// Follows a build's log from `next` on, for the holder of `key`.
     pub(super) fn follow(
         self: Arc<Self>,
+        key: KeyId,
         build: &template_build::Model,
         next: u64,
     ) -> Result<Follower, Error> {
-        let permit =
-            Arc::clone(&self.followers).try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
+        let place = self.followers.take(key).ok_or(Error::TooManyStreams)?;
         let id = BuildId::from_uuid(build.id);
         let (out, records) = mpsc::channel(self.limits.queue_records);
         let why = Arc::new(OnceLock::new());
@@ -116,7 +120,7 @@ impl Reader {
             // was lost, and waiting for it would never end.
             known_end: build.status.parse().ok().filter(|_| build.log_end_written),
             connections: self.connections.clone(),
-            _permit: permit,
+            _place: place,
             reader: self,
         };
         let span = tracing::info_span!("log follower", build.id = %id);
@@ -134,7 +138,7 @@ struct Task {
     why: Arc<OnceLock<Why>>,
     known_end: Option<Status>,
     connections: watch::Receiver<u64>,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Task {

@@ -18,20 +18,24 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectOptions, Event, jetstream};
 use ovenbird_contract::{
-    id::BuildId,
+    id::{BuildId, KeyId},
     log::{Record, Stream},
     nats::Names,
     nats_access::Role,
 };
 use ovenbird_db::{Store, entity::template_build};
 use ovenbird_kit::Secret;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use follow::{Follower, Item};
 
 use self::history::History;
-use super::{App, Error, keys::Caller};
+use super::{
+    App, Error,
+    keys::Caller,
+    places::{Place, Places},
+};
 use crate::config;
 
 /// Records of a page when the client names no number.
@@ -88,7 +92,7 @@ pub struct Reader {
     limits: config::Logs,
     /// Counts connections to NATS: after a new one something may have been missed.
     connections: watch::Receiver<u64>,
-    followers: Arc<Semaphore>,
+    followers: Places,
     stopping: CancellationToken,
 }
 
@@ -131,19 +135,19 @@ impl Reader {
         let client = options.connect(url).await?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
-        let followers = Arc::new(Semaphore::new(limits.streams_max));
+        let followers = Places::new(limits.streams_max, limits.streams_of_one_key_max);
         Ok(Self { store, client, jetstream, names, limits, connections, followers, stopping })
     }
 
-    /// What a watcher of all builds needs: the connection, its subject, a place among the streams that this process
+    /// What a watcher of builds with `key` needs: the connection, its subject, a place among the streams that this process
     /// serves, and the end of them.
     pub(super) fn watcher(
         &self,
-    ) -> Result<(&Client, String, OwnedSemaphorePermit, CancellationToken), Error> {
-        let permit =
-            Arc::clone(&self.followers).try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
+        key: KeyId,
+    ) -> Result<(&Client, String, Place, CancellationToken), Error> {
+        let place = self.followers.take(key).ok_or(Error::TooManyStreams)?;
         let subject = self.names.events_stream().subjects.swap_remove(0);
-        Ok((&self.client, subject, permit, self.stopping.clone()))
+        Ok((&self.client, subject, place, self.stopping.clone()))
     }
 
     /// The process's connection to NATS.
@@ -225,6 +229,6 @@ impl App {
         if build.log_end_written && from_seq > build.log_seq.unsigned_abs() {
             return Ok(None);
         }
-        Arc::clone(&self.logs).follow(&build, from_seq.max(1)).map(Some)
+        Arc::clone(&self.logs).follow(caller.key, &build, from_seq.max(1)).map(Some)
     }
 }

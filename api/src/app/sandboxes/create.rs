@@ -3,10 +3,17 @@
 use std::num::NonZeroU32;
 
 use ovenbird_agent_client::NewSandbox;
-use ovenbird_contract::id::{SandboxId, TemplateId};
+use ovenbird_contract::{
+    id::{SandboxId, TemplateId},
+    sandbox::{Reason, ReasonCode},
+};
 use ovenbird_db::{
     entity::{sandbox::Model as Row, template},
-    store::{self, sandbox::Refused, template::reference_split},
+    store::{
+        self,
+        sandbox::{Refused, SandboxDetail},
+        template::reference_split,
+    },
 };
 
 use super::{
@@ -30,30 +37,51 @@ pub struct Draft {
     pub timeout_sec: u32,
 }
 
+/// What comes with a wish.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Who asks.
+    pub caller: Caller,
+    /// The id of the sandbox to be.
+    pub id: SandboxId,
+    /// The same request may have made it before.
+    pub again: bool,
+}
+
 impl App {
-    /// Makes a sandbox, on a host that holds its template and has room.
+    /// Makes a sandbox, on a host that holds its template and has room. One that is made already is answered as it is.
     ///
     /// # Errors
     /// [`Error::Invalid`], [`Error::NoCapacity`]: nothing is stored then. [`Error::HostUnavailable`]: nothing is left
-    /// on the host, or the sweep removes it; the row says why.
+    /// on the host, or the sweep removes it; the row says why, and no sandbox of this id will ever run.
     pub async fn sandbox_create(
         &self,
-        caller: &Caller,
         draft: Draft,
+        origin: Origin,
     ) -> Result<(Row, template::Model), Error> {
+        if origin.again
+            && let Some(SandboxDetail { sandbox, template, .. }) =
+                self.store.sandbox_get(origin.id).await?
+        {
+            return if is_not_made(&sandbox) {
+                Err(Error::HostUnavailable { source: "it was tried before, and failed".into() })
+            } else {
+                Ok((sandbox, template))
+            };
+        }
         let template = self.template_of(&draft.template).await?;
         let problems = self.unfit(&draft, &template);
         if !problems.is_empty() {
             return Err(Error::Invalid(problems));
         }
         let new = store::sandbox::NewSandbox {
-            id: SandboxId::new(),
+            id: origin.id,
             template: TemplateId::from_uuid(template.id),
             vcpus: draft.vcpus.unwrap_or(template.vcpus.unsigned_abs()),
             memory_mb: draft.memory_mb.unwrap_or(template.memory_mb.unsigned_abs()),
             disk_mb: draft.disk_mb,
             timeout_sec: draft.timeout_sec,
-            requested_by: caller.name(),
+            requested_by: origin.caller.name(),
             busy: BUSY_CREATE,
         };
         let agents = self.sandboxes.agents()?.clone();
@@ -125,6 +153,12 @@ impl App {
         }
         problems
     }
+}
+
+/// Whether a row is of a sandbox that could not be made.
+fn is_not_made(row: &Row) -> bool {
+    let reason = row.reason.clone().and_then(|it| serde_json::from_value::<Reason>(it).ok());
+    reason.is_some_and(|reason| reason.code == ReasonCode::CreateFailed)
 }
 
 fn not_placed(refused: Refused) -> Error {

@@ -20,7 +20,7 @@ mod stream;
 mod text;
 mod work;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use ovenbird_agent_client::{Agent, Agents, Target};
 use ovenbird_contract::{
@@ -34,10 +34,9 @@ use ovenbird_db::{
         sandbox::{SandboxDetail, SandboxFilter, status},
     },
 };
-use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use create::Draft;
+pub use create::{Draft, Origin};
 pub use exec::{Done, Ran, Run, TIMEOUT_MAX_SEC, TIMEOUT_STREAM_MAX_SEC};
 pub use files::{Content, Listing, Range};
 pub use snapshot::Naming;
@@ -48,6 +47,7 @@ use super::{
     App, Error,
     keys::Caller,
     page::{self, Page},
+    places::Places,
 };
 use crate::config;
 
@@ -57,7 +57,7 @@ pub struct Sandboxes {
     agents: Option<Agents>,
     limits: config::Sandboxes,
     slow_client_timeout: Duration,
-    streams: Arc<Semaphore>,
+    streams: Places,
     /// What changes sandboxes, to its end.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -71,7 +71,7 @@ impl Sandboxes {
         slow_client_timeout: Duration,
         stopping: CancellationToken,
     ) -> Self {
-        let streams = Arc::new(Semaphore::new(limits.streams_max));
+        let streams = Places::new(limits.streams_max, limits.streams_of_one_key_max);
         Self { agents, limits, slow_client_timeout, streams, tasks: TaskTracker::new(), stopping }
     }
 

@@ -10,10 +10,7 @@ use std::{
 
 use ovenbird_agent_client::{CallEvent, CallEvents, Error as AgentError, OutputStream};
 use ovenbird_contract::id::SandboxId;
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -22,7 +19,7 @@ use super::{
     exec::{Ran, cut_short},
     text::Pieces,
 };
-use crate::app::{App, Error, keys::Caller};
+use crate::app::{App, Error, keys::Caller, places::Place};
 
 /// What a follower gets.
 #[derive(Debug)]
@@ -92,8 +89,7 @@ impl App {
         id: SandboxId,
         ran: Ran,
     ) -> Result<Output, Error> {
-        let streams = Arc::clone(&self.sandboxes.streams);
-        let permit = streams.try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
+        let place = self.sandboxes.streams.take(caller.key).ok_or(Error::TooManyStreams)?;
         let (sandbox, events) = self.exec_begin(caller, id, &ran).await?;
         let (out, items) = mpsc::channel(self.sandboxes.limits.queue_events);
         let is_cut_off = Arc::new(OnceLock::new());
@@ -104,7 +100,7 @@ impl App {
             is_cut_off: Arc::clone(&is_cut_off),
             patience: self.sandboxes.slow_client_timeout,
             stopping: self.sandboxes.stopping.clone(),
-            _permit: permit,
+            _place: place,
         };
         let span = tracing::info_span!("command", sandbox.id = %id);
         let task = tokio::spawn(task.run().instrument(span));
@@ -119,7 +115,7 @@ struct Task {
     is_cut_off: Arc<OnceLock<()>>,
     patience: Duration,
     stopping: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// The task sends no more.

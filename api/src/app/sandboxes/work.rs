@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
 use ovenbird_contract::{
-    id::{SandboxId, TemplateId},
+    id::SandboxId,
     sandbox::{Event, Reason, ReasonCode, Settlement, Status},
 };
 use ovenbird_db::{
@@ -136,8 +136,8 @@ impl Work {
 
     /// Makes a template of it.
     pub(super) async fn save(self, naming: Naming) -> Result<Row, Error> {
-        let template = TemplateId::new();
-        let intent = Intent::Save { template, name: naming.name, tag: naming.tag };
+        let Naming { name, tag, template, .. } = naming;
+        let intent = Intent::Save { template, name, tag };
         let row = match self.begin(intent, BUSY_SAVE).await? {
             Begun::Row(row) => *row,
             other => return Err(self.not_begun(other)),

@@ -93,7 +93,8 @@ impl BuildRoutes {
     /// Submit a build
     ///
     /// Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    /// follow it with `links.stream`.
+    /// follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built before, or a
+    /// key of the same name as its own; other names are refused.
     #[oai(path = "/", method = "post", operation_id = "build_create")]
     async fn create(
         &self,
@@ -115,11 +116,11 @@ impl BuildRoutes {
     #[oai(path = "/validate", method = "post", operation_id = "build_validate")]
     async fn validate(
         &self,
-        _caller: Allowed<Reads>,
+        caller: Allowed<Reads>,
         body: Submitted<BuildCreate>,
     ) -> Result<Json<Validation>, Failure> {
         let (draft, problems) = read(body);
-        let found = match self.app.build_validate(draft, problems).await? {
+        let found = match self.app.build_validate(&caller, draft, problems).await? {
             Ok(plan) => {
                 let steps = plan.steps.into_iter();
                 let steps = steps.map(|step| PlannedStep { step: step.number, cmd: step.cmd });

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi, param::Path, payload::Json};
 
 pub use super::sse::{Events, ExecEvent};
@@ -16,7 +17,7 @@ use crate::{
         body::Submitted,
         code::Code,
         error::Failure,
-        parameters,
+        parameters, request,
     },
 };
 
@@ -137,6 +138,7 @@ impl ExecRoutes {
     #[oai(path = "/:id/exec", method = "post", operation_id = "sandbox_exec")]
     async fn exec(
         &self,
+        request: &Request,
         caller: Allowed<Builds>,
         /// The sandbox.
         #[oai(validator(pattern = "^sbx_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
@@ -144,8 +146,12 @@ impl ExecRoutes {
         body: Submitted<Exec>,
     ) -> Result<Json<ExecResult>, Failure> {
         let ran = ran(body, TIMEOUT_MAX_SEC)?;
-        let done = self.app.sandbox_exec(&caller, parameters::id(&id.0)?, ran).await?;
-        Ok(Json(done.into()))
+        let done = self.app.sandbox_exec(&caller, parameters::id(&id.0)?, ran);
+        match request::hung_up(request).run_until_cancelled(done).await {
+            Some(done) => Ok(Json(done?.into())),
+            // Nobody hears it; the command is killed with what would have read it.
+            None => Err(Failure::with_message(Code::Unavailable, "the client has hung up")),
+        }
     }
 
     /// Run a command and follow its output

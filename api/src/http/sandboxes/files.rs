@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// What is in a sandbox must not be shown as a page of ours.
+const ATTACHMENT: &str = "attachment";
+
 /// The resource.
 #[derive(Debug, Clone)]
 pub struct FileRoutes {
@@ -49,6 +52,9 @@ pub enum FileContent {
         /// Parts can be asked for.
         #[oai(header = "Accept-Ranges")]
         String,
+        /// A browser stores it, whatever is in it.
+        #[oai(header = "Content-Disposition")]
+        String,
     ),
     /// The part that was asked for.
     #[oai(status = 206)]
@@ -60,6 +66,9 @@ pub enum FileContent {
         /// How many these are.
         #[oai(header = "Content-Length")]
         u64,
+        /// A browser stores it, whatever is in it.
+        #[oai(header = "Content-Disposition")]
+        String,
     ),
 }
 
@@ -158,10 +167,11 @@ impl FileRoutes {
             self.app.sandbox_file_read(&caller, id, &path.0, range).await?;
         let content = Binary(content(chunks));
         Ok(match part {
-            None => FileContent::Whole(content, "bytes".into()),
+            None => FileContent::Whole(content, "bytes".into(), ATTACHMENT.into()),
             Some((first, length)) => {
                 let last = first.saturating_add(length.get()).saturating_sub(1);
-                FileContent::Part(content, format!("bytes {first}-{last}/{size}"), length.get())
+                let range = format!("bytes {first}-{last}/{size}");
+                FileContent::Part(content, range, length.get(), ATTACHMENT.into())
             }
         })
     }

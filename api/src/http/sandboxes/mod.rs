@@ -7,6 +7,8 @@ mod types;
 
 use std::sync::Arc;
 
+use ovenbird_contract::id::{SandboxId, TemplateId};
+use poem::Request;
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
     param::{Path, Query},
@@ -20,12 +22,12 @@ use super::{
     auth::{Allowed, Builds, Reads},
     body::{Optional, Submitted},
     error::Failure,
-    parameters,
+    parameters, request,
 };
 use crate::app::{
-    self, App,
+    self, App, Error,
     page::Page,
-    sandboxes::{Draft, Naming},
+    sandboxes::{Draft, Naming, Origin},
 };
 
 /// The resource.
@@ -117,12 +119,16 @@ impl SandboxRoutes {
     #[oai(path = "/", method = "post", operation_id = "sandbox_create")]
     async fn create(
         &self,
+        request: &Request,
         caller: Allowed<Builds>,
         body: Submitted<SandboxCreate>,
     ) -> Result<Created, Failure> {
         let SandboxCreate { template, vcpus, memory_mb, disk_mb, timeout_sec } = body.accepted()?;
         let draft = Draft { template, vcpus, memory_mb, disk_mb, timeout_sec };
-        let (row, template) = self.app.sandbox_create(&caller, draft).await?;
+        let request::Resource { id, again } = request::resource(request);
+        let origin = Origin { caller: caller.into_caller(), id: SandboxId::from_uuid(id), again };
+        let made = self.app.sandbox_create(draft, origin).await;
+        let (row, template) = made.map_err(not_made)?;
         let sandbox = Sandbox::of(row, template.name)?;
         let location = format!("/v1/sandboxes/{}", sandbox.id);
         Ok(Created::Sandbox(Json(sandbox), location))
@@ -231,9 +237,11 @@ impl SandboxRoutes {
     ///
     /// Stores memory and disk as a snapshot template, and ends the sandbox: it is `destroyed` then, and `snapshot`
     /// names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to learn its end.
+    /// Which names a key of scope `build` takes is as for a build.
     #[oai(path = "/:id/snapshot", method = "post", operation_id = "sandbox_snapshot")]
     async fn snapshot(
         &self,
+        request: &Request,
         caller: Allowed<Builds>,
         /// The sandbox.
         #[oai(validator(pattern = "^sbx_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
@@ -242,7 +250,9 @@ impl SandboxRoutes {
     ) -> Result<Json<Sandbox>, Failure> {
         let SandboxSave { name, tag } = body.accepted()?;
         let id = parameters::id(&id.0)?;
-        let saved = self.app.sandbox_snapshot(&caller, id, Naming { name, tag }).await?;
+        let request::Resource { id: template, again } = request::resource(request);
+        let naming = Naming { name, tag, template: TemplateId::from_uuid(template), again };
+        let saved = self.app.sandbox_snapshot(&caller, id, naming).await?;
         Ok(Json(Sandbox::try_from(saved)?))
     }
 
@@ -280,6 +290,14 @@ impl SandboxRoutes {
             self.app.sandbox_metrics(&caller, parameters::id(&id.0)?, range.0.into()).await?;
         Ok(Json(SandboxMetrics { points: points.into_iter().map(Into::into).collect() }))
     }
+}
+
+/// What is told when no sandbox was made. It may be tried again as if it had never been asked for, for nothing of this
+/// id will run.
+fn not_made(error: Error) -> Failure {
+    let is_final = matches!(error, Error::NoCapacity(_) | Error::HostUnavailable { .. });
+    let failure = Failure::from(error);
+    if is_final { failure.having_made_nothing() } else { failure }
 }
 
 fn limit_default() -> u32 {

@@ -8,7 +8,10 @@ use chrono::{DateTime, Utc};
 use ovenbird_contract::id::{BuildId, HostId, TemplateId};
 use ovenbird_db::{
     entity::template_placement,
-    store::template_admin::{TemplateDetail, TemplateRow},
+    store::{
+        template::{Origin, origin},
+        template_admin::{TemplateDetail, TemplateRow},
+    },
 };
 use poem_openapi::{
     ApiResponse, Enum, Object, OpenApi,
@@ -48,6 +51,18 @@ pub enum TemplateType {
     Snapshot,
 }
 
+/// Where a template comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "snake_case")]
+pub enum TemplateOrigin {
+    /// A build made it.
+    Build,
+    /// It is a sandbox that was made a template.
+    Sandbox,
+    /// It came with a host. It is removed there, not here.
+    Host,
+}
+
 /// What sandboxes start from.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
@@ -70,9 +85,11 @@ pub struct Template {
     /// Its size on a host, in bytes.
     #[oai(validator(minimum(value = "0")))]
     pub size_bytes: u64,
-    /// The template that its build started from.
+    /// Where it comes from.
+    pub origin: TemplateOrigin,
+    /// The template that its build, or its sandbox, started from.
     pub base_template_id: Option<String>,
-    /// The build that made it; absent for one that came with a host.
+    /// The build that made it, where one did.
     pub build_id: Option<String>,
     /// User for whoever starts a sandbox from it.
     pub default_user: Option<String>,
@@ -132,7 +149,7 @@ pub struct TemplateList {
 impl TemplateRoutes {
     /// List templates
     ///
-    /// Newest first: what builds made, and what came with the hosts.
+    /// Newest first: what builds made, what sandboxes became, and what came with the hosts.
     #[oai(path = "/", method = "get", operation_id = "template_list")]
     async fn list(
         &self,
@@ -224,6 +241,11 @@ fn told(row: TemplateRow) -> Result<Template, Error> {
             return Err(Error::internal("reading a template's row", what));
         }
     };
+    let origin = match origin(&template)? {
+        Origin::Build => TemplateOrigin::Build,
+        Origin::Sandbox => TemplateOrigin::Sandbox,
+        Origin::Host => TemplateOrigin::Host,
+    };
     Ok(Template {
         id: TemplateId::from_uuid(template.id).to_string(),
         name: template.name,
@@ -232,6 +254,7 @@ fn told(row: TemplateRow) -> Result<Template, Error> {
         vcpus: template.vcpus.unsigned_abs(),
         memory_mb: template.memory_mb.unsigned_abs(),
         size_bytes: template.size_bytes.unsigned_abs(),
+        origin,
         base_template_id: template.base_template_id.map(|id| TemplateId::from_uuid(id).to_string()),
         build_id: template.build_id.map(|id| BuildId::from_uuid(id).to_string()),
         default_user: template.default_user,

@@ -27,6 +27,22 @@ async fn key_has_a_bounded_number_of_connections_and_gets_one_back_when_another_
 }
 
 #[tokio::test]
+async fn wrong_keys_on_nats_are_counted_for_their_address_like_those_on_http() {
+    let world = World::guarded(|config| {
+        config.rate.address_burst = 1_000.try_into().unwrap();
+        config.rate.address_per_second = 1.try_into().unwrap();
+    })
+    .await;
+    let begun = Instant::now();
+    for number in 0..5 {
+        is_refused(&world, &format!("ovb_{number}{}", "x".repeat(42))).await;
+    }
+    let stranger = world.client.get(format!("{}/v1/admin/builds", world.url)).send().await.unwrap();
+    let left = stranger.headers()["ratelimit-remaining"].to_str().unwrap().parse::<u64>().unwrap();
+    assert!(left <= 1_000 - 6 + begun.elapsed().as_secs() + 1, "{left}");
+}
+
+#[tokio::test]
 async fn without_a_callout_nobody_new_comes_in_and_everybody_else_goes_on() {
     let mut world = World::guarded(|_| {}).await;
     let build = world.submit_id("watched").await;

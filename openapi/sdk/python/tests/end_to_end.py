@@ -1,7 +1,7 @@
 """The SDK against a real platform, which `api/dev/tests/dev/sdk` starts.
 
-Where everything is comes in the environment: OVENBIRD_URL, OVENBIRD_KEY, OVENBIRD_NATS, and OVENBIRD_CUT_URL, the same
-API behind a line that breaks again and again.
+Where everything is comes in the environment: OVENBIRD_URL, OVENBIRD_KEY, OVENBIRD_NATS, OVENBIRD_CUT_URL, the same API
+behind a line that breaks again and again, and OVENBIRD_LOST, a build that is over and has lost some records.
 """
 
 import asyncio
@@ -35,8 +35,8 @@ from ovenbird.rest.models import (
 from ovenbird.rest.types import File
 
 LINES = 3000
-URL, CUT_URL, NATS, KEY = (
-    os.environ[f"OVENBIRD_{name}"] for name in ("URL", "CUT_URL", "NATS", "KEY")
+URL, CUT_URL, NATS, KEY, LOST = (
+    os.environ[f"OVENBIRD_{name}"] for name in ("URL", "CUT_URL", "NATS", "KEY", "LOST")
 )
 
 
@@ -53,17 +53,10 @@ def recipe_becomes_a_template_while_its_log_is_followed(client: ovenbird.rest.Au
     assert isinstance(build, Build), build
     assert build.status == BuildStatus.QUEUED, build.status
 
-    async def over_nats() -> list[LogRecord]:
-        connection = await live.connect(NATS, KEY)
-        try:
-            return [record async for record in live.follow(client, connection, build.id)]
-        finally:
-            await connection.close()
-
     async def both() -> tuple[list[LogRecord], list[LogRecord]]:
         cut = ovenbird.connect(CUT_URL, KEY)
         broken = asyncio.to_thread(lambda: list(ovenbird.follow(cut, build.id)))
-        return tuple(await asyncio.gather(broken, over_nats()))
+        return tuple(await asyncio.gather(broken, over_nats(client, build.id)))
 
     broken, told = asyncio.run(asyncio.wait_for(both(), 300))
     for way, records in (("SSE through broken connections", broken), ("NATS", told)):
@@ -81,6 +74,21 @@ def recipe_becomes_a_template_while_its_log_is_followed(client: ovenbird.rest.Au
     templates = template_list.sync(client=client, name="sdk-python")
     assert isinstance(templates, TemplateList), templates
     assert [template.id for template in templates.items] == [build.template_id]
+
+
+async def over_nats(client: ovenbird.rest.AuthenticatedClient, build: str) -> list[LogRecord]:
+    connection = await live.connect(NATS, KEY)
+    try:
+        return [record async for record in live.follow(client, connection, build)]
+    finally:
+        await connection.close()
+
+
+def log_that_has_lost_records_is_followed_to_its_end(client: ovenbird.rest.AuthenticatedClient) -> None:
+    # Another event loop needs other connections.
+    told = asyncio.run(asyncio.wait_for(over_nats(ovenbird.connect(URL, KEY), LOST), 60))
+    assert told == list(ovenbird.follow(client, LOST)), told
+    assert told[-1].end and told[-1].seq > len(told), "nothing is lost"
 
 
 def sandbox_runs_a_command_and_keeps_a_file(client: ovenbird.rest.AuthenticatedClient) -> None:
@@ -118,6 +126,7 @@ def main() -> None:
     client = ovenbird.connect(URL, KEY)
     tests = [
         recipe_becomes_a_template_while_its_log_is_followed,
+        log_that_has_lost_records_is_followed_to_its_end,
         sandbox_runs_a_command_and_keeps_a_file,
         refusals_are_typed,
     ]

@@ -7,7 +7,8 @@
 //!                             nothing came for a while
 //! ```
 //!
-//! NATS tells a subscriber only what comes after its subscription, and keeps nothing for one that was away.
+//! NATS tells a subscriber only what comes after its subscription, and keeps nothing for one that was away. What REST
+//! leaves out is lost, and the log goes on after it.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -37,13 +38,16 @@ pub async fn connect(url: &str, key: &str) -> Result<async_nats::Client, Error> 
         .map_err(|error| Error::Nats(error.to_string()))
 }
 
-/// A build's log as it is written, each record once and in order.
+/// A build's log as it is written, each record once and in order. A record whose `seq` is not the next one comes after
+/// records that are lost.
 #[derive(Debug)]
 pub struct Live<'c> {
     client: &'c Client,
     build: String,
     messages: async_nats::Subscriber,
     waiting: VecDeque<LogRecord>,
+    /// Those that wait come from REST.
+    is_stored: bool,
     last: u64,
     /// REST may have records that NATS did not tell.
     is_behind: bool,
@@ -76,6 +80,7 @@ impl<'c> Live<'c> {
             build: build.to_owned(),
             messages,
             waiting: VecDeque::new(),
+            is_stored: false,
             last: after,
             is_behind: true,
             tries: 0,
@@ -87,12 +92,13 @@ impl<'c> Live<'c> {
     ///
     /// # Errors
     /// [`Error::Refused`] when the key may not read this log; [`Error::Nats`] when the connection was closed;
-    /// [`Error::Unreachable`] when REST does not tell what NATS left out.
+    /// [`Error::Unreachable`] when REST does not answer.
     pub async fn next(&mut self) -> Result<Option<LogRecord>, Error> {
         while !self.ended {
             if let Some(record) = self.waiting.pop_front() {
                 let seq = record.seq.get();
-                if seq == self.last + 1 {
+                // What is stored has a hole only where records are lost.
+                if seq == self.last + 1 || (self.is_stored && seq > self.last) {
                     self.last = seq;
                     self.ended = record.end.is_some();
                     self.tries = 0;
@@ -111,6 +117,7 @@ impl<'c> Live<'c> {
                     Ok(Some(message)) => {
                         let batch: Batch =
                             serde_json::from_slice(&message.payload).map_err(Error::Record)?;
+                        self.is_stored = false;
                         self.waiting.extend(batch.records);
                     }
                     Ok(None) => return Err(Error::Nats("the subscription was closed".to_owned())),
@@ -127,6 +134,7 @@ impl<'c> Live<'c> {
             Ok(page) => {
                 let page = page.into_inner();
                 self.is_behind = !page.records.is_empty();
+                self.is_stored = self.is_behind;
                 self.waiting.extend(page.records);
                 if !self.is_behind && self.tries > 0 {
                     // The missing record is on its way to where REST reads.

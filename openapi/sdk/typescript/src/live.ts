@@ -3,7 +3,7 @@
  *
  * Subscribe, read REST until a page is empty, then take what NATS tells. Read REST again whenever a `seq` is missing, or
  * when nothing came for a while: NATS tells a subscriber only what comes after its subscription, and keeps nothing for
- * one that was away. Any connection of the NATS clients for JavaScript will do; Node.js's is in `@nats-io/transport-node`,
+ * one that was away. What REST leaves out is lost, and the log goes on after it. Any connection of the NATS clients for JavaScript will do; Node.js's is in `@nats-io/transport-node`,
  * to which `token` is the API key.
  */
 
@@ -20,9 +20,10 @@ const PAUSE = 200;
 const TRIES_MAX = 20;
 
 /**
- * A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`.
+ * A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`. A record
+ * whose `seq` is not the next one comes after records that are lost.
  *
- * Throws `Refused` when the key may not read this log, `Unreachable` when REST does not tell what NATS left out.
+ * Throws `Refused` when the key may not read this log, `Unreachable` when REST does not answer.
  */
 export async function* followLive(
   client: Client,
@@ -37,13 +38,15 @@ export async function* followLive(
     let next: Promise<IteratorResult<Msg>> | undefined;
     let waiting: LogRecord[] = [];
     let isBehind = true;
+    let isStored = false;
     let tries = 0;
     const count = (last: string) => {
       if (++tries === TRIES_MAX) throw new Unreachable(`the log could not be read in ${tries} tries: ${last}`);
     };
     for (;;) {
       for (const record of waiting) {
-        if (record.seq === after + 1) {
+        // What is stored has a hole only where records are lost.
+        if (record.seq === after + 1 || (isStored && record.seq > after)) {
           after = record.seq;
           tries = 0;
           yield record;
@@ -60,7 +63,7 @@ export async function* followLive(
         const { data, error, response } = await buildLogs({ client, path: { id }, query: { from_seq: after + 1 } });
         if (data) {
           waiting = data.records;
-          isBehind = waiting.length > 0;
+          isBehind = isStored = waiting.length > 0;
         } else if (response && !passes(response.status)) {
           throw refusal(response.status, error);
         } else {
@@ -78,6 +81,7 @@ export async function* followLive(
       }
       next = undefined;
       if (message.done) throw new OvenbirdError("the subscription was closed");
+      isStored = false;
       waiting = message.value.json<{ records: LogRecord[] }>().records;
     }
   } finally {

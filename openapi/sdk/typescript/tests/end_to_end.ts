@@ -1,8 +1,8 @@
 /**
  * The SDK against a real platform, which `api/dev/tests/dev/sdk` starts.
  *
- * Where everything is comes in the environment: OVENBIRD_URL, OVENBIRD_KEY, OVENBIRD_NATS, and OVENBIRD_CUT_URL, the
- * same API behind a line that breaks again and again.
+ * Where everything is comes in the environment: OVENBIRD_URL, OVENBIRD_KEY, OVENBIRD_NATS, OVENBIRD_CUT_URL, the same API
+ * behind a line that breaks again and again, and OVENBIRD_LOST, a build that is over and has lost some records.
  */
 
 import assert from "node:assert/strict";
@@ -70,6 +70,16 @@ async function recipeBecomesATemplateWhileItsLogIsFollowed(client: Client): Prom
   assert.deepEqual(templates.data?.items.map((template) => template.id), [build.template_id]);
 }
 
+async function logThatHasLostRecordsIsFollowedToItsEnd(client: Client): Promise<void> {
+  const id = place("LOST");
+  const connection = await connectNats({ servers: place("NATS"), token: place("KEY") });
+  const told = await all(followLive(client, connection, id));
+  await connection.close();
+  assert.deepEqual(told, await all(follow(client, id)));
+  const last = told.at(-1);
+  assert(last?.end && last.seq > told.length, "nothing is lost");
+}
+
 async function sandboxRunsACommandAndKeepsAFile(client: Client): Promise<void> {
   const { data: sandbox, error } = await sandboxCreate({ client, body: { template: "sdk-typescript" } });
   assert(sandbox, JSON.stringify(error));
@@ -103,7 +113,12 @@ async function all(records: AsyncIterable<LogRecord>): Promise<LogRecord[]> {
 }
 
 const client = connect(place("URL"), place("KEY"));
-const tests = [recipeBecomesATemplateWhileItsLogIsFollowed, sandboxRunsACommandAndKeepsAFile, refusalsAreTyped];
+const tests = [
+  recipeBecomesATemplateWhileItsLogIsFollowed,
+  logThatHasLostRecordsIsFollowedToItsEnd,
+  sandboxRunsACommandAndKeepsAFile,
+  refusalsAreTyped,
+];
 for (const test of tests) {
   await test(client);
   console.log(`${test.name} … ok`);

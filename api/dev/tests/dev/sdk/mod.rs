@@ -1,8 +1,10 @@
-//! The SDKs against one real platform, each by a test program of its own, packaged as people get them.
+//! The SDKs against one real platform, each by a test program of its own, packaged as people get them; and on the same
+//! platform the programs of the README.
 //!
 //! The programs stand with the SDKs (`openapi/sdk/*/tests`); the Rust one runs in this process.
 
 mod cut;
+mod readme;
 mod rust;
 
 use std::{path::Path, process::Stdio, time::Duration};
@@ -24,6 +26,8 @@ pub(crate) struct Places {
     cut_url: String,
     nats: String,
     key: String,
+    /// A build that is over, and whose log has lost some records.
+    lost: String,
 }
 
 #[tokio::test]
@@ -31,10 +35,20 @@ async fn each_sdk_submits_follows_live_and_gets_the_template() {
     let mut stage = Stage::set().await;
     let record = stage.platform.record();
     let cut = CutLine::start(&record.api, CARRIED).await;
-    let places =
-        Places { url: record.api, cut_url: cut.url(), nats: record.nats, key: record.admin_key };
     let scratch = tempfile::tempdir_in(tree::scratch()).unwrap();
     let tools = Tools::locate(&Cache::open().unwrap()).unwrap();
+
+    let lost =
+        readme::programs_join_a_running_build_and_miss_nothing(&mut stage, &tools, scratch.path())
+            .await;
+    readme::some_is_lost(&record, &lost).await;
+    let places = Places {
+        url: record.api,
+        cut_url: cut.url(),
+        nats: record.nats,
+        key: record.admin_key,
+        lost,
+    };
 
     python(&tools, scratch.path(), &places).await;
     assert_broken("Python", &cut);
@@ -89,6 +103,7 @@ impl Places {
             .env("OVENBIRD_CUT_URL", &self.cut_url)
             .env("OVENBIRD_NATS", &self.nats)
             .env("OVENBIRD_KEY", &self.key)
+            .env("OVENBIRD_LOST", &self.lost)
     }
 }
 

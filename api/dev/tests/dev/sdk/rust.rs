@@ -22,6 +22,7 @@ const NOTHING: &str = "bld_01h455vb4pex5vsknk084sn02q";
 pub(super) async fn end_to_end(places: &Places) {
     let client = connect(&places.url, &places.key).unwrap();
     recipe_becomes_a_template_while_its_log_is_followed(&client, places).await;
+    log_that_has_lost_records_is_followed_to_its_end(&client, places).await;
     sandbox_runs_a_command_and_keeps_a_file(&client).await;
     refusals_are_typed(&client).await;
 }
@@ -37,15 +38,7 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     let build = client.build_create().body(body).send().await.unwrap().into_inner();
 
     let cut = connect(&places.cut_url, &places.key).unwrap();
-    let nats = live::connect(&places.nats, &places.key).await.unwrap();
-    let over_nats = async {
-        let mut log = live::Live::follow(client, &nats, &build.id, 0).await.unwrap();
-        let mut records = Vec::new();
-        while let Some(record) = log.next().await.unwrap() {
-            records.push(record);
-        }
-        records
-    };
+    let over_nats = over_nats(client, places, &build.id);
     let (broken, told) = tokio::join!(read(&cut, &build.id, 0), over_nats);
     for records in [&broken, &told] {
         let seqs: Vec<u64> = records.iter().map(|record| record.seq.get()).collect();
@@ -72,6 +65,25 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     let templates = client.template_list().name("sdk-rust").send().await.unwrap();
     let ids: Vec<_> = templates.items.iter().map(|template| Some(template.id.clone())).collect();
     assert_eq!(ids, [build.template_id]);
+}
+
+async fn over_nats(client: &Client, places: &Places, build: &str) -> Vec<LogRecord> {
+    let nats = live::connect(&places.nats, &places.key).await.unwrap();
+    let mut log = live::Live::follow(client, &nats, build, 0).await.unwrap();
+    let mut records = Vec::new();
+    while let Some(record) = log.next().await.unwrap() {
+        records.push(record);
+    }
+    records
+}
+
+async fn log_that_has_lost_records_is_followed_to_its_end(client: &Client, places: &Places) {
+    let seqs = |records: Vec<LogRecord>| records.iter().map(|it| it.seq.get()).collect::<Vec<_>>();
+    let told = over_nats(client, places, &places.lost).await;
+    assert!(told.last().is_some_and(|record| record.end.is_some()));
+    let told = seqs(told);
+    assert_eq!(told, seqs(read(client, &places.lost, 0).await));
+    assert!(told.last().is_some_and(|last| *last > told.len() as u64), "nothing is lost");
 }
 
 async fn sandbox_runs_a_command_and_keeps_a_file(client: &Client) {

@@ -2,7 +2,7 @@
 
 Subscribe, read REST until a page is empty, then take what NATS tells. Read REST again whenever a `seq` is missing, or
 when nothing came for a while: NATS tells a subscriber only what comes after its subscription, and keeps nothing for one
-that was away. Needs the extra `ovenbird[nats]`.
+that was away. What REST leaves out is lost, and the log goes on after it. Needs the extra `ovenbird[nats]`.
 """
 
 import asyncio
@@ -34,19 +34,21 @@ async def connect(url: str, key: str) -> NatsClient:
 async def follow(
     client: AuthenticatedClient, connection: NatsClient, build_id: str, after: int = 0
 ) -> AsyncIterator[LogRecord]:
-    """A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`.
+    """A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`. A
+    record whose `seq` is not the next one comes after records that are lost.
 
-    Raises `Refused` when the key may not read this log, `Unreachable` when REST does not tell what NATS left out.
+    Raises `Refused` when the key may not read this log, `Unreachable` when REST does not answer.
     """
     subscription = await connection.subscribe(f"ovenbird.logs.{build_id}")
     try:
         await connection.flush()
         waiting: deque[LogRecord] = deque()
-        is_behind, tries = True, 0
+        is_behind, is_stored, tries = True, False, 0
         while True:
             if waiting:
                 record = waiting.popleft()
-                if record.seq == after + 1:
+                # What is stored has a hole only where records are lost.
+                if record.seq == after + 1 or (is_stored and record.seq > after):
                     after, tries = record.seq, 0
                     yield record
                     if record.end:
@@ -64,7 +66,7 @@ async def follow(
                     await asyncio.sleep(_PAUSE)
                     continue
                 waiting.extend(records)
-                is_behind = bool(records)
+                is_behind = is_stored = bool(records)
                 if tries and not records:
                     # The missing record is on its way to where REST reads.
                     await asyncio.sleep(_PAUSE)
@@ -74,6 +76,7 @@ async def follow(
                 except NatsTimeoutError:
                     is_behind = True
                     continue
+                is_stored = False
                 waiting.extend(map(LogRecord.from_dict, json.loads(message.data)["records"]))
     finally:
         if not connection.is_closed:

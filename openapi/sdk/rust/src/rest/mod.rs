@@ -5700,10 +5700,10 @@ pub mod types {
     ///What sandboxes start from.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct Template {
-        ///The template that its build started from.
+        ///The template that its build, or its sandbox, started from.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub base_template_id: ::std::option::Option<::std::string::String>,
-        ///The build that made it; absent for one that came with a host.
+        ///The build that made it, where one did.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub build_id: ::std::option::Option<::std::string::String>,
         ///When it was published.
@@ -5722,6 +5722,8 @@ pub mod types {
         pub memory_mb: u32,
         ///Its name.
         pub name: ::std::string::String,
+        ///Where it comes from.
+        pub origin: TemplateOrigin,
         ///Where it is. Absent in lists.
         #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
         pub placements: ::std::vec::Vec<TemplatePlacement>,
@@ -5976,6 +5978,61 @@ pub mod types {
                     <D::Error as ::serde::de::Error>::custom(e.to_string())
                 },
             )
+        }
+    }
+    ///Where a template comes from.
+    #[derive(
+        ::serde::Deserialize,
+        ::serde::Serialize,
+        Clone,
+        Copy,
+        Debug,
+        Eq,
+        Hash,
+        Ord,
+        PartialEq,
+        PartialOrd,
+    )]
+    pub enum TemplateOrigin {
+        #[serde(rename = "build")]
+        Build,
+        #[serde(rename = "sandbox")]
+        Sandbox,
+        #[serde(rename = "host")]
+        Host,
+    }
+    impl ::std::fmt::Display for TemplateOrigin {
+        fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+            match *self {
+                Self::Build => f.write_str("build"),
+                Self::Sandbox => f.write_str("sandbox"),
+                Self::Host => f.write_str("host"),
+            }
+        }
+    }
+    impl ::std::str::FromStr for TemplateOrigin {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            match value {
+                "build" => Ok(Self::Build),
+                "sandbox" => Ok(Self::Sandbox),
+                "host" => Ok(Self::Host),
+                _ => Err("invalid value".into()),
+            }
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for TemplateOrigin {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for TemplateOrigin {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
         }
     }
     ///A template on a host.
@@ -11629,6 +11686,7 @@ pub mod types {
             id: ::std::result::Result<::std::string::String, ::std::string::String>,
             memory_mb: ::std::result::Result<u32, ::std::string::String>,
             name: ::std::result::Result<::std::string::String, ::std::string::String>,
+            origin: ::std::result::Result<super::TemplateOrigin, ::std::string::String>,
             placements: ::std::result::Result<
                 ::std::vec::Vec<super::TemplatePlacement>,
                 ::std::string::String,
@@ -11653,6 +11711,7 @@ pub mod types {
                     id: Err("no value supplied for id".to_string()),
                     memory_mb: Err("no value supplied for memory_mb".to_string()),
                     name: Err("no value supplied for name".to_string()),
+                    origin: Err("no value supplied for origin".to_string()),
                     placements: Ok(Default::default()),
                     size_bytes: Err("no value supplied for size_bytes".to_string()),
                     tags: Err("no value supplied for tags".to_string()),
@@ -11754,6 +11813,16 @@ pub mod types {
                     .map_err(|e| format!("error converting supplied value for name: {e}"));
                 self
             }
+            pub fn origin<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::TemplateOrigin>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.origin = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for origin: {e}"));
+                self
+            }
             pub fn placements<T>(mut self, value: T) -> Self
             where
                 T: ::std::convert::TryInto<::std::vec::Vec<super::TemplatePlacement>>,
@@ -11820,6 +11889,7 @@ pub mod types {
                     id: value.id?,
                     memory_mb: value.memory_mb?,
                     name: value.name?,
+                    origin: value.origin?,
                     placements: value.placements?,
                     size_bytes: value.size_bytes?,
                     tags: value.tags?,
@@ -11840,6 +11910,7 @@ pub mod types {
                     id: Ok(value.id),
                     memory_mb: Ok(value.memory_mb),
                     name: Ok(value.name),
+                    origin: Ok(value.origin),
                     placements: Ok(value.placements),
                     size_bytes: Ok(value.size_bytes),
                     tags: Ok(value.tags),
@@ -12378,7 +12449,8 @@ impl Client {
     /**Submit a build
 
     Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`.
+    follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built before, or a
+    key of the same name as its own; other names are refused.
 
     Sends a `POST` request to `/v1/admin/builds`
 
@@ -12728,7 +12800,7 @@ impl Client {
     }
     /**List templates
 
-    Newest first: what builds made, and what came with the hosts.
+    Newest first: what builds made, what sandboxes became, and what came with the hosts.
 
     Sends a `GET` request to `/v1/admin/templates`
 
@@ -13171,6 +13243,7 @@ impl Client {
 
     Stores memory and disk as a snapshot template, and ends the sandbox: it is `destroyed` then, and `snapshot`
     names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to learn its end.
+    Which names a key of scope `build` takes is as for a build.
 
     Sends a `POST` request to `/v1/sandboxes/{id}/snapshot`
 

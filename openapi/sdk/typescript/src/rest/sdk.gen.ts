@@ -75,7 +75,8 @@ export const buildList = <ThrowOnError extends boolean = false>(options?: Option
  * Submit a build
  *
  * Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
- * follow it with `links.stream`.
+ * follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built before, or a
+ * key of the same name as its own; other names are refused.
  */
 export const buildCreate = <ThrowOnError extends boolean = false>(options: Options<BuildCreateData, ThrowOnError>): RequestResult<BuildCreateResponses, BuildCreateErrors, ThrowOnError> => (options.client ?? client).post<BuildCreateResponses, BuildCreateErrors, ThrowOnError>({
     security: [
@@ -450,7 +451,7 @@ export const queueGet = <ThrowOnError extends boolean = false>(options?: Options
 /**
  * List templates
  *
- * Newest first: what builds made, and what came with the hosts.
+ * Newest first: what builds made, what sandboxes became, and what came with the hosts.
  */
 export const templateList = <ThrowOnError extends boolean = false>(options?: Options<TemplateListData, ThrowOnError>): RequestResult<TemplateListResponses, TemplateListErrors, ThrowOnError> => (options?.client ?? client).get<TemplateListResponses, TemplateListErrors, ThrowOnError>({
     security: [
@@ -898,6 +899,7 @@ export const sandboxResume = <ThrowOnError extends boolean = false>(options: Opt
  *
  * Stores memory and disk as a snapshot template, and ends the sandbox: it is `destroyed` then, and `snapshot`
  * names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to learn its end.
+ * Which names a key of scope `build` takes is as for a build.
  */
 export const sandboxSnapshot = <ThrowOnError extends boolean = false>(options: Options<SandboxSnapshotData, ThrowOnError>): RequestResult<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError> => (options.client ?? client).post<SandboxSnapshotResponses, SandboxSnapshotErrors, ThrowOnError>({
     security: [

@@ -1527,11 +1527,11 @@ export type TagSet = {
  */
 export type Template = {
     /**
-     * The template that its build started from.
+     * The template that its build, or its sandbox, started from.
      */
     base_template_id?: string;
     /**
-     * The build that made it; absent for one that came with a host.
+     * The build that made it, where one did.
      */
     build_id?: string;
     /**
@@ -1564,6 +1564,10 @@ export type Template = {
      * Its name.
      */
     name: string;
+    /**
+     * Where it comes from.
+     */
+    origin: TemplateOrigin;
     /**
      * Where it is. Absent in lists.
      */
@@ -1601,6 +1605,11 @@ export type TemplateList = {
      */
     next_cursor?: string;
 };
+
+/**
+ * Where a template comes from.
+ */
+export type TemplateOrigin = 'build' | 'sandbox' | 'host';
 
 /**
  * TemplatePlacement
@@ -1907,7 +1916,7 @@ export type BuildCreateErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `template_deleted`: The template was deleted at this moment; nothing was started from it.
      */
@@ -2108,7 +2117,7 @@ export type BuildCancelErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `build_over`: The build has ended; there is nothing to cancel.
      */
@@ -2264,7 +2273,7 @@ export type BuildLogsStreamErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -2333,7 +2342,7 @@ export type BuildRetryErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `build_not_ended`: Only a build that failed or was cancelled can be retried.
      *
@@ -2392,7 +2401,7 @@ export type BuildEventsErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -2624,7 +2633,7 @@ export type HostDrainErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      */
     409: Error;
     /**
@@ -2692,7 +2701,7 @@ export type HostUndrainErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      */
     409: Error;
     /**
@@ -2811,7 +2820,7 @@ export type KeyCreateErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      */
     409: Error;
     /**
@@ -3497,7 +3506,7 @@ export type SandboxCreateErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -3732,7 +3741,7 @@ export type SandboxDirectoryListErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -3804,7 +3813,7 @@ export type SandboxDirectoryMakeErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -3836,7 +3845,7 @@ export type SandboxDirectoryMakeErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -3908,7 +3917,7 @@ export type SandboxExecErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -3940,7 +3949,7 @@ export type SandboxExecErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -4012,7 +4021,7 @@ export type SandboxExecStreamErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -4044,7 +4053,7 @@ export type SandboxExecStreamErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -4127,7 +4136,7 @@ export type SandboxFileRemoveErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -4212,7 +4221,7 @@ export type SandboxFileReadErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -4313,7 +4322,7 @@ export type SandboxFileWriteErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_streams`: This server follows as many logs or commands as it may; try again later.
+     * `too_many_streams`: This server follows as many logs or commands as it may, or as the key may; try again later.
      */
     429: Error;
     /**
@@ -4438,7 +4447,7 @@ export type SandboxPauseErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -4518,7 +4527,7 @@ export type SandboxPingErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -4604,7 +4613,7 @@ export type SandboxResumeErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *
@@ -4702,7 +4711,7 @@ export type SandboxSnapshotErrors = {
      *
      * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
      *
-     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was too large to keep, or a stream.
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
      *
      * `sandbox_paused`: The sandbox is paused; resume it first.
      *

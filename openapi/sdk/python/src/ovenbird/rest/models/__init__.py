@@ -70,6 +70,7 @@ from .tag_set import TagSet
 from .template import Template
 from .template_default_env import TemplateDefaultEnv
 from .template_list import TemplateList
+from .template_origin import TemplateOrigin
 from .template_placement import TemplatePlacement
 from .template_type import TemplateType
 from .validation import Validation
@@ -147,6 +148,7 @@ __all__ = (
     "Template",
     "TemplateDefaultEnv",
     "TemplateList",
+    "TemplateOrigin",
     "TemplatePlacement",
     "TemplateType",
     "Validation",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from attrs import define as _attrs_define
 from attrs import field as _attrs_field
 
+from ..models.template_origin import TemplateOrigin
 from ..models.template_type import TemplateType
 from ..types import UNSET, Unset
 
@@ -28,12 +29,13 @@ class Template:
         id (str): Its id.
         memory_mb (int): Memory of a sandbox, in MiB.
         name (str): Its name.
+        origin (TemplateOrigin): Where a template comes from.
         size_bytes (int): Its size on a host, in bytes.
         tags (list[str]): The tags that point to it now.
         type_ (TemplateType): What a template holds.
         vcpus (int): Virtual CPUs of a sandbox.
-        base_template_id (str | Unset): The template that its build started from.
-        build_id (str | Unset): The build that made it; absent for one that came with a host.
+        base_template_id (str | Unset): The template that its build, or its sandbox, started from.
+        build_id (str | Unset): The build that made it, where one did.
         default_user (str | Unset): User for whoever starts a sandbox from it.
         digest (str | Unset): Digest of its content, where it is known.
         placements (list[TemplatePlacement] | Unset): Where it is. Absent in lists.
@@ -44,6 +46,7 @@ class Template:
     id: str
     memory_mb: int
     name: str
+    origin: TemplateOrigin
     size_bytes: int
     tags: list[str]
     type_: TemplateType
@@ -65,6 +68,8 @@ class Template:
         memory_mb = self.memory_mb
 
         name = self.name
+
+        origin = self.origin.value
 
         size_bytes = self.size_bytes
 
@@ -98,6 +103,7 @@ class Template:
                 "id": id,
                 "memory_mb": memory_mb,
                 "name": name,
+                "origin": origin,
                 "size_bytes": size_bytes,
                 "tags": tags,
                 "type": type_,
@@ -133,6 +139,8 @@ class Template:
 
         name = d.pop("name")
 
+        origin = TemplateOrigin(d.pop("origin"))
+
         size_bytes = d.pop("size_bytes")
 
         tags = cast(list[str], d.pop("tags"))
@@ -164,6 +172,7 @@ class Template:
             id=id,
             memory_mb=memory_mb,
             name=name,
+            origin=origin,
             size_bytes=size_bytes,
             tags=tags,
             type_=type_,

@@ -122,7 +122,9 @@ def sync_detailed(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`.
+    follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built
+    before, or a
+    key of the same name as its own; other names are refused.
 
     Args:
         idempotency_key (str | Unset):
@@ -158,7 +160,9 @@ def sync(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`.
+    follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built
+    before, or a
+    key of the same name as its own; other names are refused.
 
     Args:
         idempotency_key (str | Unset):
@@ -189,7 +193,9 @@ async def asyncio_detailed(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`.
+    follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built
+    before, or a
+    key of the same name as its own; other names are refused.
 
     Args:
         idempotency_key (str | Unset):
@@ -223,7 +229,9 @@ async def asyncio(
     """Submit a build
 
      Checks everything first and lists everything that is wrong. What is accepted is stored and queued;
-    follow it with `links.stream`.
+    follow it with `links.stream`. A key of scope `build` takes a name that is free, or that it built
+    before, or a
+    key of the same name as its own; other names are refused.
 
     Args:
         idempotency_key (str | Unset):

@@ -135,6 +135,7 @@ def sync_detailed(
     `snapshot`
     names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to
     learn its end.
+    Which names a key of scope `build` takes is as for a build.
 
     Args:
         id (str):
@@ -175,6 +176,7 @@ def sync(
     `snapshot`
     names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to
     learn its end.
+    Which names a key of scope `build` takes is as for a build.
 
     Args:
         id (str):
@@ -210,6 +212,7 @@ async def asyncio_detailed(
     `snapshot`
     names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to
     learn its end.
+    Which names a key of scope `build` takes is as for a build.
 
     Args:
         id (str):
@@ -248,6 +251,7 @@ async def asyncio(
     `snapshot`
     names the template. When it takes longer than a minute the answer says `saving`; get the sandbox to
     learn its end.
+    Which names a key of scope `build` takes is as for a build.
 
     Args:
         id (str):

@@ -100,7 +100,7 @@ def sync_detailed(
 ) -> Response[Error | TemplateList]:
     """List templates
 
-     Newest first: what builds made, and what came with the hosts.
+     Newest first: what builds made, what sandboxes became, and what came with the hosts.
 
     Args:
         name (str | Unset):
@@ -137,7 +137,7 @@ def sync(
 ) -> Error | TemplateList | None:
     """List templates
 
-     Newest first: what builds made, and what came with the hosts.
+     Newest first: what builds made, what sandboxes became, and what came with the hosts.
 
     Args:
         name (str | Unset):
@@ -169,7 +169,7 @@ async def asyncio_detailed(
 ) -> Response[Error | TemplateList]:
     """List templates
 
-     Newest first: what builds made, and what came with the hosts.
+     Newest first: what builds made, what sandboxes became, and what came with the hosts.
 
     Args:
         name (str | Unset):
@@ -204,7 +204,7 @@ async def asyncio(
 ) -> Error | TemplateList | None:
     """List templates
 
-     Newest first: what builds made, and what came with the hosts.
+     Newest first: what builds made, what sandboxes became, and what came with the hosts.
 
     Args:
         name (str | Unset):
