@@ -5,7 +5,7 @@ import { chosen, consequences, isOfHost, readSort, reference, sortText, turned }
 function template(name: string, more: Partial<Template> = {}): Template {
   return {
     id: `tpl_${name}`, name, tags: ["latest"], type: "image", vcpus: 1, memory_mb: 512, size_bytes: 1,
-    default_env: {}, created_at: "2026-01-01T00:00:00Z", ...more,
+    origin: "build", default_env: {}, created_at: "2026-01-01T00:00:00Z", ...more,
   };
 }
 
@@ -40,10 +40,9 @@ test("a template is named by its tag, or by its id where it has none", () => {
 });
 
 test("only what neither a build nor a sandbox made is a host's own", () => {
-  expect(isOfHost(template("minimal"))).toBe(true);
-  expect(isOfHost(template("built", { build_id: "bld_1", base_template_id: "tpl_minimal" }))).toBe(false);
+  expect(isOfHost(template("minimal", { origin: "host" }))).toBe(true);
   expect(isOfHost(template("built", { build_id: "bld_1" }))).toBe(false);
-  expect(isOfHost(template("saved", { base_template_id: "tpl_minimal" }))).toBe(false);
+  expect(isOfHost(template("saved", { origin: "sandbox" }))).toBe(false);
 });
 
 test("a deletion names its tags and what started from it", () => {

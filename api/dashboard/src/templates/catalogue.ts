@@ -47,8 +47,7 @@ export function chosen(templates: readonly Template[], search: string, sort: Sor
 
 /** Whether a host brought it: it stands in that host's own configuration, and goes only with it. */
 export function isOfHost(template: Template): boolean {
-  // What was built or saved from a sandbox tells what it started from.
-  return template.build_id === undefined && template.base_template_id === undefined;
+  return template.origin === "host";
 }
 
 /** The tag by which to name a template to the api, or its id where no tag points to it. */
