@@ -18,6 +18,7 @@ mod means;
 pub mod memory;
 pub mod metrics;
 pub mod name;
+pub mod registration;
 pub mod resolver;
 pub mod sandbox;
 pub mod server;

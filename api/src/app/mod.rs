@@ -16,6 +16,7 @@ mod problem;
 pub mod queue;
 pub mod rate;
 pub mod readers;
+pub mod registration;
 pub mod sandboxes;
 pub mod sessions;
 pub mod slots;
@@ -43,6 +44,7 @@ pub struct App {
     sandboxes: sandboxes::Sandboxes,
     limiter: rate::Limiter,
     slots: slots::Slots,
+    registrar: registration::Registrar,
     bounds: Bounds,
     changes: TaskTracker,
 }
@@ -62,10 +64,23 @@ impl App {
         sandboxes: sandboxes::Sandboxes,
         limiter: rate::Limiter,
         slots: slots::Slots,
+        registrar: registration::Registrar,
         bounds: Bounds,
     ) -> Self {
         let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds, changes }
+        Self {
+            store,
+            queue,
+            logs,
+            control,
+            revoker,
+            sandboxes,
+            limiter,
+            slots,
+            registrar,
+            bounds,
+            changes,
+        }
     }
 
     /// Log reading.
