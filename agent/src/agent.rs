@@ -232,9 +232,8 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {
     let capacity = config.capacity;
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
-    let host = Shape { vcpus: cpus, memory_mb: memory_total_mb() };
+    let host = host_shape();
+    let cpus = host.vcpus;
     Settings {
         host,
         overcommit: (capacity.cpu_overcommit, capacity.memory_overcommit),
@@ -253,6 +252,13 @@ fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Se
         largest: Shape { vcpus: capacity.sandbox_vcpus, memory_mb: capacity.sandbox_memory_mb },
         disk_mb_max: capacity.sandbox_disk_mb,
     }
+}
+
+/// What this machine has.
+pub(crate) fn host_shape() -> Shape {
+    let cpus = std::thread::available_parallelism()
+        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    Shape { vcpus: cpus, memory_mb: memory_total_mb() }
 }
 
 fn memory_total_mb() -> u32 {

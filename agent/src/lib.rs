@@ -10,6 +10,7 @@
 //! with the sandbox.
 
 mod agent;
+pub mod check;
 pub mod config;
 pub mod data_dir;
 pub mod guest_link;

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use ovenbird_agent::{
-    Agent,
+    Agent, check,
     config::{self as settings, Config, DEFAULTS, ENV_PREFIX},
     data_dir::DataDir,
     exit_code, registration,
@@ -30,6 +30,13 @@ enum Command {
     Serve,
     /// Prints the default configuration, with comments.
     Defaults,
+    /// Says of each thing that a production host needs whether it is there, and what to do where it is not. Ends with 0
+    /// when all of it is, else with 1. Needs root; changes nothing.
+    Check {
+        /// As JSON: {"fit", "checks": [{"name", "ok", "found", "remedy"}]}.
+        #[arg(long)]
+        json: bool,
+    },
     /// Registers this host and ends. `serve` goes on with that, and needs no [registration] then. While an agent runs
     /// it is refused.
     Register(RegisterArguments),
@@ -58,6 +65,15 @@ async fn main() -> anyhow::Result<ExitCode> {
     if let Some(Command::Defaults) = arguments.command {
         print!("{DEFAULTS}");
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(Command::Check { json }) = arguments.command {
+        let config = config::load(DEFAULTS, arguments.config.as_deref(), ENV_PREFIX)?;
+        let report = check::run(&config).await;
+        match json {
+            true => println!("{}", serde_json::to_string_pretty(&report)?),
+            false => print!("{report}"),
+        }
+        return Ok(if report.fit { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     telemetry::init("ovenbird-agent");
     let config: Config = config::load(DEFAULTS, arguments.config.as_deref(), ENV_PREFIX)?;

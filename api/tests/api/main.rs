@@ -19,6 +19,7 @@ mod nats_access;
 mod queue;
 mod rate;
 mod refusals;
+mod registration;
 mod sandbox_exec;
 mod sandbox_host;
 mod sandboxes;
