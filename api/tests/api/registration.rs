@@ -15,10 +15,16 @@ use crate::{
     world::{SOON, World},
 };
 
-/// A world with an authority for hosts, whose certificates last that long.
-async fn world(signer: (PathBuf, PathBuf), lifetime: Duration) -> World {
+/// Requests of one address.
+const PLENTY: u32 = 10_000;
+/// Of the certificate of a real agent: a third of it is what a busy machine has for the renewal.
+const LIFETIME: Duration = Duration::from_secs(12);
+
+/// A world with an authority for hosts, where an address may ask as often as that.
+async fn world(signer: (PathBuf, PathBuf), lifetime: Duration, burst: u32) -> World {
     World::with(|config| {
-        config.rate.address_burst = NonZeroU32::new(10_000).unwrap();
+        config.rate.address_burst = NonZeroU32::new(burst).unwrap();
+        config.rate.address_per_second = NonZeroU32::MIN;
         config.registration.authority = Some(Files { cert: signer.0, key: signer.1 });
         config.registration.certificate_lifetime = lifetime;
     })
@@ -26,10 +32,10 @@ async fn world(signer: (PathBuf, PathBuf), lifetime: Duration) -> World {
 }
 
 /// A world for requests alone.
-async fn alone() -> (World, Folder) {
+async fn alone(burst: u32) -> (World, Folder) {
     let folder = Folder::new("registration").unwrap();
     let signer = Authority::new().unwrap().write_signer(folder.path()).unwrap();
-    (world(signer, Duration::from_secs(3600)).await, folder)
+    (world(signer, Duration::from_secs(3600), burst).await, folder)
 }
 
 fn csr(key: &KeyPair) -> String {
@@ -70,7 +76,7 @@ fn refused(status: u16, code: &str) -> (u16, String) {
 
 #[tokio::test]
 async fn token_gives_a_certificate_of_its_own_host_once() {
-    let (world, _folder) = alone().await;
+    let (world, _folder) = alone(PLENTY).await;
     let announced = world.announce(&json!({"name": " seven ", "labels": {"zone": "b"}})).await;
     let (host, token) = (&announced["host"], &announced["token"]);
     assert_eq!((&host["status"], &host["name"]), (&json!("pending"), &json!("seven")));
@@ -115,7 +121,7 @@ async fn token_gives_a_certificate_of_its_own_host_once() {
     assert_eq!(actions, ["host_renew", "host_register"]);
     let anonymous = world.get_json("/v1/admin/audit?actor=anonymous&action=host_register").await;
     assert_eq!(anonymous["items"].as_array().unwrap().len(), 3);
-    assert_eq!(anonymous["items"][0]["code"], "registration_refused");
+    assert_eq!(anonymous["items"][0]["status"], 403);
     let text = token.as_str().unwrap();
     let dump = format!(
         "SELECT (SELECT count(*) FROM audit_log a WHERE a::text LIKE '%{text}%')
@@ -132,7 +138,7 @@ async fn token_gives_a_certificate_of_its_own_host_once() {
 
 #[tokio::test]
 async fn token_is_over_after_its_time_and_by_another_one() {
-    let (world, _folder) = alone().await;
+    let (world, _folder) = alone(PLENTY).await;
     let announced = world.announce(&json!({})).await;
     let id = announced["host"]["id"].as_str().unwrap();
     let key = KeyPair::generate().unwrap();
@@ -159,7 +165,7 @@ async fn token_is_over_after_its_time_and_by_another_one() {
 
 #[tokio::test]
 async fn bad_input_is_refused_and_an_installation_without_authority_says_so() {
-    let (world, _folder) = alone().await;
+    let (world, _folder) = alone(PLENTY).await;
     let announced = world.announce(&json!({})).await;
     let (token, csr) = (&announced["token"], csr(&KeyPair::generate().unwrap()));
     for (body, field) in [
@@ -196,22 +202,17 @@ async fn bad_input_is_refused_and_an_installation_without_authority_says_so() {
 
 #[tokio::test]
 async fn whoever_guesses_tokens_is_slowed_down_by_address() {
-    let (world, _folder) = alone().await;
-    let world = World::with(|config| {
-        config.rate.address_burst = NonZeroU32::new(3).unwrap();
-        config.rate.address_per_second = NonZeroU32::new(1).unwrap();
-        config.registration = world.config().registration.clone();
-    })
-    .await;
+    let (world, _folder) = alone(3).await;
     let key = KeyPair::generate().unwrap();
     let token = json!(format!("ovr_{}", "A".repeat(43)));
+    let tries = (0..30).map(|_| world.register(&token, &key, "h:1"));
     let mut statuses = Vec::new();
-    for _ in 0..6 {
-        let answer = world.register(&token, &key, "h:1").await;
-        assert!(answer.headers().contains_key("ratelimit-limit"));
+    for answer in futures::future::join_all(tries).await {
+        assert_eq!(answer.headers()["ratelimit-limit"], "3");
         statuses.push(answer.status().as_u16());
     }
-    assert!(statuses.starts_with(&[403, 403]) && statuses.contains(&429), "{statuses:?}");
+    assert!(statuses.contains(&403) && statuses.contains(&429), "{statuses:?}");
+    assert!(statuses.iter().all(|status| [403, 429].contains(status)), "{statuses:?}");
 }
 
 #[tokio::test]
@@ -257,7 +258,7 @@ async fn agent_registers_itself_renews_in_time_and_keeps_its_sandboxes_and_needs
     let folder = Folder::new("registration").unwrap();
     let authority = Authority::new().unwrap();
     let signer = authority.write_signer(folder.path()).unwrap();
-    let mut world = world(signer, Duration::from_secs(6)).await;
+    let mut world = world(signer, LIFETIME, PLENTY).await;
     let announced = world.announce(&json!({"name": "seven"})).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let (id, name) = (text(&announced["host"]["id"]), text(&announced["host"]["server_name"]));
@@ -299,7 +300,7 @@ async fn agent_registers_itself_renews_in_time_and_keeps_its_sandboxes_and_needs
 
 #[tokio::test]
 async fn agent_whose_answer_was_lost_goes_on_with_its_key_and_a_deleted_one_does_not_start() {
-    let (world, _folder) = alone().await;
+    let (world, _folder) = alone(PLENTY).await;
     let announced = world.announce(&json!({})).await;
     let api = world.url.clone();
     let host = Host::prepare(|folder, _| section(folder, &api, &announced["token"]));

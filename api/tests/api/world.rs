@@ -164,11 +164,6 @@ impl World {
         }
     }
 
-    /// How it is configured.
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// How a process of ours connects to a NATS that asks.
     pub(crate) fn role(&self, role: Role) -> async_nats::ConnectOptions {
         as_role(self.access.as_ref().expect("the world is guarded"), role)

@@ -10,6 +10,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, process::Command};
 
 use anyhow::Context;
+use fs_err as fs;
 
 /// Where names of namespaces are.
 const NAMES: &str = "/run/netns";
@@ -24,13 +25,17 @@ impl Apart {
     /// Makes it, in the place of one that was left behind.
     ///
     /// # Errors
-    /// With what `ip` (package iproute2) says; nothing is left then.
+    /// With what `ip` or `unshare` says; nothing is left then.
     pub fn create(number: u16) -> anyhow::Result<Self> {
         remove(number);
         // From here on it is removed whatever happens.
         let apart = Self { number };
         let name = name(number);
-        ip(&format!("netns add {name}"))?;
+        // `ip netns add` would leave a mount of the folder on itself behind for ever.
+        fs::create_dir_all(NAMES)?;
+        let path = PathBuf::from(NAMES).join(&name);
+        fs::File::create(&path)?;
+        run("unshare", &format!("--net={} true", path.display()))?;
         ip(&format!("link add {name} type veth peer name host0 netns {name}"))?;
         ip(&format!("addr add {}/30 dev {name}", end(number, 1)))?;
         ip(&format!("link set {name} up"))?;
@@ -77,10 +82,14 @@ fn end(number: u16, which: u8) -> Ipv4Addr {
 }
 
 fn ip(arguments: &str) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(arguments.split(' ')).output();
-    let output = output.context("run ip (package iproute2)")?;
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> anyhow::Result<()> {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let output = output.with_context(|| format!("run {program} (packages iproute2, util-linux)"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "ip {arguments}: {said}");
+    anyhow::ensure!(output.status.success(), "{program} {arguments}: {said}");
     Ok(())
 }
 
