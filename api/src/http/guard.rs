@@ -1,5 +1,5 @@
-//! The layer before every operation that needs a key or changes something: who calls, how often, what is noted of it, and whether it
-//! was answered before. It goes by the published document, so that an operation cannot be without it.
+//! The layer before every operation that needs a key or changes something: who calls, how often, what is noted of it,
+//! and whether it was answered before. It goes by the published document, so that an operation cannot be without it.
 //!
 //! ```text
 //! key ──► tokens ──► audit ──► X-CSRF-Token ──► Idempotency-Key ──► parameters ──► handler
