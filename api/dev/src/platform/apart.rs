@@ -87,7 +87,8 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
 
 fn run(program: &str, arguments: &str) -> anyhow::Result<()> {
     let output = Command::new(program).args(arguments.split(' ')).output();
-    let output = output.with_context(|| format!("run {program} (packages iproute2, util-linux)"))?;
+    let output =
+        output.with_context(|| format!("run {program} (packages iproute2, util-linux)"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "{program} {arguments}: {said}");
     Ok(())
