@@ -2,7 +2,7 @@
 //! or nothing.
 //!
 //! ```text
-//!  start: host is fit ─► take over ─► listen ─► serve
+//!  start: certificate ─► host is fit ─► take over ─► listen ─► serve
 //!  SIGTERM, keep:        no new sandboxes ─► work in progress ends ─► calls end ─► sandboxes stay
 //!  SIGTERM, destroy;
 //!  Terminate:            no new sandboxes ─► all are destroyed ─► calls end ─► nothing is left
@@ -15,7 +15,7 @@ use std::{
 };
 
 use ovenbird_host::{cgroup, net, storage, vm};
-use ovenbird_kit::{metrics, telemetry, tls};
+use ovenbird_kit::{metrics, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,10 @@ use crate::{
     data_dir::{self, DataDir},
     kernel::{self, Kernel},
     means::{self, Opened},
+    registration::{self, Renewal},
     resolver,
     sandbox::{self, Limits, Manager, Settings, Shape},
-    server::{self, Fences, Parts},
+    server::{self, Acceptor, Fences, Parts},
     template::{self, Templates},
 };
 
@@ -58,7 +59,9 @@ pub enum Error {
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
     #[error(transparent)]
-    Tls(#[from] tls::Error),
+    Registration(#[from] registration::Error),
+    #[error("the agent's certificate cannot be used")]
+    Tls(#[from] server::TlsError),
     #[error(transparent)]
     Server(#[from] server::Error),
     #[error(transparent)]
@@ -87,7 +90,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Agent {
     config: Config,
-    pem: tls::Pem,
+    acceptor: Acceptor,
+    renewal: Option<Renewal>,
     listener: TcpListener,
     /// Where metrics are served, if anywhere.
     metrics_listener: Option<TcpListener>,
@@ -103,8 +107,9 @@ impl Agent {
     /// Says what is missing. The sandboxes of an earlier agent are what they were.
     pub async fn start(config: Config) -> Result<Self, Error> {
         config.check()?;
-        let pem = config.tls.read()?;
         let data = Arc::new(DataDir::open(&config.data_dir)?);
+        let shown = registration::open(&config, &data).await?;
+        let acceptor = Acceptor::new(&shown.pem)?;
         let network = net::Plan::new(config.name.clone(), config.subnet);
         let resolvers = resolver::addresses(&config.egress_dns);
         let templates = Arc::new(Templates::new(data.clone()));
@@ -133,7 +138,8 @@ impl Agent {
             kernel = manager.kernel().digest(),
             "host is fit"
         );
-        Ok(Self { config, pem, listener, metrics_listener, manager, fences, opened })
+        let renewal = shown.renewal;
+        Ok(Self { config, acceptor, renewal, listener, metrics_listener, manager, fences, opened })
     }
 
     /// Serves until `shutdown` is cancelled, or `Terminate` is called; then leaves the sandboxes to the next agent, or
@@ -168,10 +174,11 @@ impl Agent {
             tokio::spawn(metrics::serve(listener, registry, stop.clone()))
         });
         let address = self.listener.local_addr().unwrap_or(self.config.listen);
-        let (pem, stopped) = (self.pem, stop.clone());
-        let listener = self.listener;
+        let renewal = self
+            .renewal
+            .map(|renewal| tokio::spawn(renewal.run(self.acceptor.clone(), shutdown.clone())));
         let mut server =
-            tokio::spawn(async move { server::serve(listener, &pem, parts, stopped).await });
+            tokio::spawn(server::serve(self.listener, self.acceptor, parts, stop.clone()));
         tracing::info!(%address, "serving");
         let served = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -199,8 +206,8 @@ impl Agent {
             },
         };
         self.opened.means.volumes.close().await;
-        if let Some(metrics) = metrics {
-            metrics.await.map_err(|_| Error::Panicked)?;
+        for task in [metrics, renewal].into_iter().flatten() {
+            task.await.map_err(|_| Error::Panicked)?;
         }
         reaped.and(measured).map_err(|_| Error::Panicked)?;
         if terminate.is_cancelled() {
@@ -225,9 +232,8 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Settings {
     let capacity = config.capacity;
-    let cpus = std::thread::available_parallelism()
-        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
-    let host = Shape { vcpus: cpus, memory_mb: memory_total_mb() };
+    let host = host_shape();
+    let cpus = host.vcpus;
     Settings {
         host,
         overcommit: (capacity.cpu_overcommit, capacity.memory_overcommit),
@@ -246,6 +252,13 @@ fn settings(config: &Config, network: net::Plan, resolvers: Vec<Ipv4Addr>) -> Se
         largest: Shape { vcpus: capacity.sandbox_vcpus, memory_mb: capacity.sandbox_memory_mb },
         disk_mb_max: capacity.sandbox_disk_mb,
     }
+}
+
+/// What this machine has.
+pub(crate) fn host_shape() -> Shape {
+    let cpus = std::thread::available_parallelism()
+        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    Shape { vcpus: cpus, memory_mb: memory_total_mb() }
 }
 
 fn memory_total_mb() -> u32 {

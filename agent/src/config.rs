@@ -11,7 +11,7 @@ use ovenbird_host::{
 use ovenbird_kit::tls;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{resolver::Resolver, sandbox::Shape};
+use crate::{registration, resolver::Resolver, sandbox::Shape};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("default.toml");
@@ -60,7 +60,24 @@ pub struct Config {
     pub fences: usize,
     pub sandboxes_on_exit: OnExit,
     pub capacity: Capacity,
-    pub tls: tls::Files,
+    #[serde(default)]
+    pub tls: Option<tls::Files>,
+    #[serde(default)]
+    pub registration: Option<Registration>,
+}
+
+/// How the agent comes to a certificate without files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Registration {
+    pub api: String,
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    #[serde(default)]
+    pub address: Option<String>,
 }
 
 /// How root disks are made.
@@ -206,6 +223,14 @@ pub enum Error {
         /// What is allowed.
         range: RangeInclusive<f64>,
     },
+    /// Two ways to a certificate.
+    #[error(
+        "there are [tls] and [registration]: an agent with files does not register; leave one out"
+    )]
+    TwoIdentities,
+    /// Nobody knows where the agent is reached.
+    #[error("registration.address is missing, and listen is {0}, which nobody can connect to")]
+    Address(SocketAddr),
     /// A bound of zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
@@ -232,6 +257,7 @@ impl Config {
             return Err(Error::Pool(self.network_pool));
         }
         self.capacity.check_overcommit()?;
+        self.check_registration()?;
         let bounds = [
             (usize::from(sandboxes), "capacity.sandboxes"),
             (self.fences, "fences"),
@@ -244,6 +270,30 @@ impl Config {
             Some((_, name)) => Err(Error::Zero(name)),
             None => Ok(()),
         }
+    }
+}
+
+impl Config {
+    fn check_registration(&self) -> Result<(), Error> {
+        let Some(registration) = &self.registration else { return Ok(()) };
+        if self.tls.is_some() {
+            return Err(Error::TwoIdentities);
+        }
+        if registration.address.is_none() && self.listen.ip().is_unspecified() {
+            return Err(Error::Address(self.listen));
+        }
+        Ok(())
+    }
+
+    /// `[registration]`, with the address that follows from `listen` where none is set.
+    pub fn registration_settings(&self) -> Option<registration::Settings> {
+        let set = self.registration.clone()?;
+        Some(registration::Settings {
+            api: set.api,
+            ca: set.ca,
+            token_file: set.token_file,
+            address: set.address.unwrap_or_else(|| self.listen.to_string()),
+        })
     }
 }
 
@@ -280,6 +330,27 @@ mod tests {
         assert_eq!(fixed.total(host), Shape { vcpus: 5, memory_mb: 300 });
         let least = load("[capacity]\ncpu_overcommit = 0.1").capacity;
         assert_eq!(least.total(Shape { vcpus: 1, memory_mb: 0 }), Shape { vcpus: 1, memory_mb: 1 });
+    }
+
+    #[test]
+    fn registration_needs_an_address_that_can_be_reached_and_no_files() {
+        let load = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            write!(file, "{text}").unwrap();
+            let loaded =
+                ovenbird_kit::config::load(DEFAULTS, Some(file.path()), "OVENBIRD_AGENT_TEST");
+            let loaded: Config = loaded.unwrap();
+            loaded.check().map(|()| loaded.registration_settings().map(|set| set.address))
+        };
+        let section = "[registration]\napi = 'https://a'\n";
+        assert_eq!(load("").unwrap(), None);
+        assert_eq!(load(section).unwrap().as_deref(), Some("127.0.0.1:7443"));
+        let everywhere = format!("listen = '0.0.0.0:7443'\n{section}");
+        assert!(matches!(load(&everywhere), Err(Error::Address(_))));
+        let reached = load(&format!("{everywhere}address = 'host-7:7443'\n")).unwrap();
+        assert_eq!(reached.as_deref(), Some("host-7:7443"));
+        let both = format!("{section}[tls]\nca = 'a'\ncert = 'b'\nkey = 'c'\n");
+        assert!(matches!(load(&both), Err(Error::TwoIdentities)));
     }
 
     #[test]

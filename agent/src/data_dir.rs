@@ -92,6 +92,11 @@ impl DataDir {
         self.root.join("fences")
     }
 
+    /// Key and certificate of an agent that has registered.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity.json")
+    }
+
     /// Guest kernels by their digest.
     pub fn kernels(&self) -> PathBuf {
         self.root.join("kernels")

@@ -10,6 +10,7 @@
 //! with the sandbox.
 
 mod agent;
+pub mod check;
 pub mod config;
 pub mod data_dir;
 pub mod guest_link;
@@ -18,6 +19,7 @@ mod means;
 pub mod memory;
 pub mod metrics;
 pub mod name;
+pub mod registration;
 pub mod resolver;
 pub mod sandbox;
 pub mod server;

@@ -47,6 +47,8 @@ pub struct Config {
     /// How host agents are called.
     #[serde(default)]
     pub agents: Agents,
+    /// How host agents register.
+    pub registration: Registration,
     /// Bounds of a build while no host is known.
     pub bounds: Bounds,
 }
@@ -72,6 +74,31 @@ pub struct Agents {
     /// Without it no sandbox can be made or used.
     #[serde(default)]
     pub tls: Option<tls::Files>,
+}
+
+/// How host agents register.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// How long a certificate lasts.
+    #[serde(with = "humantime_serde")]
+    pub certificate_lifetime: Duration,
+    /// How long a token can be used.
+    #[serde(with = "humantime_serde")]
+    pub token_lifetime: Duration,
+    /// Signs certificates; absent, no host can register.
+    #[serde(default)]
+    pub authority: Option<Authority>,
+}
+
+/// PEM files of an authority.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Its certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Bounds of requests.
@@ -226,5 +253,7 @@ mod tests {
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
         assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
         assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
+        let authority = config.registration.authority;
+        assert!(authority.is_none() && DEFAULTS.contains("# [registration.authority]"));
     }
 }

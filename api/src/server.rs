@@ -14,8 +14,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
-    config::Config,
+    app::{
+        App,
+        control::Control,
+        logs, queue,
+        rate::Limiter,
+        registration::{self, Authority, Registrar},
+        sandboxes::Sandboxes,
+        slots::Slots,
+    },
+    config::{self, Config},
     first_head::FirstHead,
     http,
     listener::Bounded,
@@ -52,6 +60,9 @@ pub enum Error {
     /// A TLS file for the host agents cannot be read.
     #[error("host agents: check `agents.tls`")]
     Tls(#[from] ovenbird_kit::tls::Error),
+    /// A file of the authority for hosts cannot be used.
+    #[error("hosts' certificates: check `registration.authority`")]
+    Authority(#[from] registration::AuthorityError),
     /// The API's own description is broken.
     #[error("the OpenAPI document cannot be made")]
     Spec(#[from] serde_json::Error),
@@ -187,8 +198,14 @@ pub async fn connect(
     // Before its connection is given up, a client that reads again finds out why nothing more comes.
     let patience = config.logs.slow_client_timeout / 2;
     let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
+    let config::Registration { certificate_lifetime, token_lifetime, authority } =
+        &config.registration;
+    let authority = authority.as_ref().map(Authority::read).transpose()?;
+    let registrar = Registrar::new(authority, *certificate_lifetime, *token_lifetime);
     let bounds = config.bounds;
-    Ok(Arc::new(App::new(store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds)))
+    Ok(Arc::new(App::new(
+        store, queue, logs, control, revoker, sandboxes, limiter, slots, registrar, bounds,
+    )))
 }
 
 /// The configured Postgres.

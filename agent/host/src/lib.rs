@@ -6,6 +6,7 @@
 //! sandbox exists, when, and for whom is the agent's business.
 
 pub mod cgroup;
+pub mod clock;
 mod identity;
 pub mod net;
 pub mod storage;

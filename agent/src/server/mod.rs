@@ -11,6 +11,7 @@ mod files;
 mod metrics;
 mod service;
 mod status;
+mod tls;
 
 use std::time::Duration;
 
@@ -20,11 +21,11 @@ use file_streams::FileStreams;
 use ovenbird_hostagent::{
     FILE_DESCRIPTOR_SET, v1::host_agent_service_server::HostAgentServiceServer,
 };
-use ovenbird_kit::tls::Pem;
 use service::{HostFacts, Service};
+pub use tls::{Acceptor, Error as TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use tonic::transport::Server;
 use tower::layer::layer_fn;
 
 use crate::sandbox::Manager;
@@ -41,8 +42,8 @@ const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 /// The server could not be set up, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Certificates or transport.
-    #[error("the gRPC server failed: check the [tls] files")]
+    /// The transport.
+    #[error("the gRPC server failed")]
     Transport(#[from] tonic::transport::Error),
     /// The service's own description.
     #[error("gRPC reflection cannot be set up")]
@@ -98,7 +99,7 @@ fn service(parts: Parts) -> Service {
 /// When it cannot be set up, or the listener fails.
 pub async fn serve(
     listener: TcpListener,
-    pem: &Pem,
+    acceptor: Acceptor,
     parts: Parts,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -111,12 +112,8 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(&pem.cert, pem.key.expose()))
-        .client_ca_root(Certificate::from_pem(&pem.ca));
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (incoming, accepting) = acceptor.incoming(listener, stop.clone());
     let served = Server::builder()
-        .tls_config(tls)?
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
@@ -132,6 +129,10 @@ pub async fn serve(
         shutdown.cancelled().await;
         health.set_not_serving::<HostAgentServiceServer<Service>>().await;
         std::future::pending::<()>().await;
+    };
+    let served = async {
+        let ((), served) = tokio::join!(accepting, served);
+        served
     };
     tokio::select! {
         served = served => Ok(served?),

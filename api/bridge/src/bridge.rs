@@ -180,7 +180,7 @@ impl Bridge {
             }
         });
         services.spawn(self.sweep(log, states).run(stop.clone()));
-        if let Some(agents) = self.agents.filter(|_| !config.hosts.is_empty()) {
+        if let Some(agents) = self.agents {
             services.spawn(
                 hosts::Service::new(
                     self.store.clone(),

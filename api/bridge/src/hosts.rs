@@ -1,7 +1,15 @@
-//! Asks every configured agent for its state, and notes the answers: who is there, what it may promise,
-//! which templates it holds. Every bridge does; the answers of several are the same.
+//! Asks every agent for its state, and notes the answers: who is there, what it may promise, which templates it
+//! holds. Every bridge does; the answers of several are the same.
+//!
+//! This is the hosts' heartbeat: an agent knows nobody to send one to, needs neither NATS nor Redis, and is asked on
+//! the way on which it is called for builds, too. Whom to ask stands in Postgres, where agents register, and in the
+//! configuration, for those that do not.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ovenbird_agent_client::{Agents, HostInfo, Target};
 use ovenbird_contract::{desk::TemplateKind, id::HostId};
@@ -24,6 +32,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(200);
 const AWAY_INTERVAL: Duration = Duration::from_secs(1);
 /// One question and its note: a connection that died without a word has no other end. The call itself has less.
 const ASK_MAX: Duration = Duration::from_secs(60);
+/// It is looked this often, at most, for hosts that have registered.
+const REGISTERED_INTERVAL: Duration = Duration::from_millis(500);
 /// This many questions without an answer make a host unreachable.
 const MISSED_MAX: u32 = 2;
 
@@ -37,6 +47,15 @@ enum Error {
     TimedOut,
 }
 
+/// Whom to ask, and by what it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    /// Of a host that registered; one of the configuration is known by its address.
+    id: Option<HostId>,
+    address: String,
+    server_name: String,
+}
+
 /// The service.
 pub struct Service {
     store: Store,
@@ -46,7 +65,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Asks each of `hosts` every `interval`.
+    /// Asks each of `hosts`, and each that has registered, every `interval`.
     pub fn new(store: Store, agents: Agents, hosts: Vec<Host>, interval: Duration) -> Self {
         Self { store, agents, hosts, interval }
     }
@@ -55,20 +74,73 @@ impl Service {
     pub async fn run(self, shutdown: CancellationToken) {
         let this = Arc::new(self);
         let mut tasks = JoinSet::new();
-        for host in this.hosts.clone() {
-            let (this, shutdown) = (Arc::clone(&this), shutdown.clone());
+        let follow = |tasks: &mut JoinSet<()>, host: Asked, stop: CancellationToken| {
+            let this = Arc::clone(&this);
             tasks.spawn(async move {
-                shutdown.run_until_cancelled(this.follow(host, &shutdown)).await;
+                stop.run_until_cancelled(this.follow(host, &stop)).await;
             });
-        }
-        while let Some(ended) = tasks.join_next().await {
+        };
+        let told = |ended: Result<(), tokio::task::JoinError>| {
             if let Err(error) = ended {
                 tracing::error!(%error, "a host is not asked any more");
             }
+        };
+        for Host { address, server_name } in this.hosts.clone() {
+            follow(&mut tasks, Asked { id: None, address, server_name }, shutdown.clone());
+        }
+        let mut followed = HashMap::<Asked, CancellationToken>::new();
+        let mut is_told = false;
+        loop {
+            match this.registered().await {
+                Ok(registered) => {
+                    // One that was deleted, or registered again elsewhere, is not asked as before.
+                    followed.retain(|host, stop| {
+                        let stays = registered.contains(host);
+                        if !stays {
+                            stop.cancel();
+                        }
+                        stays
+                    });
+                    for host in registered {
+                        followed.entry(host).or_insert_with_key(|host| {
+                            let stop = shutdown.child_token();
+                            follow(&mut tasks, host.clone(), stop.clone());
+                            stop
+                        });
+                    }
+                    is_told = false;
+                }
+                Err(error) => {
+                    if !is_told {
+                        let error = chain(&error);
+                        tracing::warn!(error, "it is not known which hosts have registered");
+                    }
+                    is_told = true;
+                }
+            }
+            if !sleep(REGISTERED_INTERVAL.min(this.interval), &shutdown).await {
+                break;
+            }
+            while let Some(ended) = tasks.try_join_next() {
+                told(ended);
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            told(ended);
         }
     }
 
-    async fn follow(&self, host: Host, shutdown: &CancellationToken) {
+    async fn registered(&self) -> Result<HashSet<Asked>, store::Error> {
+        let hosts = self.store.host_registered().await?.into_iter();
+        let asked = hosts.map(|host| Asked {
+            id: Some(HostId::from_uuid(host.id)),
+            address: host.address,
+            server_name: host.server_name,
+        });
+        Ok(asked.collect())
+    }
+
+    async fn follow(&self, host: Asked, shutdown: &CancellationToken) {
         let mut known = false;
         let mut missed = 0u32;
         let mut is_told = false;
@@ -80,7 +152,8 @@ impl Service {
                         tracing::warn!(
                             host.id = %deleted,
                             host.address = host.address,
-                            "host was deleted and is left alone: take it out of the configuration, or undrain it"
+                            "host was deleted, or registered by itself, and is left alone: take it out of the \
+                             configuration, or undrain it"
                         );
                     }
                     (is_told, known) = (true, false);
@@ -108,20 +181,27 @@ impl Service {
         }
     }
 
-    /// Asks the host and notes its answer, unless somebody deleted it: then its id comes back.
-    async fn ask(&self, host: &Host) -> Result<Option<HostId>, Error> {
-        if let Some(deleted) = self.store.host_deleted(&host.address).await? {
-            return Ok(Some(deleted));
+    /// Asks the host and notes its answer, unless the configuration is not to be followed: then its id comes back.
+    async fn ask(&self, host: &Asked) -> Result<Option<HostId>, Error> {
+        if host.id.is_none()
+            && let Some(alone) = self.store.host_left_alone(&host.address).await?
+        {
+            return Ok(Some(alone));
         }
         let target =
             Target { address: host.address.clone(), server_name: host.server_name.clone() };
         let asked = Instant::now();
         let info = self.agents.at(&target)?.get_host().await?;
-        self.store.host_report(&report(host, info), asked.elapsed()).await?;
+        let report = report(host, info);
+        match host.id {
+            None => drop(self.store.host_report(&report, asked.elapsed()).await?),
+            // One that is gone is not asked again.
+            Some(id) => drop(self.store.host_report_of(id, &report, asked.elapsed()).await?),
+        }
         Ok(None)
     }
 
-    async fn missed(&self, host: &Host, missed: u32, error: &Error) {
+    async fn missed(&self, host: &Asked, missed: u32, error: &Error) {
         if missed < MISSED_MAX {
             return;
         }
@@ -139,7 +219,7 @@ impl Service {
     }
 }
 
-fn report(host: &Host, info: HostInfo) -> Report {
+fn report(host: &Asked, info: HostInfo) -> Report {
     Report {
         address: host.address.clone(),
         server_name: host.server_name.clone(),

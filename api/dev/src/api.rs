@@ -33,6 +33,34 @@ impl Api {
         asked.await.is_ok_and(|answer| answer.status().is_success())
     }
 
+    /// Announces a host; the answer holds the token for its agent.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn host_create(&self, name: &str) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}/v1/admin/hosts", self.url));
+        self.json(request.json(&serde_json::json!({ "name": name }))).await
+    }
+
+    /// The hosts; the first page of them.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn hosts(&self) -> anyhow::Result<Vec<Value>> {
+        let request = self.client.get(format!("{}/v1/admin/hosts?limit=200", self.url));
+        let page = self.json(request).await?;
+        Ok(page["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Gives a host labels.
+    ///
+    /// # Errors
+    /// With the API's own words when it is refused.
+    pub async fn host_labels_set(&self, id: &str, labels: &Value) -> anyhow::Result<Value> {
+        let request = self.client.put(format!("{}/v1/admin/hosts/{id}/labels", self.url));
+        self.json(request.json(&serde_json::json!({ "labels": labels }))).await
+    }
+
     /// Submits a build.
     ///
     /// # Errors

@@ -4,12 +4,15 @@
 //! noted is not carried out: what changes anything needs Postgres all the same, so nothing is lost by it. Its end
 //! is written afterwards; an entry without `status` is one whose request may have been carried out, by an api that
 //! died over it. Refusals of one key are noted as long as there are not too many of them: an entry is removed where it
-//! is certain that nothing was done, or a key of scope `read` could fill the table. Callers without a key change nothing: a sample of their refusals is noted, bounded over all of
-//! them, or anybody could fill the table. Requests over the rate limit are in the process' log only.
+//! is certain that nothing was done, or a key of scope `read` could fill the table. Callers without a key change
+//! nothing: a sample of their refusals is noted, bounded over all of them, or anybody could fill the table. A host's
+//! agent has no key of that kind: what it is granted is noted by the transaction that grants it. Requests over the rate
+//! limit are in the process' log only.
 
 use std::net::IpAddr;
 
 use chrono::{DateTime, Datelike as _, Utc};
+use ovenbird_contract::id::{HostId, KeyId};
 use ovenbird_db::{
     entity::audit_log,
     store::{
@@ -48,8 +51,14 @@ pub struct Deed {
     pub address: Option<IpAddr>,
 }
 
+fn is_actor(text: &str) -> bool {
+    [ANONYMOUS, COMMAND_LINE].contains(&text)
+        || text.parse::<KeyId>().is_ok()
+        || text.parse::<HostId>().is_ok()
+}
+
 impl Deed {
-    fn entry(&self, actor: String, status: Option<u16>) -> NewEntry {
+    pub(super) fn entry(&self, actor: String, status: Option<u16>) -> NewEntry {
         let end = self.target.floor_char_boundary(TARGET_MAX);
         NewEntry {
             id: Uuid::now_v7(),
@@ -124,6 +133,11 @@ impl App {
         limit: u32,
     ) -> Result<Page<audit_log::Model>, Error> {
         let after = cursor.map(page::decode).transpose()?;
+        if actor.as_deref().is_some_and(|actor| !is_actor(actor)) {
+            let message =
+                format!("must be the id of a key or a host, {ANONYMOUS} or {COMMAND_LINE}");
+            return Err(Error::Parameter(Problem::new("actor", "invalid_value", message)));
+        }
         // Postgres has no times before 4713 BC.
         if since.is_some_and(|since| !(0..=9999).contains(&since.year())) {
             let problem = Problem::new("since", "invalid_value", "must be in the years 0 to 9999");

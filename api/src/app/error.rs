@@ -72,6 +72,18 @@ pub enum Error {
     /// The template was deleted while something was to start from it.
     #[error("the template is deleted")]
     TemplateDeleted,
+    /// No authority signs certificates of hosts here.
+    #[error("there is no authority for hosts' certificates")]
+    RegistrationOff,
+    /// The token of a host's agent is unknown, over, or was used.
+    #[error("the registration token is not accepted")]
+    RegistrationRefused,
+    /// No host may renew its certificate with the key.
+    #[error("the key's certificate is not renewed")]
+    RenewalRefused,
+    /// Another host has registered with the same address or key.
+    #[error("another host has the {0}")]
+    HostTaken(&'static str),
     /// The host takes builds; its state.
     #[error("the host is {0}")]
     HostNotDrained(String),

@@ -1,8 +1,9 @@
-//! Hosts: listed, drained, deleted. They come by the bridges' configuration.
+//! Hosts: listed, labelled, drained, deleted. They come by registration, or by the bridges' configuration.
 
 use ovenbird_contract::id::HostId;
 use ovenbird_db::store::{
     build_admin::After,
+    host::Labels,
     host_admin::{Held, HostRow, Refused},
 };
 
@@ -34,6 +35,14 @@ impl App {
     /// [`Error::NotFound`].
     pub async fn host_get(&self, id: HostId) -> Result<HostRow, Error> {
         found(id, self.store.host_get(id).await?)
+    }
+
+    /// Gives the host these labels instead of those that it has.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn host_labels_set(&self, id: HostId, labels: &Labels) -> Result<HostRow, Error> {
+        found(id, self.store.host_labels_set(id, labels).await?)
     }
 
     /// Gives the host nothing new from now on; what runs there goes on.

@@ -17,6 +17,7 @@ mod problem;
 pub mod queue;
 pub mod rate;
 pub mod readers;
+pub mod registration;
 pub mod sandboxes;
 pub mod seal;
 pub mod sessions;
@@ -46,6 +47,7 @@ pub struct App {
     sandboxes: sandboxes::Sandboxes,
     limiter: rate::Limiter,
     slots: slots::Slots,
+    registrar: registration::Registrar,
     bounds: Bounds,
     changes: TaskTracker,
     strangers: strangers::Strangers,
@@ -66,6 +68,7 @@ impl App {
         sandboxes: sandboxes::Sandboxes,
         limiter: rate::Limiter,
         slots: slots::Slots,
+        registrar: registration::Registrar,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -77,6 +80,7 @@ impl App {
             sandboxes,
             limiter,
             slots,
+            registrar,
             bounds,
             changes: TaskTracker::new(),
             strangers: strangers::Strangers::default(),

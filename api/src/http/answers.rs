@@ -45,6 +45,10 @@ const OWN: &[(&str, &[Code])] = &[
     ("key_revoke", &[Code::LastAdminKey]),
     ("template_delete", &[Code::TemplateInUse, Code::TemplateOfHost]),
     ("template_tag_set", &[Code::TemplateDeleted]),
+    ("host_create", &[Code::RegistrationOff]),
+    ("host_token", &[Code::RegistrationOff]),
+    ("host_register", &[Code::RegistrationOff, Code::RegistrationRefused, Code::HostTaken]),
+    ("host_renew", &[Code::RegistrationOff, Code::RenewalRefused]),
     ("host_delete", &[Code::HostNotDrained, Code::HostInUse]),
     ("sandbox_create", STATE),
     ("sandbox_delete", STATE),
@@ -69,7 +73,7 @@ const NOT: &[(&str, &[Code])] = &[
 /// Describes every error of an operation, and the header by which it can be sent again.
 pub(super) fn describe(method: &str, path: &str, operation: &mut Map<String, Value>) {
     let shape = Operation::of(method, operation);
-    if !shape.needs_key {
+    if shape.is_free() {
         return;
     }
     if shape.takes_idempotency_key {
@@ -101,14 +105,10 @@ fn codes(shape: &Operation, path: &str) -> impl Iterator<Item = Code> {
     };
     let (own, not) = (of(OWN), of(NOT));
     let (has_body, names) = (shape.has_body, path.contains('{'));
-    let takes_key = shape.takes_idempotency_key;
+    let (needs_key, takes_key) = (shape.needs_key, shape.takes_idempotency_key);
     let follows = move |code: &Code| match code {
-        Code::InvalidParameter
-        | Code::Unauthorized
-        | Code::Forbidden
-        | Code::RateLimited
-        | Code::Internal
-        | Code::Unavailable => true,
+        Code::Unauthorized | Code::Forbidden => needs_key,
+        Code::InvalidParameter | Code::RateLimited | Code::Internal | Code::Unavailable => true,
         Code::MalformedRequest
         | Code::RequestTimeout
         | Code::BodyTooLarge

@@ -48,7 +48,7 @@ pub struct AuditEntry {
     pub id: String,
     /// When it came.
     pub at: DateTime<Utc>,
-    /// The id of the key that asked; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
+    /// The id of the key that asked, or of the host whose agent did; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
     pub actor: String,
     /// The operation, by its id in the OpenAPI document.
     pub action: String,
@@ -91,8 +91,7 @@ impl AuditRoutes {
     async fn list(
         &self,
         _caller: Allowed<Administers>,
-        /// Only of this key, of `anonymous`, or of `command-line`.
-        #[oai(validator(pattern = "^(key_[0-7][0-9a-hjkmnp-tv-z]{25}|anonymous|command-line)$"))]
+        /// Only of this key, of this host, of `anonymous`, or of `command-line`.
         actor: Query<Option<String>>,
         /// Only of this operation, by its id in the OpenAPI document.
         #[oai(validator(pattern = "^[a-z_]{1,64}$"))]

@@ -44,6 +44,10 @@ codes! {
         "No API key was sent, or it is unknown, revoked or expired.";
     Forbidden = "forbidden", FORBIDDEN,
         "The API key does not have the scope that the operation needs.";
+    RegistrationRefused = "registration_refused", FORBIDDEN,
+        "The registration token is unknown, used or over; an admin makes another one for the host.";
+    RenewalRefused = "renewal_refused", FORBIDDEN,
+        "No host has registered with this key, it was deleted, or its certificate has ended; register again with a new token.";
     NotFound = "not_found", NOT_FOUND,
         "There is nothing here, or nothing that the API key may see.";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED,
@@ -80,6 +84,10 @@ codes! {
         "The template was deleted at this moment; nothing was started from it.";
     HostNotDrained = "host_not_drained", CONFLICT,
         "The host takes builds and sandboxes; drain it first.";
+    RegistrationOff = "registration_off", CONFLICT,
+        "Hosts cannot register here: `registration.authority` is missing in the api's configuration.";
+    HostTaken = "host_taken", CONFLICT,
+        "Another host has registered with the same address or key; delete it first.";
     HostInUse = "host_in_use", CONFLICT,
         "The host is not empty; `details` lists what is on it.";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE,

@@ -241,6 +241,13 @@ impl From<app::Error> for Failure {
                 format!("{name} came with a host, which would offer it again; remove it there"),
             ),
             app::Error::TemplateDeleted => Self::new(Code::TemplateDeleted),
+            app::Error::RegistrationOff => Self::new(Code::RegistrationOff),
+            app::Error::RegistrationRefused => Self::new(Code::RegistrationRefused),
+            app::Error::RenewalRefused => Self::new(Code::RenewalRefused),
+            app::Error::HostTaken(what) => Self::with_message(
+                Code::HostTaken,
+                format!("another host has registered with this {what}; delete that host first"),
+            ),
             app::Error::HostNotDrained(status) => Self::with_message(
                 Code::HostNotDrained,
                 format!("the host is {status}; drain it first"),

@@ -39,6 +39,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("sha256", DIGEST),
     ("address", "10.0.0.7:7443"),
     ("action", "build_create"),
+    ("actor", "key_01k9w3t8m2e4fbz6h5qn7rxjy1"),
     ("Range", "bytes=0-1023"),
     ("Key", "9b2f6a1e-5f1c-4e0b-8f43-2a4a3f0f6c1d"),
 ];

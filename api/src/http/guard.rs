@@ -1,11 +1,13 @@
-//! The layer before every operation that needs a key: who calls, how often, what is noted of it, and whether it
-//! was answered before. It goes by the published document, so that an operation cannot be without it.
+//! The layer before every operation that needs a key or changes something: who calls, how often, what is noted of it,
+//! and whether it was answered before. It goes by the published document, so that an operation cannot be without it.
 //!
 //! ```text
 //! key ──► tokens ──► audit ──► X-CSRF-Token ──► Idempotency-Key ──► parameters ──► handler
 //! 503     429, 401   503       403              409, or the first   400
 //!                                               answer
 //! ```
+//!
+//! Hosts' agents have no API key: what they call is limited by address, and says itself whom it takes.
 //!
 //! A key is looked up before its tokens are taken, and only who has no valid one is limited by address: others
 //! behind the same address would otherwise pay for them. The look-up is one read of an index, and [`strangers`] keeps
@@ -88,6 +90,9 @@ impl<E: Endpoint<Output = Response> + 'static> Endpoint for Guarded<E> {
             Some(operation) if operation.needs_key => {
                 Ok(self.guarded(Arc::clone(operation), request).await)
             }
+            Some(operation) if !operation.is_free() => {
+                Ok(self.without_key(Arc::clone(operation), request).await)
+            }
             // Health checks, the documentation, and what does not exist.
             _ => self.inner.call(request).await,
         }
@@ -136,6 +141,36 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
         response
     }
 
+    /// What needs no key and changes something all the same says by itself who may: it is limited by address, and a
+    /// sample of those that it refuses is noted. What it grants it notes itself, with the change.
+    async fn without_key(&self, operation: Arc<Operation>, mut request: Request) -> Response {
+        let Guard { app, limits, .. } = &self.guard;
+        let address = request::address(&request, limits.proxies);
+        let standing = match address {
+            Some(address) => app.rate_take(Bucket::Address(address)).await,
+            None => None,
+        };
+        let mut response = if standing.is_some_and(|standing| !standing.granted) {
+            Failure::new(Code::RateLimited).into_response()
+        } else {
+            let deed = deed(&operation, &request, address);
+            request.set_data(deed.clone());
+            let (inner, app) = (Arc::clone(&self.inner), Arc::clone(app));
+            let change = async move {
+                let response = act(&*inner, &operation, request).await;
+                if response.status().is_client_error() {
+                    app.audit_refusal(&deed, response.status().as_u16()).await;
+                }
+                response
+            };
+            self.change(change).await
+        };
+        if let Some(standing) = standing {
+            tell(&mut response, standing);
+        }
+        response
+    }
+
     async fn admitted(
         &self,
         operation: Arc<Operation>,
@@ -174,8 +209,12 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
             }
             response
         };
-        // A task of its own: a client that goes away must not leave half a change, nor one without an end in the
-        // audit log.
+        self.change(change).await
+    }
+
+    /// In a task of its own: a client that goes away must not leave half a change, nor one without an end in the audit
+    /// log.
+    async fn change(&self, change: impl Future<Output = Response> + Send + 'static) -> Response {
         let change = self.guard.app.changes().spawn(change.in_current_span());
         change.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a change broke off");

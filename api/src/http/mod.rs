@@ -67,8 +67,8 @@ pub enum Tag {
 const DESCRIPTION: &str = "\
 Ovenbird bakes recipes into microVM templates.
 
-Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks \
-needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
+Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks and those \
+of hosts' agents needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
 
 Every error has one shape: `{\"error\":{\"code\",\"message\",\"details\"}}`. Match on `code`; `details` \
 lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
@@ -92,6 +92,7 @@ type Routes = (
     audit::AuditRoutes,
     templates::TagRoutes,
     hosts::HostRoutes,
+    hosts::registration::RegistrationRoutes,
     queue::QueueRoutes,
     events::EventRoutes,
     session::SessionRoutes,
@@ -115,6 +116,7 @@ pub fn service(
         audit::AuditRoutes::new(Arc::clone(app)),
         templates::TagRoutes::new(Arc::clone(app)),
         hosts::HostRoutes::new(Arc::clone(app)),
+        hosts::registration::RegistrationRoutes::new(Arc::clone(app)),
         queue::QueueRoutes::new(Arc::clone(app)),
         events::EventRoutes::new(Arc::clone(app), logs.heartbeat),
         session::SessionRoutes::new(Arc::clone(app), http.session.clone()),

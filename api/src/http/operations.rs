@@ -46,18 +46,28 @@ impl Operation {
         let is_json =
             |content: &Map<String, Value>| content.keys().all(|kind| kind.starts_with(JSON));
         let streams = body.and_then(Value::as_object).is_some_and(|content| !is_json(content));
+        let needs_key = list("security").next().is_some();
         let queries = list("parameters")
             .filter(|it| it["in"] == "query")
             .filter_map(|it| Some(it["name"].as_str()?.to_owned()));
         Self {
-            needs_key: list("security").next().is_some(),
+            needs_key,
             // What is streamed cannot be held against what was streamed before.
-            takes_idempotency_key: is_post && changes && !streams && !ONCE.contains(&id.as_str()),
+            takes_idempotency_key: needs_key
+                && is_post
+                && changes
+                && !streams
+                && !ONCE.contains(&id.as_str()),
             has_body: body.is_some(),
             queries: queries.collect(),
             changes,
             id,
         }
+    }
+
+    /// Whether anybody may call it as often as they like: it needs no key and changes nothing.
+    pub(super) fn is_free(&self) -> bool {
+        !self.needs_key && !self.changes
     }
 
     /// A parameter in the query that the operation does not know. A mistyped one would otherwise be ignored in
@@ -129,7 +139,8 @@ mod tests {
             "/a": {"get": {"operationId": "list", "parameters": [{"in": "query", "name": "limit"}]}},
             "/a/validate": {"post": {"operationId": "build_validate", "security": [{"bearer": []}]}},
             "/a/{id}": {"delete": {"operationId": "delete", "security": [{"bearer": []}]}},
-            "/a/{name}/tags": {"post": {"operationId": "tag", "requestBody": {"content": {"application/json": {}}}}},
+            "/register": {"post": {"operationId": "register"}},
+            "/a/{name}/tags": {"post": {"operationId": "tag", "security": [{"bearer": []}], "requestBody": {"content": {"application/json": {}}}}},
             "/session": {"post": {"operationId": "session_open", "security": [{"bearer": []}]}},
             "/b/{id}": {"post": {"operationId": "upload", "requestBody": {"content": {"application/octet-stream": {}}}}},
         }});
@@ -150,6 +161,8 @@ mod tests {
         let tag = find(Method::POST, "/a/x/tags").unwrap();
         assert!(tag.takes_idempotency_key && tag.has_body);
         assert!(!find(Method::POST, "/b/x").unwrap().takes_idempotency_key);
+        let register = find(Method::POST, "/register").unwrap();
+        assert!(!register.is_free() && !register.takes_idempotency_key && list.is_free());
         let open = find(Method::POST, "/session").unwrap();
         assert!(open.needs_key && open.changes && !open.takes_idempotency_key);
         assert_eq!(find(Method::PUT, "/a"), None);

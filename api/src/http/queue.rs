@@ -35,7 +35,7 @@ impl QueueRoutes {
 pub enum WaitReason {
     /// Its base template was deleted; it will never start.
     BaseDeleted,
-    /// No host that takes builds holds its base template.
+    /// No host that takes builds and has the labels that it asks for holds its base template.
     NoHost,
     /// The hosts that hold its base template are full.
     NoRoom,
@@ -168,7 +168,8 @@ fn message(why: Why) -> &'static str {
             "Its base template was deleted: cancel it, and submit it with another base."
         }
         Why::NoHost => {
-            "No host that takes builds holds its base template: look whether hosts are away or drained."
+            "No host that takes builds, and has the labels that it asks for, holds its base template: look whether \
+             hosts are away or drained, and at their labels."
         }
         Why::NoRoom => {
             "The hosts that hold its base template are full: it starts when one has room."

@@ -21,6 +21,7 @@ mod nats_access;
 mod queue;
 mod rate;
 mod refusals;
+mod registration;
 mod sandbox_exec;
 mod sandbox_host;
 mod sandbox_repeats;

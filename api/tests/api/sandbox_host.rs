@@ -26,13 +26,41 @@ pub(crate) struct Host {
     agents: Agents,
     shutdown: CancellationToken,
     agent: Option<JoinHandle<Result<(), ovenbird_agent::Error>>>,
+    pub(crate) folder: Folder,
     _port: Port,
     _number: Reserved,
-    _folder: Folder,
 }
 
 impl Host {
     pub(crate) async fn start() -> Self {
+        Self::start_by(Authority::new().unwrap(), |folder, authority| {
+            let files = authority.server(&[NAME]).unwrap();
+            let agent = authority.write(&files, &folder.join("tls"), "agent").unwrap();
+            let (ca, cert, key) = (agent.ca.display(), agent.cert.display(), agent.key.display());
+            format!("[tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n")
+        })
+        .await
+    }
+
+    /// With the section by which its agent comes to a certificate, and clients of this authority.
+    pub(crate) async fn start_by(
+        authority: Authority,
+        identity: impl FnOnce(&Folder, &Authority) -> String,
+    ) -> Self {
+        let mut host = Self::prepare_by(authority, identity);
+        host.comes().await;
+        host
+    }
+
+    /// Everything but the agent.
+    pub(crate) fn prepare(identity: impl FnOnce(&Folder, &Authority) -> String) -> Self {
+        Self::prepare_by(Authority::new().unwrap(), identity)
+    }
+
+    fn prepare_by(
+        authority: Authority,
+        identity: impl FnOnce(&Folder, &Authority) -> String,
+    ) -> Self {
         let folder = Folder::new("api-host").unwrap();
         let number = Reserved::one_of("agent", 880..960, |_| true).unwrap();
         let port = Port::reserve().unwrap();
@@ -43,39 +71,53 @@ impl Host {
         for name in ["vmlinux", "initrd"] {
             std::fs::write(folder.join(name), name).unwrap();
         }
-        let authority = Authority::new().unwrap();
         let tls = folder.join("tls");
-        let agent = authority.write(&authority.server(&[NAME]).unwrap(), &tls, "agent").unwrap();
         let client = authority.write(&authority.client("api").unwrap(), &tls, "api").unwrap();
+        let identity = identity(&folder, &authority);
         let text = format!(
             "listen = '127.0.0.1:{port}'\nmetrics_listen = ''\ndata_dir = '{data}'\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\nname = 't{number}'\nuid_base = {uid}\nhypervisor = 'memory'\nstorage = 'copy'\n\
              cgroups = 'off'\negress_dns = []\nsandboxes_on_exit = 'destroy'\n\
              [capacity]\nvcpus = 4\nmemory_mb = 4096\nsandbox_vcpus = 4\nsandbox_memory_mb = 2048\n\
-             [tls]\nca = '{ca}'\ncert = '{cert}'\nkey = '{key}'\n",
+             {identity}",
             data = folder.join("data").display(),
             kernel = folder.join("vmlinux").display(),
             initrd = folder.join("initrd").display(),
             number = number.number(),
             uid = 6_000_000 + u32::from(number.number() - 800) * 4096,
-            ca = agent.ca.display(),
-            cert = agent.cert.display(),
-            key = agent.key.display(),
         );
-        let file = folder.join("agent.toml");
-        std::fs::write(&file, text).unwrap();
-        let config = ovenbird_kit::config::load(
-            ovenbird_agent::config::DEFAULTS,
-            Some(&file),
-            "OVENBIRD_NO_SUCH",
-        );
-        let agent = Agent::start(config.unwrap()).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let agent = Some(tokio::spawn(agent.run(shutdown.clone())));
+        std::fs::write(folder.join("agent.toml"), text).unwrap();
         let tls = Files { ca: client.ca, cert: client.cert, key: client.key };
         let agents = Agents::new(&tls, ovenbird_agent_client::Config::default()).unwrap();
         let target = Target { address: format!("127.0.0.1:{port}"), server_name: NAME.into() };
-        Self { target, tls, agents, shutdown, agent, _port: port, _number: number, _folder: folder }
+        let shutdown = CancellationToken::new();
+        Self { target, tls, agents, shutdown, agent: None, folder, _port: port, _number: number }
+    }
+
+    /// Its agent, or why it does not start.
+    pub(crate) async fn try_start(&self) -> Result<Agent, ovenbird_agent::Error> {
+        let config = ovenbird_kit::config::load(
+            ovenbird_agent::config::DEFAULTS,
+            Some(&self.folder.join("agent.toml")),
+            "OVENBIRD_NO_SUCH",
+        );
+        Agent::start(config.unwrap()).await
+    }
+
+    /// Its agent starts.
+    pub(crate) async fn comes(&mut self) {
+        let agent = self.try_start().await.unwrap();
+        self.shutdown = CancellationToken::new();
+        self.agent = Some(tokio::spawn(agent.run(self.shutdown.clone())));
+    }
+
+    /// Calls it under another name than the usual.
+    pub(crate) fn agent_named(&self, name: &str) -> ovenbird_agent_client::Agent {
+        // Not one that is connected already.
+        let agents = Agents::new(&self.tls, ovenbird_agent_client::Config::default()).unwrap();
+        agents
+            .at(&Target { address: self.target.address.clone(), server_name: name.into() })
+            .unwrap()
     }
 
     pub(crate) fn address(&self) -> &str {

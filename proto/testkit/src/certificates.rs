@@ -12,7 +12,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
-/// An authority whose key lives in memory only.
+/// An authority whose key lives in memory, unless it is written for a process that signs with it.
 pub struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
@@ -55,6 +55,17 @@ impl Authority {
     /// The authority's certificate, PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate
+    }
+
+    /// Writes certificate and key to `dir` as `authority.crt` and `authority.key`, for a process that signs.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_signer(&self, dir: &Path) -> io::Result<(PathBuf, PathBuf)> {
+        let key = self.issuer.key().serialize_pem();
+        let leaf = Leaf { certificate: self.certificate.clone(), key };
+        let files = self.write(&leaf, dir, "authority")?;
+        Ok((files.cert, files.key))
     }
 
     /// A server's certificate for the given DNS names and addresses.

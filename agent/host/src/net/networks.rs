@@ -293,7 +293,7 @@ impl Networks for NetlinkNetworks {
 /// Slots with a namespace or a link.
 fn list(plan: &Plan) -> Result<Vec<Slot>, Error> {
     let namespaces = names_in(Path::new("/run/netns"))?;
-    let links = names_in(Path::new("/sys/class/net"))?;
+    let links = links()?;
     let slots: BTreeSet<Slot> = namespaces
         .iter()
         .filter_map(|name| plan.slot_of_namespace(name))
@@ -304,12 +304,19 @@ fn list(plan: &Plan) -> Result<Vec<Slot>, Error> {
 
 /// What was prepared by an agent that was killed goes with it, but only some time later.
 fn remove_prepared_links(plan: &Plan) -> Result<(), Error> {
-    for name in names_in(Path::new("/sys/class/net"))? {
+    for name in links()? {
         let Some(slot) = plan.slot_of_prepared_interface(&name) else { continue };
         let removed = Links::open().and_then(|mut links| links.remove(&name));
         removed.map_err(|source| Error::Netlink { slot, source })?;
     }
     Ok(())
+}
+
+/// The links of this agent's own namespace.
+fn links() -> Result<Vec<String>, Error> {
+    let failed = |error: nix::Error| Error::Io { action: "list links", source: error.into() };
+    let links = nix::net::if_::if_nameindex().map_err(failed)?;
+    Ok(links.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
 }
 
 fn names_in(dir: &Path) -> Result<Vec<String>, Error> {

@@ -9,12 +9,7 @@
 //! The name in `/run/netns` comes last: a network that has one is whole. What is prepared needs no name, for it
 //! ends with its agent. All of this blocks, for milliseconds.
 
-use std::{
-    io,
-    net::Ipv4Addr,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{io, net::Ipv4Addr, os::fd::AsFd};
 
 use super::{
     Error, GATEWAY_IP, GUEST_PREFIX, Namespace, Network, Plan, Policy, TAP,
@@ -183,10 +178,11 @@ pub(super) fn remove(plan: &Plan, slot: Slot) -> Result<(), Error> {
     }
     let namespace = Namespace::at(plan.namespace_path(slot));
     namespace.remove().map_err(|source| Error::Io { action: "remove a namespace", source })?;
-    for what in [namespace.path(), &interface_path(&interface)] {
-        if what.exists() {
-            return Err(Error::Left { slot, what: what.display().to_string() });
-        }
+    if namespace.path().exists() {
+        return Err(Error::Left { slot, what: namespace.path().display().to_string() });
+    }
+    if interface_exists(&interface) {
+        return Err(Error::Left { slot, what: interface });
     }
     Ok(())
 }
@@ -221,12 +217,9 @@ fn has_address(link: &str, address: Ipv4Addr) -> io::Result<bool> {
     }))
 }
 
-pub(super) fn interface_path(name: &str) -> PathBuf {
-    Path::new("/sys/class/net").join(name)
-}
-
+/// Asked of the kernel: `/sys/class/net` shows the links of whoever mounted it, which need not be this agent's.
 pub(super) fn interface_exists(name: &str) -> bool {
-    interface_path(name).exists()
+    nix::net::if_::if_nametoindex(name).is_ok()
 }
 
 pub(super) fn set(path: &str, value: &str) -> io::Result<()> {

@@ -60,6 +60,11 @@ impl Facts {
     }
 }
 
+/// Why this host's own facts rule KVM out, or nothing: then only a boot can tell.
+pub fn refusal() -> Option<String> {
+    Facts::of_this_host().refusal()
+}
+
 fn has_virtualization(cpuinfo: &str) -> bool {
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     flags.split_whitespace().any(|flag| matches!(flag, "vmx" | "svm"))
@@ -93,7 +98,7 @@ pub async fn choose(
     scratch: &Path,
     owner: Identity,
 ) -> Choice {
-    if let Some(refusal) = Facts::of_this_host().refusal() {
+    if let Some(refusal) = refusal() {
         return Choice { accelerator: Accelerator::Tcg, reason: format!("no KVM: {refusal}") };
     }
     let qemu = qemu.clone().with_accelerator(Accelerator::Kvm);

@@ -266,6 +266,7 @@ impl Rig {
             memory_mb: 512,
             disk_mb: None,
             skip_hooks: false,
+            labels: Default::default(),
             total_steps: 1,
             trace: String::new(),
             requested_by: "test".into(),

@@ -9,7 +9,7 @@ pub struct Model {
     /// The host.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// `host:port` of its agent.
+    /// `host:port` of its agent; empty until it has registered.
     #[sea_orm(column_type = "Text")]
     pub address: String,
     /// The name in its certificate.
@@ -24,7 +24,7 @@ pub struct Model {
     /// [`crate::store::host::Allocated`].
     #[sea_orm(column_type = "JsonBinary")]
     pub allocated: Json,
-    /// Words for placement.
+    /// Words for placement: an object of texts.
     #[sea_orm(column_type = "JsonBinary")]
     pub labels: Json,
     /// [`crate::store::host::Versions`].
@@ -41,6 +41,15 @@ pub struct Model {
     pub drain_requested_by: Option<String>,
     /// When it was deleted.
     pub deleted_at: Option<DateTimeUtc>,
+    /// What people call it.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub name: Option<String>,
+    /// When its agent registered; absent for a host of the bridges' configuration.
+    pub registered_at: Option<DateTimeUtc>,
+    /// sha256 of its agent's public key.
+    pub key_hash: Option<Vec<u8>>,
+    /// When the last certificate ends that it was given.
+    pub certificate_expires_at: Option<DateTimeUtc>,
 }
 
 /// Joins are written where they are needed.

@@ -46,6 +46,9 @@ pub struct Model {
     pub context_digest: Option<String>,
     /// Leave out the hooks of the base template.
     pub skip_hooks: bool,
+    /// Labels that its host must have: an object of texts.
+    #[sea_orm(column_type = "JsonBinary")]
+    pub labels: Json,
     /// [`ovenbird_contract::build::Status`].
     #[sea_orm(column_type = "Text")]
     pub status: String,

@@ -16,7 +16,7 @@ use sea_orm::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::{Error, Store};
+use super::{Error, Store, host::Labels};
 use crate::{
     chunk,
     entity::{build_log_chunk, template, template_build},
@@ -53,6 +53,8 @@ pub struct NewBuild {
     pub disk_mb: Option<u32>,
     /// Leave out the hooks of the base template.
     pub skip_hooks: bool,
+    /// Labels that its host must have.
+    pub labels: Labels,
     /// Steps of the plan.
     pub total_steps: u32,
     /// `traceparent` of the request.
@@ -125,6 +127,7 @@ impl Store {
             memory_mb: Set(signed(new.memory_mb)),
             disk_mb: Set(new.disk_mb.map(signed)),
             skip_hooks: Set(new.skip_hooks),
+            labels: Set(super::json(&new.labels)?),
             total_steps: Set(signed(new.total_steps)),
             trace: Set(new.trace.clone()),
             requested_by: Set(new.requested_by.clone()),

@@ -68,7 +68,7 @@ pub enum Refused {
     },
     /// Its base template is gone.
     NoBase,
-    /// No host that answers holds its base template.
+    /// No host that answers and has the labels that it asks for holds its base template.
     NoHost,
     /// The hosts that hold it are full.
     NoRoom,
@@ -229,7 +229,7 @@ fn goes_on_at(build: &entity::template_build::Model) -> Option<Uuid> {
     build.sandbox_id.and(build.host_id)
 }
 
-/// Hosts that hold `base`: the one that failed the build last, if it is the only one; else one that has room,
+/// Hosts that hold `base` and have the labels that the build asks for: the one that failed the build last, if it is the only one; else one that has room,
 /// the one of the attempt before first, then the emptiest. Not locked: a hint.
 async fn candidates(
     tx: &DatabaseTransaction,
@@ -244,7 +244,7 @@ async fn candidates(
          FROM hosts h
          JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
          CROSS JOIN LATERAL {used} used
-         WHERE h.status = 'online' OR h.status = 'draining' AND h.id = $7
+         WHERE (h.status = 'online' OR h.status = 'draining' AND h.id = $7) AND h.labels @> $8
          ORDER BY h.id IS NOT DISTINCT FROM $6, fits DESC, h.id IS NOT DISTINCT FROM $5 DESC,
            (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
          LIMIT 1"
@@ -259,6 +259,7 @@ async fn candidates(
             build.host_id.into(),
             build.avoid_host_id.into(),
             goes_on_at(build).into(),
+            build.labels.clone().into(),
         ],
     ))
     .all(tx)

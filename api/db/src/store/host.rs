@@ -1,14 +1,14 @@
 //! Hosts and what they hold, as the bridges' poll sees them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use ovenbird_contract::{
     desk::TemplateKind,
     id::{HostId, TemplateId},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    TransactionTrait,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, TransactionTrait,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -73,6 +73,9 @@ pub struct Held {
     pub size_bytes: u64,
 }
 
+/// Words by which hosts are told apart, such as `zone: b`. A build may ask for some.
+pub type Labels = BTreeMap<String, String>;
+
 /// What a host answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -94,7 +97,8 @@ impl Store {
     /// Notes that a host answered `report`, `asked_ago` after it was asked: the host is online, or draining
     /// if that was asked for, its templates are placed, and an image that came with the host becomes a
     /// template of its own name, tagged `latest`. A placement that was made after the question is left
-    /// alone. Hosts keep their id by address. Of a host that was deleted nothing is noted.
+    /// alone. Hosts keep their id by address. Of a host that was deleted nothing is noted, nor at the address of
+    /// one that registered: see [`Store::host_report_of`].
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
@@ -104,11 +108,11 @@ impl Store {
             .query_one_raw(sql(
                 "INSERT INTO hosts (id, address, server_name, status, capacity, allocated, versions, heartbeat)
                  VALUES ($1, $2, $3, 'online', $4, $5, $6, now())
-                 ON CONFLICT (address) DO UPDATE SET
+                 ON CONFLICT (address) WHERE address <> '' DO UPDATE SET
                    server_name = EXCLUDED.server_name, capacity = EXCLUDED.capacity,
                    allocated = EXCLUDED.allocated, versions = EXCLUDED.versions, heartbeat = now(),
                    status = CASE WHEN hosts.drain_requested_at IS NULL THEN 'online' ELSE 'draining' END
-                 WHERE hosts.deleted_at IS NULL
+                 WHERE hosts.deleted_at IS NULL AND hosts.registered_at IS NULL
                  RETURNING id",
                 [
                     HostId::new().uuid().into(),
@@ -122,42 +126,48 @@ impl Store {
             .await?;
         let Some(row) = row else {
             tx.rollback().await?;
-            let deleted = self.host_deleted(&report.address).await?;
-            return deleted
+            let alone = self.host_left_alone(&report.address).await?;
+            return alone
                 .ok_or_else(|| DbErr::RecordNotFound("the host just written".into()).into());
         };
         let host: Uuid = row.try_get("", "id")?;
-        for held in report.templates.iter().filter(|held| is_base(held)) {
-            base_ensure(&tx, held).await?;
-        }
-        let held: Vec<_> = report
-            .templates
-            .iter()
-            .map(|held| serde_json::json!({"name": held.host_name, "bytes": held.size_bytes}))
-            .collect();
-        tx.execute_raw(sql(
-            "INSERT INTO template_placements (template_id, host_id, state, bytes, seen_at)
-             SELECT t.id, $1, 'present', h.bytes, now()
-             FROM jsonb_to_recordset($2) AS h(name text, bytes bigint)
-             JOIN templates t ON t.host_name = h.name AND t.deleted_at IS NULL
-             ORDER BY t.id
-             ON CONFLICT (template_id, host_id) DO UPDATE SET
-               bytes = EXCLUDED.bytes, seen_at = now(),
-               state = CASE WHEN template_placements.state = 'deleting' THEN 'deleting' ELSE 'present' END",
-            [host.into(), json(&held)?.into()],
-        ))
-        .await?;
-        tx.execute_raw(sql(
-            "UPDATE template_placements p SET state = 'missing'
-             FROM templates t
-             WHERE p.host_id = $1 AND p.state = 'present' AND t.id = p.template_id
-               AND p.seen_at < now() - $3 * interval '1 millisecond'
-               AND t.host_name NOT IN (SELECT h.name FROM jsonb_to_recordset($2) AS h(name text))",
-            [host.into(), json(&held)?.into(), millis(asked_ago).into()],
-        ))
-        .await?;
+        placed(&tx, host, report, asked_ago).await?;
         tx.commit().await?;
         Ok(HostId::from_uuid(host))
+    }
+
+    /// As [`Store::host_report`], for a host that registered: it is known by its id, and keeps the address that it
+    /// registered with. Says whether it is still there.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; nothing was written then.
+    pub async fn host_report_of(
+        &self,
+        id: HostId,
+        report: &Report,
+        asked_ago: Duration,
+    ) -> Result<bool, Error> {
+        let tx = self.db.begin().await?;
+        let noted = tx
+            .execute_raw(sql(
+                "UPDATE hosts SET capacity = $2, allocated = $3, versions = $4, heartbeat = now(),
+                   status = CASE WHEN drain_requested_at IS NULL THEN 'online' ELSE 'draining' END
+                 WHERE id = $1 AND deleted_at IS NULL AND registered_at IS NOT NULL AND address = $5",
+                [
+                    id.uuid().into(),
+                    json(&report.capacity)?.into(),
+                    json(&report.allocated)?.into(),
+                    json(&report.versions)?.into(),
+                    report.address.clone().into(),
+                ],
+            ))
+            .await?;
+        if noted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        placed(&tx, id.uuid(), report, asked_ago).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Notes that the host at `address` did not answer. No build is placed on it until it does.
@@ -175,16 +185,21 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// The host at `address` if it was deleted: it is left alone, whatever still names it.
+    /// The host at `address` if a configuration that names it is not to be followed: it was deleted, or it
+    /// registered and is known by its id.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn host_deleted(&self, address: &str) -> Result<Option<HostId>, Error> {
+    pub async fn host_left_alone(&self, address: &str) -> Result<Option<HostId>, Error> {
         let deleted: Option<Uuid> = host::Entity::find()
             .select_only()
             .column(host::Column::Id)
             .filter(host::Column::Address.eq(address))
-            .filter(host::Column::DeletedAt.is_not_null())
+            .filter(
+                Condition::any()
+                    .add(host::Column::DeletedAt.is_not_null())
+                    .add(host::Column::RegisteredAt.is_not_null()),
+            )
             .into_tuple()
             .one(&self.db)
             .await?;
@@ -202,6 +217,45 @@ impl Store {
             .all(&self.db)
             .await?)
     }
+}
+
+/// Notes which templates a host holds.
+async fn placed(
+    tx: &DatabaseTransaction,
+    host: Uuid,
+    report: &Report,
+    asked_ago: Duration,
+) -> Result<(), Error> {
+    for held in report.templates.iter().filter(|held| is_base(held)) {
+        base_ensure(tx, held).await?;
+    }
+    let held: Vec<_> = report
+        .templates
+        .iter()
+        .map(|held| serde_json::json!({"name": held.host_name, "bytes": held.size_bytes}))
+        .collect();
+    tx.execute_raw(sql(
+        "INSERT INTO template_placements (template_id, host_id, state, bytes, seen_at)
+         SELECT t.id, $1, 'present', h.bytes, now()
+         FROM jsonb_to_recordset($2) AS h(name text, bytes bigint)
+         JOIN templates t ON t.host_name = h.name AND t.deleted_at IS NULL
+         ORDER BY t.id
+         ON CONFLICT (template_id, host_id) DO UPDATE SET
+           bytes = EXCLUDED.bytes, seen_at = now(),
+           state = CASE WHEN template_placements.state = 'deleting' THEN 'deleting' ELSE 'present' END",
+        [host.into(), json(&held)?.into()],
+    ))
+    .await?;
+    tx.execute_raw(sql(
+        "UPDATE template_placements p SET state = 'missing'
+         FROM templates t
+         WHERE p.host_id = $1 AND p.state = 'present' AND t.id = p.template_id
+           AND p.seen_at < now() - $3 * interval '1 millisecond'
+           AND t.host_name NOT IN (SELECT h.name FROM jsonb_to_recordset($2) AS h(name text))",
+        [host.into(), json(&held)?.into(), millis(asked_ago).into()],
+    ))
+    .await?;
+    Ok(())
 }
 
 /// Built templates are named by their id; an image with any other name came with the host.

@@ -6,7 +6,7 @@ use ovenbird_contract::id::{BuildId, HostId, SandboxId, TemplateId};
 use sea_orm::{DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait};
 use uuid::Uuid;
 
-use super::{Error, Store, build_admin::After, sql};
+use super::{Error, Store, build_admin::After, host::Labels, sql};
 use crate::entity::host;
 
 /// What a host holds that a refusal names at most.
@@ -118,6 +118,25 @@ impl Store {
         Ok(self.host_rows(hosts).await?.pop())
     }
 
+    /// The host has these labels from now on, and no others.
+    ///
+    /// # Errors
+    /// [`Error::Database`]; repeating it changes nothing.
+    pub async fn host_labels_set(
+        &self,
+        id: HostId,
+        labels: &Labels,
+    ) -> Result<Option<HostRow>, Error> {
+        let hosts = host::Entity::find()
+            .from_raw_sql(sql(
+                "UPDATE hosts SET labels = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING *",
+                [id.uuid().into(), super::json(labels)?.into()],
+            ))
+            .all(&self.db)
+            .await?;
+        Ok(self.host_rows(hosts).await?.pop())
+    }
+
     /// The host gets builds again; one that was deleted is back, and pending until it answers.
     ///
     /// # Errors
@@ -151,7 +170,7 @@ impl Store {
             .one(&tx)
             .await?;
         let Some(host) = locked else { return Ok(Err(Refused::NotFound)) };
-        if !matches!(host.status.as_str(), "draining" | "unreachable") {
+        if !matches!(host.status.as_str(), "pending" | "draining" | "unreachable") {
             return Ok(Err(Refused::NotDrained(host.status)));
         }
         let held = held(&tx, host.id).await?;
@@ -160,7 +179,8 @@ impl Store {
         }
         host::Entity::find()
             .from_raw_sql(sql(
-                "WITH gone AS (DELETE FROM template_placements WHERE host_id = $1)
+                "WITH gone AS (DELETE FROM template_placements WHERE host_id = $1),
+                   token AS (DELETE FROM host_tokens WHERE host_id = $1)
                  UPDATE hosts SET deleted_at = clock_timestamp(), status = 'unreachable'
                  WHERE id = $1 RETURNING *",
                 [host.id.into()],

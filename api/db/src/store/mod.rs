@@ -11,6 +11,7 @@ pub mod claim;
 pub mod finish;
 pub mod host;
 pub mod host_admin;
+pub mod host_registration;
 pub mod idempotency;
 pub mod job;
 pub mod key;

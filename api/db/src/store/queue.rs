@@ -37,7 +37,7 @@ pub struct Waiting {
     pub relayed: bool,
     /// Whether the template that it starts from is in the catalogue.
     pub has_base: bool,
-    /// Hosts that take builds and hold that template.
+    /// Hosts that take builds, have the labels that it asks for and hold that template.
     pub hosts: i64,
     /// Whether one of them has room.
     pub fits: bool,
@@ -96,7 +96,7 @@ impl Store {
         let text = format!(
             "WITH line AS (
                SELECT id, name, tag, lane, requested_by, queued_at, job_published_at, base_template_id,
-                 vcpus, memory_mb, host_id, sandbox_id,
+                 vcpus, memory_mb, host_id, sandbox_id, labels,
                  row_number() OVER (PARTITION BY lane ORDER BY queued_at, id) AS position
                FROM template_builds WHERE status = 'queued')
              SELECT line.id, line.name, line.tag, line.lane, line.position, line.queued_at,
@@ -109,7 +109,7 @@ impl Store {
                  COALESCE(bool_or((h.capacity->>'vcpus')::bigint - used.vcpus >= line.vcpus
                    AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= line.memory_mb), false) AS fits
                FROM template_placements p JOIN hosts h ON h.id = p.host_id CROSS JOIN LATERAL {used} used
-               WHERE p.template_id = t.id AND p.state = 'present'
+               WHERE p.template_id = t.id AND p.state = 'present' AND h.labels @> line.labels
                  AND (h.status = 'online'
                    OR h.status = 'draining' AND h.id = line.host_id AND line.sandbox_id IS NOT NULL)
              ) room

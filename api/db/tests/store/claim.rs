@@ -3,9 +3,9 @@
 use futures::future::join_all;
 use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
-    id::RunnerId,
+    id::{HostId, RunnerId, TemplateId},
 };
-use ovenbird_db::store::{claim::Refused, lease::Holder};
+use ovenbird_db::store::{claim::Refused, host::Labels, lease::Holder};
 
 use crate::world::{World, report};
 
@@ -52,6 +52,87 @@ async fn concurrent_claims_never_overbook_a_host() {
     let claims = join_all(builds.iter().map(|id| world.claim(*id, 1, RunnerId::new()))).await;
     assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 3);
     assert!(claims.iter().filter_map(|claim| claim.as_ref().err()).all(|e| *e == Refused::NoRoom));
+}
+
+#[tokio::test]
+async fn many_claims_at_once_fill_every_host_and_overbook_none() {
+    let world = World::with_host(4).await;
+    for host in 2..=3 {
+        let report = report(&format!("10.0.0.{host}:1"), 4);
+        world.store.host_report(&report, std::time::Duration::ZERO).await.unwrap();
+    }
+    let mut builds = Vec::new();
+    for n in 0..60 {
+        builds.push(world.build(&format!("web{n}")).await);
+    }
+    let claims = join_all(builds.iter().map(|id| world.claim(*id, 1, RunnerId::new()))).await;
+    let mut taken = std::collections::BTreeMap::<_, usize>::new();
+    for claim in claims.iter().flatten() {
+        *taken.entry(claim.host.id).or_default() += 1;
+    }
+    assert_eq!(taken.values().collect::<Vec<_>>(), [&4, &4, &4]);
+    assert!(claims.iter().filter_map(|claim| claim.as_ref().err()).all(|e| *e == Refused::NoRoom));
+}
+
+#[tokio::test]
+async fn lost_host_frees_what_its_builds_took_when_they_go_elsewhere() {
+    let world = World::with_host(2).await;
+    let holders = [world.running("one").await, world.running("two").await];
+    let first = world.row(holders[0].build).await.host_id.unwrap();
+    world.store.host_report(&report("10.0.0.2:1", 2), std::time::Duration::ZERO).await.unwrap();
+    assert!(world.store.host_unreachable("10.0.0.1:1").await.unwrap());
+    let reason = Reason {
+        code: ReasonCode::HostLost,
+        message: "the host agent cannot be reached".into(),
+        step: None,
+        tail: None,
+    };
+    for holder in &holders {
+        world.store.build_lose(holder, &reason, 3).await.unwrap().unwrap();
+        let elsewhere = world.claim(holder.build, 2, RunnerId::new()).await.unwrap();
+        assert_ne!(elsewhere.host.id, first);
+    }
+    let next = world.build("three").await;
+    assert_eq!(world.claim(next, 1, RunnerId::new()).await.unwrap_err(), Refused::NoRoom);
+    // Back again, it has all of its room.
+    world.store.host_report(&report("10.0.0.1:1", 2), std::time::Duration::ZERO).await.unwrap();
+    for build in [next, world.build("four").await] {
+        let claimed = world.claim(build, 1, RunnerId::new()).await.unwrap();
+        assert_eq!(claimed.host.id, first);
+    }
+}
+
+#[tokio::test]
+async fn build_with_labels_goes_where_all_of_them_are() {
+    let world = World::with_host(8).await;
+    world.store.host_report(&report("10.0.0.2:1", 1), std::time::Duration::ZERO).await.unwrap();
+    let hosts = world.store.host_list().await.unwrap();
+    let small = HostId::from_uuid(hosts[1].id);
+    let labels = |labels: &[(&str, &str)]| -> Labels {
+        labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    };
+    let build = async |wanted: &[(&str, &str)]| {
+        let mut new = world.submission("web");
+        let base = world.store.template_resolve("minimal", "latest").await.unwrap().unwrap();
+        new.base_template_id = TemplateId::from_uuid(base.id);
+        new.labels = labels(wanted);
+        world.store.build_insert(&new).await.unwrap();
+        new.id
+    };
+    let wanted = build(&[("zone", "b"), ("disk", "fast")]).await;
+    let claim = async || world.claim(wanted, 1, RunnerId::new()).await;
+    assert_eq!(claim().await.unwrap_err(), Refused::NoHost);
+    let told = async || world.store.queue_page(None, None, 10).await.unwrap()[0].hosts;
+    world.store.host_labels_set(small, &labels(&[("zone", "b")])).await.unwrap().unwrap();
+    assert_eq!((claim().await.unwrap_err(), told().await), (Refused::NoHost, 0));
+    let all = labels(&[("zone", "b"), ("disk", "fast"), ("gpu", "")]);
+    world.store.host_labels_set(small, &all).await.unwrap().unwrap();
+    assert_eq!(told().await, 1);
+    assert_eq!(claim().await.unwrap().host.id, small.uuid());
+    // What the host says of itself changes none of them.
+    world.store.host_report(&report("10.0.0.2:1", 1), std::time::Duration::ZERO).await.unwrap();
+    let kept = world.store.host_get(small).await.unwrap().unwrap().host.labels;
+    assert_eq!(kept, serde_json::json!(all));
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ async fn host_is_deleted_only_drained_and_empty_and_stays_away() {
         world.store.host_report(&report("10.0.0.1:1", 4), Duration::ZERO).await.unwrap(),
         id
     );
-    assert_eq!(world.store.host_deleted("10.0.0.1:1").await.unwrap(), Some(id));
+    assert_eq!(world.store.host_left_alone("10.0.0.1:1").await.unwrap(), Some(id));
     assert!(world.store.host_list().await.unwrap().is_empty());
     let build = world.build("next").await;
     assert_eq!(world.claim(build, 1, RunnerId::new()).await.unwrap_err(), Refused::NoHost);

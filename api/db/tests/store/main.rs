@@ -12,6 +12,7 @@ mod ledger;
 mod orphan;
 mod queue;
 mod reader;
+mod registration;
 mod sandbox;
 mod template;
 mod world;

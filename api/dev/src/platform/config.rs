@@ -21,6 +21,17 @@ pub(crate) fn write(dir: &Path, name: &str, content: &Value) -> anyhow::Result<P
     Ok(path)
 }
 
+/// Writes a secret to a file of its owner's alone.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_secret(path: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(text.as_bytes())?;
+    Ok(path.to_owned())
+}
+
 /// The `[tls]` section for these files.
 pub(crate) fn tls(files: &Files) -> Value {
     json!({ "ca": files.ca, "cert": files.cert, "key": files.key })

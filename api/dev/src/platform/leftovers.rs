@@ -19,7 +19,7 @@ use ovenbird_testkit::{Process, process::Program, wait_for};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{disk, place::Place};
+use super::{apart, disk, place::Place};
 use crate::{progress::Ui, tree};
 
 const ENDING: Duration = Duration::from_secs(30);
@@ -45,6 +45,9 @@ pub async fn clear(ui: &Ui, scratch: &Path) -> anyhow::Result<()> {
         for config in agents(&dir)? {
             if let Err(error) = end_machines(&config, &dir).await {
                 ui.notice(format!("{}: {error:#}", config.display()));
+            }
+            if let Some(number) = number_of(&config) {
+                apart::remove(number);
             }
         }
         // Those that the benchmark started by hand have no agent to end them.
@@ -73,6 +76,12 @@ fn agents(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The number of an agent, by its configuration.
+fn number_of(config: &Path) -> Option<u16> {
+    let settings: Value = toml::from_str(&fs::read_to_string(config).ok()?).ok()?;
+    settings["name"].as_str()?.strip_prefix('d')?.parse().ok()
+}
+
 /// Lets an agent of the same name take over machines and networks, if there are any, and destroy them.
 async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
     let settings: Value = toml::from_str(&fs::read_to_string(config)?)?;
@@ -84,11 +93,16 @@ async fn end_machines(config: &Path, dir: &Path) -> anyhow::Result<()> {
     if !has_network && running(Path::new(&data), "").is_empty() {
         return Ok(());
     }
+    let namespace = number_of(config).and_then(apart::namespace);
     let address: SocketAddr = text("listen").parse()?;
     // Only the benchmark's agent is a release build, and then there may be no other.
     let builds = [tree::binary("ovenbird-agent"), tree::release_binary("ovenbird-agent")];
     let binary = builds.into_iter().find(|binary| binary.is_file()).context("no agent is built")?;
-    let program = Program::new("agent", binary, dir.join("agent-again.log"));
+    let log = dir.join("agent-again.log");
+    let program = match namespace {
+        Some(namespace) => super::within(&namespace, "agent".to_owned(), &binary, log),
+        None => Program::new("agent", binary, log),
+    };
     let mut agent = Process::start(program.arg("--config").arg(config))?;
     agent.ready(ENDING, || async move { TcpStream::connect(address).await.is_ok() }).await?;
     agent.stop(ENDING).await

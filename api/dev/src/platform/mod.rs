@@ -4,10 +4,11 @@
 //! configures and starts the processes; what they do is theirs.
 //!
 //! ```text
-//!  start: services ─ migrate, admin key ─ agents' disk, base image ─ agents ─ bridge ─ api ─ runners
+//!  start: services ─ migrate, admin key ─ bridge ─ api ─ agents' disk, base image ─ agents, which register ─ runners
 //!  stop:  runners ─ api, bridge ─ agents (they destroy their microVMs) ─ services ─ disk ─ folder
 //! ```
 
+pub mod apart;
 pub(crate) mod config;
 pub(crate) mod disk;
 pub mod leftovers;
@@ -18,6 +19,7 @@ pub mod record;
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -37,6 +39,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use self::{
+    apart::Apart,
     disk::Disk,
     member::{Kind, Member},
     place::Place,
@@ -83,6 +86,8 @@ pub struct Options {
     pub log_step_bytes: Option<u64>,
     /// The runners' `host_away_max`; absent means its default.
     pub host_away: Option<Duration>,
+    /// Each agent in a network namespace of its own.
+    pub apart: bool,
     /// What sandboxes are made of.
     pub hypervisor: Hypervisor,
     /// Run the release build of the programs.
@@ -103,6 +108,7 @@ impl Default for Options {
             build_time_max: None,
             log_step_bytes: None,
             host_away: None,
+            apart: false,
             hypervisor: Hypervisor::Qemu,
             release: false,
         }
@@ -143,7 +149,10 @@ struct AgentPlace {
     port: Port,
     /// For Prometheus.
     metrics_port: Port,
+    /// Told by the api, once the host is announced.
     server_name: String,
+    /// Its network, where it has one of its own.
+    apart: Option<Apart>,
     /// Makes its name, addresses and user ids differ from those of every other agent on this machine.
     number: Reserved,
 }
@@ -209,7 +218,8 @@ impl Platform {
         let client =
             authority.write(&authority.client("dev.ovenbird")?, &dir.join("tls"), "dev")?;
         let disk = Disk::prepare(ui, &dir.join("hosts")).await?;
-        let agents = (0..options.agents).map(AgentPlace::reserve).collect::<anyhow::Result<_>>()?;
+        let reserve = |_| AgentPlace::reserve(options.apart);
+        let agents = (0..options.agents).map(reserve).collect::<anyhow::Result<_>>()?;
 
         let mut platform = Self {
             members: Vec::new(),
@@ -256,20 +266,26 @@ impl Platform {
         create.args(["key", "create", "--scope", "admin", "--name", "dev", "--config"]).arg(&api);
         program::output(create).await?.trim().clone_into(&mut self.admin_key);
 
-        for at in 0..self.agents.len() {
-            step.message(&format!("agent {} of {}", at + 1, self.agents.len()));
-            let config = self.agent_config(at, artifacts, authority).await?;
-            self.launch(Kind::Agent, Some(at + 1), &config)?;
-        }
         let bridge = config::write(&dir, "bridge", &self.bridge_config(authority, options)?)?;
         self.launch(Kind::Bridge, None, &bridge)?;
         self.launch(Kind::Api, None, &api)?;
+        let client = self.api()?;
+        for at in 0..self.agents.len() {
+            step.message(&format!("agent {} of {}", at + 1, self.agents.len()));
+            let name = format!("agent-{}", at + 1);
+            self.until("the api to announce a host", || async {
+                client.hosts().await.is_ok().then_some(())
+            })
+            .await?;
+            let announced = client.host_create(&name).await?;
+            let config = self.agent_config(at, artifacts, &announced).await?;
+            self.launch(Kind::Agent, Some(at + 1), &config)?;
+        }
         let runner = config::write(&dir, "runner", &self.runner_config(authority, options)?)?;
         for at in 0..options.runners {
             self.launch(Kind::Runner, Some(at + 1), &runner)?;
         }
         step.message("api");
-        let client = self.api()?;
         self.until(&format!("{}/readyz to answer 200", self.url()), || async {
             client.ready().await.then_some(())
         })
@@ -313,10 +329,14 @@ impl Platform {
         };
         let log = self.logs().join(format!("{name}.log"));
         let binary = self.binary(&format!("ovenbird-{}", kind.as_str()));
-        let program = Program::new(name, binary, log)
-            .args(["serve", "--config"])
-            .arg(config)
-            .env("OVENBIRD_LOG_FORMAT", "text");
+        let agent = number.filter(|_| kind == Kind::Agent).and_then(|it| self.agents.get(it - 1));
+        let namespace = agent.and_then(|agent| apart::namespace(agent.number.number()));
+        let program = match namespace {
+            Some(namespace) => within(&namespace, name, &binary, log),
+            None => Program::new(name, binary, log),
+        };
+        let program =
+            program.args(["serve", "--config"]).arg(config).env("OVENBIRD_LOG_FORMAT", "text");
         self.members.push(Member::start(kind, program)?);
         Ok(())
     }
@@ -335,6 +355,7 @@ impl Platform {
     }
 
     async fn api_config(&self, authority: &Authority) -> anyhow::Result<Value> {
+        let signer = authority.write_signer(&self.place.path().join("tls"))?;
         Ok(json!({
             "listen": format!("127.0.0.1:{}", self.api_port),
             "database_url": self.postgres.database("ovenbird").await?,
@@ -347,23 +368,18 @@ impl Platform {
                 "revoker": self.nats_seed(Role::Revoker),
             }},
             "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
+            "registration": { "authority": { "cert": signer.0, "key": signer.1 } },
             // The platform is reached over plain http.
             "http": { "session": { "secure": false } },
         }))
     }
 
     fn bridge_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
-        let hosts: Vec<Value> = self
-            .agents
-            .iter()
-            .map(|agent| json!({ "address": agent.address(), "server_name": agent.server_name }))
-            .collect();
         let mut config = json!({
             "database_url": self.postgres.url_of("ovenbird"),
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "nats_nkey": self.nats_seed(Role::Bridge),
-            "hosts": hosts,
             "tls": config::tls(&self.client_of(authority, "bridge")?),
         });
         if let Some(lease) = options.lease {
@@ -394,13 +410,16 @@ impl Platform {
         Ok(config)
     }
 
-    /// Makes the agent's folder with the base image in it, and its configuration.
+    /// Makes the agent's folder with the base image in it, and its configuration, for the host that the api
+    /// announced.
     async fn agent_config(
-        &self,
+        &mut self,
         at: usize,
         artifacts: &Artifacts,
-        authority: &Authority,
+        announced: &Value,
     ) -> anyhow::Result<PathBuf> {
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("no announcement");
+        self.agents[at].server_name = text(&announced["host"]["server_name"])?;
         let agent = &self.agents[at];
         let name = format!("agent-{}", at + 1);
         let data = self.disk.path().join(&name);
@@ -413,8 +432,10 @@ impl Platform {
             self.copy_image(at, artifacts, &image).await?;
         }
 
-        let leaf = authority.server(&[&agent.server_name])?;
-        let files = authority.write(&leaf, &self.place.path().join("tls"), &name)?;
+        let token_file = config::write_secret(
+            &self.place.path().join(format!("{name}.token")),
+            &text(&announced["token"])?,
+        )?;
         let number = agent.number.number();
         let mut content = json!({
             "listen": agent.address(),
@@ -428,7 +449,7 @@ impl Platform {
             "storage": self.disk.driver(),
             // A platform leaves nothing behind.
             "sandboxes_on_exit": "destroy",
-            "tls": config::tls(&files),
+            "registration": { "api": self.url(), "token_file": token_file },
         });
         if self.options.hypervisor == Hypervisor::Memory {
             content["hypervisor"] = "memory".into();
@@ -437,7 +458,14 @@ impl Platform {
                 "sandboxes": MEMORY_SANDBOXES, "vcpus": MEMORY_SANDBOXES, "memory_mb": 1_000_000,
             });
         }
-        config::write(self.place.path(), &name, &content)
+        let config = config::write(self.place.path(), &name, &content)?;
+        if agent.apart.is_some() {
+            // From its own network it does not reach the api.
+            let mut register = Command::new(self.binary("ovenbird-agent"));
+            register.arg("register").arg("--config").arg(&config);
+            program::output(register).await?;
+        }
+        Ok(config)
     }
 
     async fn copy_image(
@@ -579,8 +607,8 @@ impl Platform {
         let outcomes = tokio::join!(self.postgres.stop(), self.redis.stop(), self.nats.stop());
         troubles.extend([outcomes.0, outcomes.1, outcomes.2].into_iter().filter_map(Result::err));
         step.message("disk and folder");
-        let Self { members, nats, redis, postgres, disk, place, .. } = self;
-        drop((members, nats, redis, postgres, disk));
+        let Self { members, nats, redis, postgres, disk, place, agents, .. } = self;
+        drop((members, nats, redis, postgres, disk, agents));
         troubles.extend(place.remove().err());
         let texts: Vec<String> = troubles.iter().map(|trouble| format!("{trouble:#}")).collect();
         anyhow::ensure!(texts.is_empty(), "not everything ended in order: {}", texts.join("; "));
@@ -593,6 +621,12 @@ fn binary(options: &Options, name: &str) -> PathBuf {
     if options.release { tree::release_binary(name) } else { tree::binary(name) }
 }
 
+/// A program that runs in the network of `namespace`; the rest of its world is everybody's.
+pub(super) fn within(namespace: &Path, name: String, binary: &Path, log: PathBuf) -> Program {
+    let namespace = format!("--net={}", namespace.display());
+    Program::new(name, "nsenter", log).arg(namespace).arg("--").arg(binary)
+}
+
 fn again(name: &str, status: &str, outcome: anyhow::Result<()>) -> String {
     match outcome {
         Ok(()) => format!("{name} ended ({status}) and was started again"),
@@ -601,14 +635,15 @@ fn again(name: &str, status: &str, outcome: anyhow::Result<()>) -> String {
 }
 
 impl AgentPlace {
-    fn reserve(at: usize) -> anyhow::Result<Self> {
+    fn reserve(apart: bool) -> anyhow::Result<Self> {
         let number = Reserved::one_of("agent", 0..800, |_| true).context("number an agent")?;
-        let server_name = format!("agent-{}.ovenbird", at + 1);
+        let apart = if apart { Some(Apart::create(number.number())?) } else { None };
         let (port, metrics_port) = (Port::reserve()?, Port::reserve()?);
-        Ok(Self { port, metrics_port, server_name, number })
+        Ok(Self { port, metrics_port, server_name: String::new(), apart, number })
     }
 
     fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let ip = self.apart.as_ref().map_or(Ipv4Addr::LOCALHOST, Apart::address);
+        format!("{ip}:{}", self.port)
     }
 }

@@ -37,7 +37,7 @@ pub struct Record {
 /// A host agent, and what a client needs to call it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Agent {
-    /// `127.0.0.1:<port>`.
+    /// `host:port`.
     pub address: String,
     /// The name in its certificate.
     pub server_name: String,

@@ -9,6 +9,7 @@ mod failures;
 mod faults;
 mod faults_of_others;
 mod handover;
+mod hosts;
 mod logs;
 mod platform;
 mod rules;

@@ -6,7 +6,7 @@ use ovenbird_db::{entity::template, store::host::Capacity};
 use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
 
 use super::Draft;
-use crate::app::{App, Error, Problem, keys::Caller};
+use crate::app::{App, Error, Problem, keys::Caller, registration::label_problems};
 
 /// What this version can do.
 const AVAILABLE: Available = Available { copy: false, secrets: false };
@@ -49,6 +49,7 @@ impl App {
         if let Some(name) = &draft.name {
             problems.extend(self.template_name_problem(caller, name).await?);
         }
+        problems.extend(label_problems(&draft.labels));
         if draft.context.is_some() {
             let problem = Problem::new("context", "context_not_available", "is not available yet");
             problems.push(problem.hint("leave it out; the recipe must not use COPY"));

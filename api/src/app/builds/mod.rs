@@ -12,7 +12,10 @@ use ovenbird_contract::{
 };
 use ovenbird_db::{
     entity::template_build,
-    store::build_admin::{After, BuildDetail, BuildFilter, Inserted, NewBuild},
+    store::{
+        build_admin::{After, BuildDetail, BuildFilter, Inserted, NewBuild},
+        host::Labels,
+    },
 };
 use ovenbird_kit::telemetry;
 use ovenbird_recipe::{Plan, Source};
@@ -53,6 +56,8 @@ pub struct Draft {
     pub lane: Option<String>,
     /// Leave out the hooks of the base template.
     pub skip_hooks: bool,
+    /// Labels that its host must have.
+    pub labels: Labels,
 }
 
 /// What comes with a submission.
@@ -125,6 +130,7 @@ impl App {
             healthcheck: draft.healthcheck,
             disk_mb: draft.disk_mb,
             skip_hooks: draft.skip_hooks,
+            labels: draft.labels,
             trace: origin.trace,
             requested_by: origin.caller.name(),
             retry_of,

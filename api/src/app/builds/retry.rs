@@ -44,5 +44,7 @@ fn draft(row: template_build::Model) -> Draft {
         context: row.context_digest,
         lane: Some(row.lane),
         skip_hooks: row.skip_hooks,
+        // What is stored has the form.
+        labels: serde_json::from_value(row.labels).unwrap_or_default(),
     }
 }

@@ -29,7 +29,7 @@ const LAST_BUILDS: u32 = 5;
 pub enum Why {
     /// Its base template is deleted: it will never start.
     BaseDeleted,
-    /// No host that takes builds holds its base template.
+    /// No host that takes builds and has the labels that it asks for holds its base template.
     NoHost,
     /// The hosts that hold it are full.
     NoRoom,

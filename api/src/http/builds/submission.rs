@@ -2,6 +2,8 @@
 //!
 //! The value is read field by field and not by the derived parser, which stops at the first mistake.
 
+use std::collections::BTreeMap;
+
 use poem_openapi::{
     Object,
     registry::{MetaSchema, MetaSchemaRef, Registry},
@@ -56,6 +58,8 @@ pub struct BuildCreate {
     /// Leave out the hooks that the base template runs before and after the steps.
     #[oai(default)]
     pub skip_hooks: bool,
+    /// Labels that the host must have, all of them; any host will do when absent.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// Why a build is cancelled.
@@ -114,7 +118,14 @@ pub(super) fn draft(value: &Value, bad: &[app::Problem]) -> builds::Draft {
         context: text("context"),
         lane: or_default("lane", default_lane),
         skip_hooks: good("skip_hooks").and_then(Value::as_bool).unwrap_or(false),
+        labels: good("labels").and_then(labels).unwrap_or_default(),
     }
+}
+
+/// Those that are no texts are told of by the schema.
+fn labels(value: &Value) -> Option<BTreeMap<String, String>> {
+    let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    Some(value.as_object()?.iter().filter_map(text).collect())
 }
 
 /// One step of a recipe: a line of text, or an object.

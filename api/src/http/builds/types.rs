@@ -87,6 +87,8 @@ pub struct Build {
     pub disk_mb: Option<u32>,
     /// The lane whose runners may take it.
     pub lane: String,
+    /// Labels that its host must have, where some were asked for.
+    pub labels: Option<BTreeMap<String, String>>,
     /// Where it stands.
     pub status: BuildStatus,
     /// The present or last attempt; 0 before the first.
@@ -302,6 +304,7 @@ impl Build {
             by: row.cancel_requested_by.unwrap_or_default(),
             why: row.cancel_requested_why,
         });
+        let labels: BTreeMap<_, _> = read("template_builds.labels", row.labels)?;
         Ok(Self {
             name: row.name,
             tag: row.tag,
@@ -312,6 +315,7 @@ impl Build {
             memory_mb: row.memory_mb.unsigned_abs(),
             disk_mb: row.disk_mb.map(i32::unsigned_abs),
             lane: row.lane,
+            labels: Some(labels).filter(|labels| !labels.is_empty()),
             status: status.into(),
             attempt: row.attempt.unsigned_abs(),
             current_step: row.current_step.unsigned_abs(),

@@ -40,7 +40,7 @@ fn inside(network: &Network, program: &str, args: &[&str]) -> String {
 /// Everything on the host with the instance's name in it.
 fn traces(instance: &str) -> Vec<String> {
     let mut traces = names_in(Path::new("/run/netns")).unwrap();
-    traces.extend(names_in(Path::new("/sys/class/net")).unwrap());
+    traces.extend(super::links().unwrap());
     traces.extend(output("nft", &["list", "tables"]).lines().map(str::to_owned));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     traces.extend(mounts.lines().map(str::to_owned));

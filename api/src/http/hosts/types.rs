@@ -1,6 +1,6 @@
-//! `/v1/admin/hosts`.
+//! What is told of a host, and how its row becomes that. No decision is made here.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use ovenbird_contract::id::HostId;
@@ -8,41 +8,10 @@ use ovenbird_db::store::{
     host::{Allocated, Capacity, Versions},
     host_admin::HostRow,
 };
-use poem_openapi::{
-    ApiResponse, Enum, Object, OpenApi,
-    param::{Path, Query},
-    payload::Json,
-};
+use poem_openapi::{Enum, Object};
 use serde::de::DeserializeOwned;
 
-use super::{
-    Tag,
-    auth::{Administers, Allowed, Needs},
-    error::Failure,
-    parameters,
-};
-use crate::app::{self, App, Error, keys::Scope, page::Page};
-
-/// Looks at the machines.
-#[derive(Debug)]
-pub struct Watches;
-
-impl Needs for Watches {
-    const SCOPES: &'static [Scope] = &[Scope::Admin, Scope::Read];
-}
-
-/// The resource.
-#[derive(Debug, Clone)]
-pub struct HostRoutes {
-    app: Arc<App>,
-}
-
-impl HostRoutes {
-    /// The resource over the use cases.
-    pub fn new(app: Arc<App>) -> Self {
-        Self { app }
-    }
-}
+use crate::app::Error;
 
 /// Where a host stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
@@ -64,7 +33,7 @@ pub enum HostStatus {
 pub struct Host {
     /// Its id.
     pub id: String,
-    /// `host:port` of its agent.
+    /// `host:port` of its agent; empty until it has registered.
     pub address: String,
     /// The name in its agent's certificate.
     pub server_name: String,
@@ -91,6 +60,14 @@ pub struct Host {
     pub heartbeat: Option<DateTime<Utc>>,
     /// When it was first seen.
     pub created_at: DateTime<Utc>,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Words for placement.
+    pub labels: BTreeMap<String, String>,
+    /// When its agent registered; absent for a host of the bridges' configuration.
+    pub registered_at: Option<DateTime<Utc>>,
+    /// When its agent's certificate ends, which the agent renews before.
+    pub certificate_expires_at: Option<DateTime<Utc>>,
 }
 
 /// Who wants a host to take nothing new.
@@ -153,113 +130,8 @@ pub struct HostVersions {
     pub storage: String,
 }
 
-/// A page of hosts.
-#[derive(Debug, Object)]
-#[oai(skip_serializing_if_is_none)]
-pub struct HostList {
-    /// Newest first.
-    pub items: Vec<Host>,
-    /// Pass it as `cursor` for the next page; absent on the last one.
-    pub next_cursor: Option<String>,
-}
-
-/// The answer to a deletion.
-#[derive(Debug, ApiResponse)]
-pub enum HostDeleted {
-    /// The host is gone.
-    #[oai(status = 204)]
-    Gone,
-}
-
-#[OpenApi(prefix_path = "/v1/admin/hosts", tag = "Tag::Hosts")]
-impl HostRoutes {
-    /// List hosts
-    ///
-    /// Newest first.
-    #[oai(path = "/", method = "get", operation_id = "host_list")]
-    async fn list(
-        &self,
-        _caller: Allowed<Watches>,
-        /// `next_cursor` of the page before.
-        #[oai(validator(max_length = 64))]
-        cursor: Query<Option<String>>,
-        /// Hosts of a page.
-        #[oai(validator(minimum(value = "1"), maximum(value = "200")), default = "limit_default")]
-        limit: Query<u32>,
-    ) -> Result<Json<HostList>, Failure> {
-        let Page { items, next } = self.app.host_list(cursor.0.as_deref(), limit.0).await?;
-        let items = items.into_iter().map(told).collect::<Result<_, _>>()?;
-        Ok(Json(HostList { items, next_cursor: next }))
-    }
-
-    /// Get a host
-    ///
-    /// With what it may promise, what it has promised and what is on it.
-    #[oai(path = "/:id", method = "get", operation_id = "host_get")]
-    async fn get(
-        &self,
-        _caller: Allowed<Watches>,
-        /// The host.
-        #[oai(validator(pattern = "^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
-        id: Path<String>,
-    ) -> Result<Json<Host>, Failure> {
-        Ok(Json(told(self.app.host_get(parameters::id(&id.0)?).await?)?))
-    }
-
-    /// Drain a host
-    ///
-    /// From now on it gets no new build and no new sandbox, until it is undrained; what runs there goes on, and
-    /// a build whose runner changes goes on there, too. It is empty when `builds` and `sandboxes` are 0.
-    /// Repeating it changes nothing.
-    #[oai(path = "/:id/drain", method = "post", operation_id = "host_drain")]
-    async fn drain(
-        &self,
-        caller: Allowed<Administers>,
-        /// The host.
-        #[oai(validator(pattern = "^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
-        id: Path<String>,
-    ) -> Result<Json<Host>, Failure> {
-        Ok(Json(told(self.app.host_drain(&caller, parameters::id(&id.0)?).await?)?))
-    }
-
-    /// Undrain a host
-    ///
-    /// It gets builds and sandboxes again. A host that was deleted is back, and `pending` until it answers.
-    /// Repeating it changes nothing.
-    #[oai(path = "/:id/undrain", method = "post", operation_id = "host_undrain")]
-    async fn undrain(
-        &self,
-        _caller: Allowed<Administers>,
-        /// The host.
-        #[oai(validator(pattern = "^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
-        id: Path<String>,
-    ) -> Result<Json<Host>, Failure> {
-        Ok(Json(told(self.app.host_undrain(parameters::id(&id.0)?).await?)?))
-    }
-
-    /// Delete a host
-    ///
-    /// Only a host that is drained or unreachable, on which there is no build, no sandbox and no template that
-    /// no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone from
-    /// then on, even while it is in their configuration and answers; undrain it to have it back.
-    #[oai(path = "/:id", method = "delete", operation_id = "host_delete")]
-    async fn delete(
-        &self,
-        _caller: Allowed<Administers>,
-        /// The host.
-        #[oai(validator(pattern = "^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
-        id: Path<String>,
-    ) -> Result<HostDeleted, Failure> {
-        self.app.host_delete(parameters::id(&id.0)?).await?;
-        Ok(HostDeleted::Gone)
-    }
-}
-
-fn limit_default() -> u32 {
-    app::page::LIMIT_DEFAULT
-}
-
-fn told(row: HostRow) -> Result<Host, Error> {
+/// What is told of a host.
+pub(super) fn told(row: HostRow) -> Result<Host, Error> {
     let HostRow { host, load } = row;
     let status = match host.status.as_str() {
         "pending" => HostStatus::Pending,
@@ -307,6 +179,10 @@ fn told(row: HostRow) -> Result<Host, Error> {
         templates: load.templates.unsigned_abs(),
         heartbeat: host.heartbeat,
         created_at: host.created_at,
+        name: host.name,
+        labels: read(host.labels)?,
+        registered_at: host.registered_at,
+        certificate_expires_at: host.certificate_expires_at,
     })
 }
 
