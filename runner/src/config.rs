@@ -39,8 +39,49 @@ pub struct Config {
     pub host_away_max: Duration,
     /// TLS towards the host agents.
     pub tls: tls::Files,
+    /// The pod that this runner is, in Kubernetes.
+    #[serde(default)]
+    pub pod: Option<Pod>,
     /// Calls of host agents.
     pub agent: agent::Config,
+}
+
+/// How a runner tells Kubernetes how busy it is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// The pod's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Base URL of the API server; https.
+    #[serde(default = "pod_api")]
+    pub api: String,
+    /// The file of the service account's token, read anew for each request.
+    #[serde(default = "pod_token")]
+    pub token: PathBuf,
+    /// The file of the API server's authority.
+    #[serde(default = "pod_ca")]
+    pub ca: PathBuf,
+    /// Between two requests at least.
+    #[serde(default = "pod_every", with = "humantime_serde")]
+    pub every: Duration,
+}
+
+fn pod_api() -> String {
+    "https://kubernetes.default.svc".into()
+}
+
+fn pod_token() -> PathBuf {
+    "/var/run/secrets/kubernetes.io/serviceaccount/token".into()
+}
+
+fn pod_ca() -> PathBuf {
+    "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt".into()
+}
+
+fn pod_every() -> Duration {
+    Duration::from_secs(5)
 }
 
 impl Config {
@@ -66,5 +107,20 @@ mod tests {
         let config = Config::load(Some(file.path())).unwrap();
         assert_eq!(format!("{:?}", config.agent), format!("{:?}", agent::Config::default()));
         assert_eq!((config.slots, config.lane.as_str()), (2, "default"));
+    }
+
+    #[test]
+    fn documented_defaults_of_the_pod_are_the_defaults_in_code() {
+        let section = DEFAULTS.split_once("# [pod]\n").unwrap().1;
+        let keys = section.lines().map_while(|line| line.strip_prefix("# "));
+        let keys: Vec<&str> = keys.filter(|line| line.contains(" = ")).collect();
+        let documented: Pod = toml(&keys.join("\n"));
+        let shortest: Pod = toml(&keys[..2].join("\n"));
+        assert_eq!(keys.len(), 6);
+        assert_eq!(format!("{documented:?}"), format!("{shortest:?}"));
+    }
+
+    fn toml<T: serde::de::DeserializeOwned>(text: &str) -> T {
+        ovenbird_kit::config::load(text, None, "OVENBIRD_NO_SUCH").unwrap()
     }
 }

@@ -34,10 +34,20 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(agent: &Agent, plan: Plan, slots: usize) -> Self {
+        Self::start_with(agent, plan, slots, |_| {}).await
+    }
+
+    /// With a configuration that is changed before it is used.
+    pub(crate) async fn start_with(
+        agent: &Agent,
+        plan: Plan,
+        slots: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let server = Server::start().await;
         let (address, tls, host) = agent.start(&server.folder).await;
         let (desk, answering) = Desk::start(&server, plan, &address).await;
-        let config = Config {
+        let mut config = Config {
             nats_url: Secret::new(server.nats.url()),
             nats_nkey: None,
             prefix: "ovenbird".into(),
@@ -48,8 +58,10 @@ impl Running {
             boots_max: 3,
             host_away_max: Duration::from_secs(2),
             tls,
+            pod: None,
             agent: ovenbird_agent_client::Config::default(),
         };
+        change(&mut config);
         let shutdown = CancellationToken::new();
         let service = Service::connect(config.clone()).await.unwrap();
         let service = tokio::spawn(service.run(shutdown.clone()));
