@@ -1,6 +1,7 @@
 //! The runner's settings; `default.toml` documents each one.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,14 +25,17 @@ pub struct Config {
     pub prefix: String,
     /// Builds at once; at least 1.
     pub slots: usize,
-    /// The lane that jobs are taken from.
-    pub lane: String,
+    /// The lanes that jobs are taken from, the one that goes before the others first.
+    pub lanes: Vec<String>,
     /// How long running builds may go on after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
     /// The process ends at the latest this long after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub exit_within: Duration,
+    /// Where metrics and health are served, if anywhere.
+    #[serde(default)]
+    pub metrics_listen: Option<SocketAddr>,
     /// How often a microVM is made for one build.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -106,7 +110,7 @@ mod tests {
         std::fs::write(file.path(), REQUIRED).unwrap();
         let config = Config::load(Some(file.path())).unwrap();
         assert_eq!(format!("{:?}", config.agent), format!("{:?}", agent::Config::default()));
-        assert_eq!((config.slots, config.lane.as_str()), (2, "default"));
+        assert_eq!((config.slots, config.lanes), (2, ["high", "default"].map(String::from).into()));
     }
 
     #[test]

@@ -9,7 +9,11 @@ use std::sync::Arc;
 
 use async_nats::{ConnectOptions, jetstream};
 use ovenbird_agent_client::Agents;
-use ovenbird_contract::{id::RunnerId, nats::Names, nats_access::Role};
+use ovenbird_contract::{
+    id::RunnerId,
+    nats::{LANES, Names},
+    nats_access::Role,
+};
 use ovenbird_kit::{Secret, secret, tls};
 use tokio::{
     sync::watch,
@@ -43,6 +47,9 @@ pub enum Error {
     /// `nats_nkey`.
     #[error("nats_nkey cannot be used")]
     Nkey(#[from] secret::Error),
+    /// `lanes`.
+    #[error("lanes must name at least one of {}, each once", LANES.join(", "))]
+    Lanes,
     /// `[pod]`.
     #[error(transparent)]
     Pod(#[from] pod::Error),
@@ -67,6 +74,13 @@ impl Service {
     /// # Errors
     /// What no waiting mends.
     pub async fn connect(config: Config) -> Result<Self, Error> {
+        let known = |lane: &String| LANES.contains(&lane.as_str());
+        let mut lanes = config.lanes.clone();
+        lanes.sort_unstable();
+        lanes.dedup();
+        if lanes.is_empty() || lanes.len() < config.lanes.len() || !lanes.iter().all(known) {
+            return Err(Error::Lanes);
+        }
         let agents = Agents::new(&config.tls, config.agent.clone())?;
         let busy = watch::Sender::new(0);
         let pod = config.pod.clone().map(|pod| pod::Service::new(pod, busy.subscribe()));
@@ -86,7 +100,7 @@ impl Service {
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());
         let desk = Desk::new(client.clone(), names.clone(), runner_id);
-        tracing::info!(runner.id = %runner_id, slots = config.slots, lane = config.lane, "runner ready");
+        tracing::info!(runner.id = %runner_id, slots = config.slots, lanes = config.lanes.join(", "), "runner ready");
         let shared = Shared {
             client,
             jetstream,
@@ -147,11 +161,11 @@ impl Service {
 /// One build at a time, until `stop`.
 async fn slot(service: Arc<Service>, worker: Worker, stop: CancellationToken) {
     let jetstream = service.shared.jetstream.clone();
-    let mut queue = Queue::new(jetstream, &service.names, &service.config.lane);
+    let mut queue = Queue::new(&jetstream, &service.names, &service.config.lanes);
     while let Some(taken) = queue.next(&stop).await {
         let busy = Busy::begin(&service.busy);
         let work = worker.work(taken.job.clone());
-        let verdict = taken.settle(work).await;
+        let verdict = queue.beside(taken.settle(work)).await;
         drop(busy);
         if let Verdict::NoRoom(pause) = verdict {
             let _ = timeout(pause, stop.cancelled()).await;

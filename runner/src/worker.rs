@@ -60,6 +60,10 @@ fn not_claimed(job: &Job, error: &Error) -> Verdict {
                 tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
                 Verdict::Ack
             }
+            RefusalCode::KeyLimit => {
+                tracing::info!(build.id = %job.build_id, why = refusal.message, "not its turn");
+                Verdict::Ack
+            }
             RefusalCode::NoCapacity => {
                 let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
                 tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");

@@ -7,6 +7,7 @@ use ovenbird_contract::{
     desk::{Outcome, TemplateKind},
     event::What,
     id::BuildId,
+    nats::LANES,
     step::Phase,
 };
 use ovenbird_kit::Secret;
@@ -34,15 +35,15 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(agent: &Agent, plan: Plan, slots: usize) -> Self {
-        Self::start_with(agent, plan, slots, |_| {}).await
+        Self::start_with(agent, plan, slots, async |_, _, _| {}).await
     }
 
-    /// With a configuration that is changed before it is used.
+    /// With something done before there is a runner.
     pub(crate) async fn start_with(
         agent: &Agent,
         plan: Plan,
         slots: usize,
-        change: impl FnOnce(&mut Config),
+        before: impl AsyncFnOnce(&Server, &Desk, &mut Config),
     ) -> Self {
         let server = Server::start().await;
         let (address, tls, host) = agent.start(&server.folder).await;
@@ -52,16 +53,17 @@ impl Running {
             nats_nkey: None,
             prefix: "ovenbird".into(),
             slots,
-            lane: "default".into(),
+            lanes: LANES.map(String::from).into_iter().rev().collect(),
             drain: Duration::from_millis(300),
             exit_within: Duration::from_secs(10),
+            metrics_listen: None,
             boots_max: 3,
             host_away_max: Duration::from_secs(2),
             tls,
             pod: None,
             agent: ovenbird_agent_client::Config::default(),
         };
-        change(&mut config);
+        before(&server, &desk, &mut config).await;
         let shutdown = CancellationToken::new();
         let service = Service::connect(config.clone()).await.unwrap();
         let service = tokio::spawn(service.run(shutdown.clone()));
@@ -96,7 +98,7 @@ impl Running {
     }
 
     /// As the api does.
-    async fn cancel(&self, build: &BuildId) {
+    pub(crate) async fn cancel(&self, build: &BuildId) {
         self.desk.cancel();
         self.server.client.publish(self.server.names.control(build), "".into()).await.unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ovenbird_runner::{config, pod::DELETION_COST};
+use ovenbird_runner::{Config, config, pod::DELETION_COST};
 use ovenbird_testkit::{
     pods::{NAMESPACE, Pods},
     wait_until,
@@ -11,7 +11,8 @@ use ovenbird_testkit::{
 use crate::{
     agent::Agent,
     attempt::Running,
-    desk::{plan, push_job},
+    desk::{Desk, plan, push_job},
+    nats::Server,
 };
 
 const NAME: &str = "ovenbird-runner-5d9c7-x2x8v";
@@ -39,39 +40,39 @@ async fn until_cost(pods: &Pods, cost: &str) {
 async fn pod_costs_as_much_as_its_runner_has_builds() {
     let pods = Pods::start().await.unwrap();
     pods.create(NAME);
-    let agent = Agent::default();
-    let plan = plan("RUN print 1", None);
-    let running =
-        Running::start_with(&agent, plan, 2, |config| config.pod = Some(section(&pods))).await;
-    running.desk.hold_claims();
-    push_job(&running.server).await;
+    let running = start(&pods, "RUN hang", 2).await;
+    let build = push_job(&running.server).await;
     until_cost(&pods, "1").await;
     // Kubernetes replaces the token while the pod lives.
     pods.replace_token("the second token").unwrap();
     push_job(&running.server).await;
     until_cost(&pods, "2").await;
-    running.desk.refuse_claims();
+    // The desk's script is for all builds, but the other one only hears of it at its next renewal.
+    running.cancel(&build).await;
     until_cost(&pods, "0").await;
     running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn builds_run_and_the_runner_ends_in_time_though_the_api_server_refuses() {
+async fn builds_run_and_the_cost_is_told_later_though_the_api_server_refuses() {
     let pods = Pods::start().await.unwrap();
     pods.create(NAME);
     pods.refuse(true);
-    let agent = Agent::default();
-    let plan = plan("RUN print 1", None);
-    let running =
-        Running::start_with(&agent, plan, 1, |config| config.pod = Some(section(&pods))).await;
-    push_job(&running.server).await;
-    running.desk.finished().await;
+    let running = start(&pods, "RUN hang", 1).await;
+    let build = push_job(&running.server).await;
+    wait_until("a step to begin", SOON, || async {
+        !running.server.events(&build).await.is_empty()
+    })
+    .await;
     assert_eq!(pods.annotation(NAME, DELETION_COST), None);
-    running.desk.hold_claims();
-    push_job(&running.server).await;
-    wait_until("a claim", SOON, || async { running.desk.heard().claims >= 2 }).await;
     pods.refuse(false);
     until_cost(&pods, "1").await;
-    running.desk.refuse_claims();
     running.stop().await;
+}
+
+async fn start(pods: &Pods, recipe: &str, slots: usize) -> Running {
+    let before = async |_: &Server, _: &Desk, config: &mut Config| {
+        config.pod = Some(section(pods));
+    };
+    Running::start_with(&Agent::default(), plan(recipe, None), slots, before).await
 }

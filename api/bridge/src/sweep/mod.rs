@@ -31,7 +31,11 @@ use std::time::Duration;
 use async_nats::{Client, jetstream::Context};
 use chrono::{DateTime, Utc};
 use ovenbird_agent_client::{Agents, Error as AgentError};
-use ovenbird_contract::{build::Status, id::BuildId, nats::Names};
+use ovenbird_contract::{
+    build::Status,
+    id::BuildId,
+    nats::{LANES, Names},
+};
 use ovenbird_db::{
     Store,
     store::{self, job::QueueState},
@@ -247,9 +251,15 @@ impl Service {
     /// # Errors
     /// [`Error`].
     pub async fn jobs(&self) -> Result<usize, Error> {
-        let queue = self.work_queue().await?;
         let Times { job_settled, job_fallback, .. } = self.times;
-        Ok(self.store.build_jobs_forget(&queue, job_settled, job_fallback, LIMIT).await?.len())
+        let mut forgotten = 0;
+        for lane in LANES {
+            let queue = self.work_queue(lane).await?;
+            let jobs =
+                self.store.build_jobs_forget(&queue, job_settled, job_fallback, LIMIT).await?;
+            forgotten += jobs.len();
+        }
+        Ok(forgotten)
     }
 
     /// Pushes ids that are nowhere.
@@ -271,8 +281,8 @@ impl Service {
         Ok(lost.len())
     }
 
-    async fn work_queue(&self) -> Result<QueueState, Error> {
-        let spec = self.names.runners_consumer();
+    async fn work_queue(&self, lane: &'static str) -> Result<QueueState, Error> {
+        let spec = self.names.runners_consumer_of(lane);
         let look = |error: async_nats::Error| Error::Look(error);
         let stream = self.js.get_stream(&spec.stream).await.map_err(|error| look(error.into()))?;
         let consumer =
@@ -283,6 +293,7 @@ impl Service {
             info.created.nanosecond(),
         );
         Ok(QueueState {
+            lane,
             created: created.unwrap_or(DateTime::UNIX_EPOCH),
             last_seq: info.state.last_sequence,
             acked_seq: consumer.ack_floor.stream_sequence,

@@ -14,4 +14,5 @@ mod queue;
 mod reader;
 mod sandbox;
 mod template;
+mod turn;
 mod world;
