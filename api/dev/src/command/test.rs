@@ -18,6 +18,7 @@ pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
     require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
     setup::tools::ensure(ui).await?;
+    setup::deploy::ensure(ui).await?;
     // The end-to-end tests start the programs as they are, so they must be there.
     tree::build(ui).await?;
     let nextest = tree::cargo().args(["nextest", "--version"]).output().await;
