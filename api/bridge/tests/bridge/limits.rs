@@ -49,7 +49,10 @@ async fn builds_over_the_limit_wait_outside_of_the_queue_and_come_one_by_one() {
     for (claim, next) in claims.iter().zip(&theirs[2..]) {
         ok(rig.ask::<_, Finished>("finish", &finish(claim, runner, claim.log, 0)).await);
         assert_eq!(rig.job().await.build_id, *next);
-        assert_eq!(rig.row(*next).await.held_since, None);
+        wait_until("its job to be noted", SOON, || async {
+            rig.row(*next).await.held_since.is_none()
+        })
+        .await;
         ok(rig.claim(*next, 1, runner).await);
     }
     rig.stop().await;
