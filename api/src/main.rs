@@ -14,7 +14,10 @@ use ovenbird_api::{
 };
 use ovenbird_contract::nats::Names;
 use ovenbird_kit::{shutdown, telemetry};
-use sea_orm_migration::MigratorTrait as _;
+use sea_orm_migration::{
+    MigratorTrait as _,
+    sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, TransactionTrait as _},
+};
 use tokio_util::sync::CancellationToken;
 
 /// The REST API of Ovenbird.
@@ -86,7 +89,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Migrate => {
             telemetry::init("ovenbird-api migrate");
             let store = server::store(&config()?).await?;
-            ovenbird_migrations::Migrator::up(store.connection(), None)
+            migrate(store.connection())
                 .await
                 .context("the database cannot be brought to this version's schema")?;
         }
@@ -105,6 +108,15 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Those of several replicas that start at the same time wait for each other.
+async fn migrate(database: &DatabaseConnection) -> Result<(), DbErr> {
+    const LOCK: &str = "SELECT pg_advisory_xact_lock(hashtext('ovenbird migrate'))";
+    let turn = database.begin().await?;
+    turn.execute_unprepared(LOCK).await?;
+    ovenbird_migrations::Migrator::up(database, None).await?;
+    turn.commit().await
 }
 
 /// The document follows from the code alone; nothing is connected to.

@@ -1,7 +1,8 @@
 //! The runner: takes build jobs and drives host agents step by step.
 //!
 //! ```text
-//! service ─► slot × n: queue ─► worker (claim) ─► attempt: lease · build · publish ─► finish or release
+//! service ─┬► slot × n: queue ─► worker (claim) ─► attempt: lease · build · publish ─► finish or release
+//!         └► pod: how many slots are busy
 //! ```
 //!
 //! Stateless: it holds one NATS connection and mutual TLS to the agents, no database and no Redis. What it
@@ -12,6 +13,7 @@ pub mod build;
 pub mod config;
 pub mod desk;
 pub mod lease;
+pub mod pod;
 pub mod publish;
 pub mod queue;
 pub mod service;

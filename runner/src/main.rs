@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use ovenbird_kit::{shutdown, telemetry};
+use ovenbird_kit::{metrics, shutdown, telemetry};
 use ovenbird_runner::{Config, Service};
 
 /// Takes build jobs and drives host agents step by step.
@@ -31,8 +31,18 @@ async fn main() -> anyhow::Result<()> {
         config.slots = slots;
     }
     let stop = shutdown::on_signals();
+    let metrics = match config.metrics_listen {
+        Some(address) => {
+            let serving = metrics::serve_process(address, stop.clone()).await;
+            Some(serving.with_context(|| format!("metrics_listen: cannot listen on {address}"))?)
+        }
+        None => None,
+    };
     let service = Service::connect(config).await?;
     Box::pin(service.run(stop)).await;
+    if let Some(metrics) = metrics {
+        metrics.await.context("metrics")?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -9,9 +9,14 @@ use std::sync::Arc;
 
 use async_nats::{ConnectOptions, jetstream};
 use ovenbird_agent_client::Agents;
-use ovenbird_contract::{id::RunnerId, nats::Names, nats_access::Role};
+use ovenbird_contract::{
+    id::RunnerId,
+    nats::{LANES, Names},
+    nats_access::Role,
+};
 use ovenbird_kit::{Secret, secret, tls};
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Duration, timeout},
 };
@@ -21,6 +26,7 @@ use crate::{
     attempt::Shared,
     config::Config,
     desk::Desk,
+    pod,
     queue::{Queue, Verdict},
     worker::Worker,
 };
@@ -44,6 +50,12 @@ pub enum Error {
     /// `nats_nkey`.
     #[error("nats_nkey cannot be used")]
     Nkey(#[from] secret::Error),
+    /// `lanes`.
+    #[error("lanes must name at least one of {}, each once", LANES.join(", "))]
+    Lanes,
+    /// `[pod]`.
+    #[error(transparent)]
+    Pod(#[from] pod::Error),
     /// NATS refuses the connection. One that is only away is waited for.
     #[error("cannot connect to NATS: check nats_url")]
     Nats(#[from] async_nats::ConnectError),
@@ -54,6 +66,9 @@ pub struct Service {
     config: Config,
     shared: Shared,
     names: Names,
+    /// How many builds run here.
+    busy: watch::Sender<usize>,
+    pod: Option<pod::Service>,
 }
 
 impl Service {
@@ -62,7 +77,17 @@ impl Service {
     /// # Errors
     /// What no waiting mends.
     pub async fn connect(config: Config) -> Result<Self, Error> {
+        let known = |lane: &String| LANES.contains(&lane.as_str());
+        let mut lanes = config.lanes.clone();
+        lanes.sort_unstable();
+        lanes.dedup();
+        if lanes.is_empty() || lanes.len() < config.lanes.len() || !lanes.iter().all(known) {
+            return Err(Error::Lanes);
+        }
         let agents = Agents::new(&config.tls, config.agent.clone())?;
+        let busy = watch::Sender::new(0);
+        let pod = config.pod.clone().map(|pod| pod::Service::new(pod, busy.subscribe()));
+        let pod = pod.transpose()?;
         let runner_id = RunnerId::new();
         let mut options = ConnectOptions::new()
             .name(runner_id.to_string())
@@ -78,7 +103,7 @@ impl Service {
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());
         let desk = Desk::new(client.clone(), names.clone(), runner_id);
-        tracing::info!(runner.id = %runner_id, slots = config.slots, lane = config.lane, "runner ready");
+        tracing::info!(runner.id = %runner_id, slots = config.slots, lanes = config.lanes.join(", "), "runner ready");
         let shared = Shared {
             client,
             jetstream,
@@ -89,11 +114,12 @@ impl Service {
             away_max: config.host_away_max,
             drain: CancellationToken::new(),
         };
-        Ok(Self { config, shared, names })
+        Ok(Self { config, shared, names, busy, pod })
     }
 
     /// Runs until `stop` is cancelled and everything has ended, or the time for that is over.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
+        let pod = self.pod.take().map(|pod| tokio::spawn(pod.run(stop.clone())));
         let service = Arc::new(self);
         let worker = Worker::new(service.shared.clone());
         let mut slots = JoinSet::new();
@@ -125,6 +151,9 @@ impl Service {
             tracing::warn!("a build did not end in time and is left to its lease");
             slots.shutdown().await;
         }
+        if let Some(Err(error)) = futures::future::OptionFuture::from(pod).await {
+            tracing::error!(%error, "telling the pod's deletion cost broke");
+        }
         match timeout(last_flush, service.shared.client.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "last acks may be lost"),
@@ -136,11 +165,30 @@ impl Service {
 /// One build at a time, until `stop`.
 async fn slot(service: Arc<Service>, worker: Worker, stop: CancellationToken) {
     let jetstream = service.shared.jetstream.clone();
-    let mut queue = Queue::new(jetstream, &service.names, &service.config.lane);
+    let mut queue = Queue::new(&jetstream, &service.names, &service.config.lanes);
     while let Some(taken) = queue.next(&stop).await {
+        let busy = Busy::begin(&service.busy);
         let work = worker.work(taken.job.clone());
-        if let Verdict::NoRoom(_) = taken.settle(work).await {
+        let verdict = queue.beside(taken.settle(work)).await;
+        drop(busy);
+        if let Verdict::NoRoom(_) = verdict {
             let _ = timeout(NO_ROOM_PAUSE, stop.cancelled()).await;
         }
+    }
+}
+
+/// A slot that has a job; it ends with its value, in a panic too.
+struct Busy<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Busy<'a> {
+    fn begin(count: &'a watch::Sender<usize>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
     }
 }

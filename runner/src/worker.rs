@@ -81,6 +81,10 @@ fn refused(job: &Job, refusal: &Refusal) -> Verdict {
             tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
             Verdict::Ack
         }
+        RefusalCode::KeyLimit => {
+            tracing::info!(build.id = %job.build_id, why = refusal.message, "not its turn");
+            Verdict::Ack
+        }
         RefusalCode::NoCapacity => {
             let again = refusal.retry_after_ms.map_or(ROOM_AGAIN, Duration::from_millis);
             tracing::info!(build.id = %job.build_id, why = refusal.message, "no host for the build yet");

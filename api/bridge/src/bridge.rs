@@ -110,7 +110,7 @@ impl Bridge {
             .ack_timeout(NATS_TIMEOUT)
             .build(client.clone());
         let names = Names::new(&config.prefix);
-        let store = Store::new(database);
+        let store = Store::new(database).limited(config.key_builds_max);
         Ok(Self { id, config, store, redis, queue, client, js, names, agents })
     }
 

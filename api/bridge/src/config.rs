@@ -1,6 +1,7 @@
 //! The bridge's settings; `default.toml` documents each one.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -33,6 +34,8 @@ pub struct Config {
     pub lease: Duration,
     /// How often a build may be lost.
     pub attempts_max: u32,
+    /// Builds of one API key that run at the same time; 0: no limit.
+    pub key_builds_max: u32,
     /// How long a build may take.
     #[serde(with = "humantime_serde")]
     pub build_time_max: Duration,
@@ -77,6 +80,9 @@ pub struct Config {
     /// How often a host that answers is asked.
     #[serde(with = "humantime_serde")]
     pub hosts_interval: Duration,
+    /// Where metrics and health are served, if anywhere.
+    #[serde(default)]
+    pub metrics_listen: Option<SocketAddr>,
     /// The hosts.
     #[serde(default)]
     pub hosts: Vec<Host>,

@@ -30,8 +30,18 @@ async fn main() -> anyhow::Result<()> {
     ovenbird_kit::telemetry::init("ovenbird-bridge");
     let config = Config::load(arguments.config.as_deref())?;
     let shutdown = ovenbird_kit::shutdown::on_signals();
+    let metrics = match config.metrics_listen {
+        Some(address) => {
+            let serving = ovenbird_kit::metrics::serve_process(address, shutdown.clone()).await;
+            Some(serving.with_context(|| format!("metrics_listen: cannot listen on {address}"))?)
+        }
+        None => None,
+    };
     let bridge = Bridge::new(config).await.context("the bridge cannot start")?;
     bridge.run(shutdown).await?;
+    if let Some(metrics) = metrics {
+        metrics.await.context("metrics")?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -4,8 +4,9 @@
 //! begins with what is in that list: what a failed round, a broken connection or an abandoned BLMOVE
 //! left there. The list of a bridge that dies is given back by the others.
 //!
-//! The relay decides nothing: a job is published for a build that is queued, under a message id that
-//! makes the second one a duplicate.
+//! The relay decides nothing: a job is published for a build that is queued and has its turn (see the store's `turn`),
+//! under a message id that makes the second one a duplicate. A build that waits for the limit of its key leaves Redis
+//! without a job, and is pushed again with its turn.
 
 use std::time::Duration;
 
@@ -201,6 +202,12 @@ impl Service {
         let queued = self.store.build_jobs(&builds).await?;
         let waits: Vec<BuildId> = queued.iter().map(|one| one.job.build_id).collect();
         done.extend(builds.iter().filter(|id| !waits.contains(id)).map(ToString::to_string));
+        let (queued, held): (Vec<_>, Vec<_>) = queued.into_iter().partition(|one| one.has_turn);
+        if !held.is_empty() {
+            let ids: Vec<BuildId> = held.iter().map(|one| one.job.build_id).collect();
+            self.store.build_held(&ids).await?;
+            done.extend(ids.iter().map(ToString::to_string));
+        }
         let results = join_all(queued.iter().map(|one| self.publish_one(one))).await;
         let mut published = Vec::with_capacity(queued.len());
         let mut failure = None;

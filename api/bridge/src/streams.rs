@@ -173,9 +173,11 @@ fn streams(names: &Names) -> [StreamSpec; 3] {
     [names.builds_stream(), names.logs_stream(), names.events_stream()]
 }
 
-fn consumers(names: &Names) -> [ConsumerSpec; 3] {
+/// The default lane's comes first: in a stream of an older version it reads all lanes, and makes room for the others now.
+fn consumers(names: &Names) -> [ConsumerSpec; 4] {
     let [logs, events] = names.ledger_consumers();
-    [names.runners_consumer(), logs, events]
+    let [default, high] = names.runners_consumers();
+    [default, high, logs, events]
 }
 
 fn stream_config(spec: StreamSpec) -> stream::Config {
@@ -200,6 +202,7 @@ fn stream_config(spec: StreamSpec) -> stream::Config {
 fn consumer_config(spec: ConsumerSpec) -> pull::Config {
     pull::Config {
         durable_name: Some(spec.durable),
+        filter_subject: spec.subject.unwrap_or_default(),
         ack_policy: AckPolicy::Explicit,
         ack_wait: spec.ack_wait,
         max_ack_pending: spec.max_ack_pending,

@@ -103,6 +103,14 @@ impl Api {
         self.json(self.client.post(format!("{}/v1/admin/builds/{id}/retry", self.url))).await
     }
 
+    /// The queue.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn queue(&self) -> anyhow::Result<Value> {
+        self.json(self.client.get(format!("{}/v1/admin/queue", self.url))).await
+    }
+
     /// The builds, newest first; the first page of them.
     ///
     /// # Errors

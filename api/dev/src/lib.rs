@@ -16,6 +16,7 @@ pub mod openapi;
 pub mod platform;
 pub mod program;
 pub mod progress;
+pub mod scale;
 pub mod sdk;
 pub mod setup;
 pub mod tree;

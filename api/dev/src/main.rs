@@ -8,7 +8,7 @@ use ovenbird_dev::{
     command::{demo, test, up},
     dashboard, faults, openapi,
     progress::Ui,
-    sdk,
+    scale, sdk,
     setup::{self, Again, tools},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,6 +53,8 @@ enum Command {
     },
     /// Kills and freezes everything under a load of builds, by a seeded schedule; then looks that nothing is lost.
     Faults(faults::Options),
+    /// Has a load rise and fall, and runners follow it by the rule of `.deploy`; prints and draws the curve.
+    Scale(scale::Options),
     /// Measures something.
     Bench {
         #[command(subcommand)]
@@ -134,6 +136,7 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
             }
             Command::Demo => return demo::run(ui, ending.clone()).await,
             Command::Faults(options) => return faults::run(ui, options, ending.clone()).await,
+            Command::Scale(options) => return scale::run(ui, options, ending.clone()).await,
             Command::Bench { what: Bench::Agent(options) } => {
                 return bench::agent(ui, options, ending.clone()).await;
             }
@@ -160,6 +163,7 @@ async fn run(ui: &Ui, command: Command, ending: CancellationToken) -> anyhow::Re
                 Command::Sdk { check } => sdk::run(ui, check).await,
                 _ => {
                     setup::run(ui, Again::default()).await?;
+                    setup::deploy::ensure(ui).await?;
                     tools::ensure(ui).await.map(drop)
                 }
             }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{Context, consumer::pull};
-use ovenbird_contract::nats::{DEFAULT_LANE, Names};
+use ovenbird_contract::nats::{LANES, Names};
 
 /// What the answer may take.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -22,13 +22,13 @@ impl Slots {
         Self { jetstream, names }
     }
 
-    /// Slots of `lane` that wait for a build; `None` when that is not known. A slot that has just been told
-    /// that no host has room pauses, and is not counted.
+    /// Slots that wait for a build of `lane`; `None` when that is not known. A slot that has just been told that no host
+    /// has room pauses, and is not counted; one that has just taken a build of another lane is, for two seconds at most.
     pub async fn free(&self, lane: &str) -> Option<usize> {
-        if lane != DEFAULT_LANE {
+        if !LANES.contains(&lane) {
             return None;
         }
-        let spec = self.names.runners_consumer();
+        let spec = self.names.runners_consumer_of(lane);
         let ask = self
             .jetstream
             .get_consumer_from_stream::<pull::Config, _, _>(&spec.durable, &spec.stream);

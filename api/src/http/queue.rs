@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ovenbird_contract::id::BuildId;
+use ovenbird_db::store::queue::Counts;
 use poem_openapi::{Enum, Object, OpenApi, param::Query, payload::Json};
 
 use super::{
@@ -37,6 +38,8 @@ pub enum WaitReason {
     BaseDeleted,
     /// No host that takes builds and has the labels that it asks for holds its base template.
     NoHost,
+    /// Its key has as many builds running as it may; those of other keys pass it.
+    KeyLimit,
     /// The hosts that hold its base template are full.
     NoRoom,
     /// Its job is not in the work queue yet.
@@ -54,6 +57,7 @@ impl From<Why> for WaitReason {
         match why {
             Why::BaseDeleted => Self::BaseDeleted,
             Why::NoHost => Self::NoHost,
+            Why::KeyLimit => Self::KeyLimit,
             Why::NoRoom => Self::NoRoom,
             Why::NotRelayed => Self::NotRelayed,
             Why::NoRunner => Self::NoRunner,
@@ -75,7 +79,7 @@ pub struct WaitingBuild {
     pub tag: String,
     /// The lane whose runners may take it.
     pub lane: String,
-    /// Its place in the lane, from 1; everybody's builds count.
+    /// Its place in the lane, from 1; everybody's builds count, but those that wait for the limit of their key.
     #[oai(validator(minimum(value = "1")))]
     pub position: u64,
     /// A stable word for why it waits.
@@ -96,13 +100,16 @@ pub struct Queue {
     /// Builds that wait, everybody's.
     #[oai(validator(minimum(value = "0")))]
     pub depth: u64,
+    /// Those of them that wait because their key has as many builds running as it may.
+    #[oai(validator(minimum(value = "0")))]
+    pub held: u64,
     /// Builds that hold a slot of a runner, everybody's.
     #[oai(validator(minimum(value = "0")))]
     pub running: u64,
-    /// Slots of runners that wait for a build; absent while NATS does not say.
+    /// Slots of runners that wait for a build of the default lane; absent while NATS does not say.
     #[oai(validator(minimum(value = "0")))]
     pub free_slots: Option<u64>,
-    /// Slots with which no build would wait for a runner: `depth` and `running` together. An autoscaler divides
+    /// Slots with which no build would wait for a runner: `depth` without `held`, and `running`. An autoscaler divides
     /// it by the slots of one runner; work in flight counts, so no busy runner is scaled away.
     #[oai(validator(minimum(value = "0")))]
     pub slots_wanted: u64,
@@ -130,13 +137,15 @@ impl QueueRoutes {
         limit: Query<u32>,
     ) -> Result<Json<Queue>, Failure> {
         let queue = self.app.queue_get(&caller, cursor.0.as_deref(), limit.0).await?;
-        let (depth, running) =
-            (queue.counts.queued.unsigned_abs(), queue.counts.running.unsigned_abs());
+        let Counts { queued, held, running } = queue.counts;
+        let (depth, held, running) =
+            (queued.unsigned_abs(), held.unsigned_abs(), running.unsigned_abs());
         Ok(Json(Queue {
             depth,
+            held,
             running,
             free_slots: queue.free.map(|free| free as u64),
-            slots_wanted: depth + running,
+            slots_wanted: depth.saturating_sub(held) + running,
             items: queue.page.items.into_iter().map(told).collect(),
             next_cursor: queue.page.next,
         }))
@@ -170,6 +179,9 @@ fn message(why: Why) -> &'static str {
         Why::NoHost => {
             "No host that takes builds, and has the labels that it asks for, holds its base template: look whether \
              hosts are away or drained, and at their labels."
+        }
+        Why::KeyLimit => {
+            "Its key has as many builds running as it may: it starts when one of them ends."
         }
         Why::NoRoom => {
             "The hosts that hold its base template are full: it starts when one has room."

@@ -6,7 +6,7 @@ use ovenbird_api::app::{keys::Scope, page};
 use ovenbird_contract::{
     id::{BuildId, RunnerId},
     job::{self, Job},
-    nats::DEFAULT_LANE,
+    nats::{DEFAULT_LANE, HIGH_LANE},
 };
 use ovenbird_db::store::{build_admin::After, claim, job::Published};
 use ovenbird_testkit::wait_until;
@@ -22,7 +22,7 @@ const QUEUE: &str = "/v1/admin/queue";
 
 /// The work queue, as the bridges make it.
 async fn work_queue(world: &World) -> stream::Stream {
-    let (spec, consumer) = (world.names.builds_stream(), world.names.runners_consumer());
+    let spec = world.names.builds_stream();
     let config = stream::Config {
         name: spec.name,
         subjects: spec.subjects,
@@ -30,8 +30,14 @@ async fn work_queue(world: &World) -> stream::Stream {
         ..Default::default()
     };
     let stream = world.jetstream.create_stream(config).await.unwrap();
-    let config = pull::Config { durable_name: Some(consumer.durable), ..Default::default() };
-    stream.create_consumer(config).await.unwrap();
+    for lane in world.names.runners_consumers() {
+        let config = pull::Config {
+            durable_name: Some(lane.durable),
+            filter_subject: lane.subject.unwrap(),
+            ..Default::default()
+        };
+        stream.create_consumer(config).await.unwrap();
+    }
     stream
 }
 
@@ -126,6 +132,49 @@ async fn free_slots_are_the_pulls_that_wait() {
     let reasons: Vec<_> =
         queue["items"].as_array().unwrap().iter().map(|it| it["reason"].clone()).collect();
     assert_eq!(reasons, ["next", "next", "no_runner"]);
+}
+
+#[tokio::test]
+async fn each_lane_has_its_own_places_and_a_key_at_its_limit_is_told_so() {
+    let world = World::with_host().await;
+    let stream = work_queue(&world).await;
+    let durable = world.names.runners_consumer_of(HIGH_LANE).durable;
+    let consumer = stream.get_consumer::<pull::Config>(&durable).await.unwrap();
+    let _free = consumer.batch().max_messages(1).expires(SOON).messages().await.unwrap();
+    let mut builds = Vec::new();
+    for (name, lane) in [("a", "default"), ("b", "high"), ("c", "default"), ("d", "default")] {
+        let body = json!({ "name": name, "recipe": ["RUN true"], "lane": lane });
+        let build = world.request(Method::POST, "/v1/admin/builds").json(&body).send().await;
+        let build: Value = build.unwrap().json().await.unwrap();
+        builds.push(build["id"].as_str().unwrap().parse::<BuildId>().unwrap());
+    }
+    // As the relay does of a key that has as many builds running as it may.
+    world.store.build_held(&builds[2..3]).await.unwrap();
+    for build in [builds[0], builds[1], builds[3]] {
+        let published = Published { build, attempt: 1, stream_seq: 1 };
+        world.store.build_jobs_published(&[published]).await.unwrap();
+    }
+    let told = async || {
+        let queue = world.get_json(QUEUE).await;
+        let items = queue["items"].as_array().unwrap().clone();
+        let each = items.iter().map(|it| (it["position"].as_u64().unwrap(), it["reason"].clone()));
+        (
+            queue["depth"].clone(),
+            queue["held"].clone(),
+            queue["slots_wanted"].clone(),
+            each.collect::<Vec<_>>(),
+        )
+    };
+    let reasons = |texts: [(u64, &str); 4]| texts.map(|(at, text)| (at, json!(text))).to_vec();
+    let expected = reasons([(1, "no_runner"), (1, "next"), (2, "key_limit"), (2, "no_runner")]);
+    wait_until("the pull to wait", SOON, || async {
+        told().await == (json!(4), json!(1), json!(3), expected.clone())
+    })
+    .await;
+    let refused = json!({ "name": "x", "recipe": ["RUN true"], "lane": "fast" });
+    let response = world.request(Method::POST, "/v1/admin/builds").json(&refused).send().await;
+    let error: Value = response.unwrap().json().await.unwrap();
+    assert!(error.to_string().contains("default, high"), "{error}");
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub enum RefusalCode {
     StaleAttempt,
     /// No host has room for it, or none holds its base template.
     NoCapacity,
+    /// The build's key has as many builds running as it may. The job is to be acknowledged: another one comes.
+    KeyLimit,
     /// The request could not be read.
     BadRequest,
     /// The desk could not reach Postgres or NATS.

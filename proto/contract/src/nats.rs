@@ -11,12 +11,20 @@ pub const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Seq
 pub const DESK_QUEUE: &str = "desk";
 /// Queue group of the bridges on the control subjects.
 pub const CONTROL_QUEUE: &str = "bridge";
-/// The durable consumer that all runners of a lane share (KEDA reads its lag by this name).
+/// The durable consumer of the default lane, that all its runners share (KEDA reads its lag by this name). That of
+/// another lane has the lane's name behind it: `runners-high`.
 pub const RUNNERS_DURABLE: &str = "runners";
 /// The bridges' durable consumer on `LOGS` and on `EVENTS`.
 pub const LEDGER_DURABLE: &str = "ledger";
 /// The lane of a build that names none.
 pub const DEFAULT_LANE: &str = "default";
+/// The lane of builds that are not to wait behind the others.
+pub const HIGH_LANE: &str = "high";
+/// Every lane. Within one the first that came is the first that goes.
+pub const LANES: [&str; 2] = [DEFAULT_LANE, HIGH_LANE];
+/// Jobs of the high lane that a slot of a runner takes one after the other while a job of another lane waits. The next
+/// one is of the other lane, so that none starves.
+pub const HIGH_IN_A_ROW: u32 = 3;
 /// A job goes back to the queue when no ack or in-progress mark came for this long.
 pub const JOB_ACK_WAIT: Duration = Duration::from_secs(30);
 /// How often a runner marks its job as in progress.
@@ -51,6 +59,8 @@ pub struct StreamSpec {
 pub struct ConsumerSpec {
     /// The stream it reads.
     pub stream: String,
+    /// The only subject that it reads; `None` for all of the stream.
+    pub subject: Option<String>,
     /// Its durable name.
     pub durable: String,
     /// Redelivery after this long without ack.
@@ -169,11 +179,23 @@ impl Names {
         self.stream("CONTEXTS")
     }
 
-    /// The durable that runners pull jobs from.
+    /// The durable that runners pull the jobs of the default lane from.
     pub fn runners_consumer(&self) -> ConsumerSpec {
+        self.runners_consumer_of(DEFAULT_LANE)
+    }
+
+    /// Those of all lanes, in the order of [`LANES`].
+    pub fn runners_consumers(&self) -> [ConsumerSpec; 2] {
+        LANES.map(|lane| self.runners_consumer_of(lane))
+    }
+
+    /// The durable that runners pull the jobs of a lane from. A work queue takes two consumers only where no message
+    /// is for both.
+    pub fn runners_consumer_of(&self, lane: &str) -> ConsumerSpec {
         ConsumerSpec {
             stream: self.stream("BUILDS"),
-            durable: RUNNERS_DURABLE.into(),
+            subject: Some(self.builds(lane)),
+            durable: runners_durable(lane),
             ack_wait: JOB_ACK_WAIT,
             max_ack_pending: 10_000,
         }
@@ -183,9 +205,17 @@ impl Names {
     pub fn ledger_consumers(&self) -> [ConsumerSpec; 2] {
         ["LOGS", "EVENTS"].map(|stream| ConsumerSpec {
             stream: self.stream(stream),
+            subject: None,
             durable: LEDGER_DURABLE.into(),
             ack_wait: Duration::from_secs(30),
             max_ack_pending: 5_000,
         })
+    }
+}
+
+fn runners_durable(lane: &str) -> String {
+    match lane {
+        DEFAULT_LANE => RUNNERS_DURABLE.to_owned(),
+        other => format!("{RUNNERS_DURABLE}-{other}"),
     }
 }

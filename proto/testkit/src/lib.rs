@@ -18,6 +18,7 @@
 pub mod certificates;
 mod folder;
 pub mod nats;
+pub mod pods;
 mod port;
 pub mod postgres;
 pub mod process;

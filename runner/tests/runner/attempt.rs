@@ -34,25 +34,36 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start(agent: &Agent, plan: Plan, slots: usize) -> Self {
-        Self::start_with(agent, plan, |config| {
+        Self::start_after(agent, plan, slots, async |_, _, _| {}).await
+    }
+
+    /// With something done before there is a runner.
+    pub(crate) async fn start_after(
+        agent: &Agent,
+        plan: Plan,
+        slots: usize,
+        before: impl AsyncFnOnce(&Server, &Desk, &mut Config),
+    ) -> Self {
+        Self::start_with(agent, plan, async |server, desk, config| {
             config.slots = slots;
             config.drain = Duration::from_millis(300);
             config.host_away_max = Duration::from_secs(2);
+            before(server, desk, config).await;
         })
         .await
     }
 
-    /// With the documented defaults, but for what `set` sets.
+    /// With the documented defaults, but for what `before` sets.
     pub(crate) async fn start_with(
         agent: &Agent,
         plan: Plan,
-        set: impl FnOnce(&mut Config),
+        before: impl AsyncFnOnce(&Server, &Desk, &mut Config),
     ) -> Self {
         let server = Server::start().await;
         let (address, tls, host) = agent.start(&server.folder).await;
         let (desk, answering) = Desk::start(&server, plan, &address).await;
         let mut config = defaults(&server, tls);
-        set(&mut config);
+        before(&server, &desk, &mut config).await;
         let shutdown = CancellationToken::new();
         let service = Service::connect(config.clone()).await.unwrap();
         let service = tokio::spawn(service.run(shutdown.clone()));
@@ -89,7 +100,7 @@ impl Running {
     }
 
     /// As the api does.
-    async fn cancel(&self, build: &BuildId) {
+    pub(crate) async fn cancel(&self, build: &BuildId) {
         self.desk.cancel();
         self.server.client.publish(self.server.names.control(build), "".into()).await.unwrap();
     }
@@ -203,7 +214,7 @@ async fn guest_that_is_never_ready_is_the_fault_of_its_host_and_shows_its_consol
 async fn sandbox_whose_agent_starts_again_meanwhile_is_made_again_and_costs_no_attempt() {
     let agent = Agent::default();
     agent.seen.lock().unwrap().hang_creates = true;
-    let running = Running::start_with(&agent, plan("RUN print 1", None), |_| {}).await;
+    let running = Running::start_with(&agent, plan("RUN print 1", None), async |_, _, _| {}).await;
     let build = push_job(&running.server).await;
     wait_until("the sandbox is made", Duration::from_secs(20), || async {
         agent.seen.lock().unwrap().created.len() == 1
@@ -236,7 +247,7 @@ async fn agent_that_is_ending_uses_up_no_microvm() {
     let agent = Agent::default();
     // One more than there may be microVMs.
     agent.seen.lock().unwrap().closing = 4;
-    let running = Running::start_with(&agent, plan("RUN print 1", None), |_| {}).await;
+    let running = Running::start_with(&agent, plan("RUN print 1", None), async |_, _, _| {}).await;
     let build = push_job(&running.server).await;
     let finish = running.desk.finished().await;
     assert!(matches!(finish.outcome, Outcome::Succeeded(_)), "{:?}", finish.outcome);
@@ -475,7 +486,7 @@ async fn attempt_that_lost_its_lease_leaves_its_sandbox_and_says_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runner_that_ends_gives_its_build_back_with_its_sandbox_within_five_seconds() {
     let agent = Agent::default();
-    let running = Running::start_with(&agent, plan("RUN hang", None), |_| {}).await;
+    let running = Running::start_with(&agent, plan("RUN hang", None), async |_, _, _| {}).await;
     let build = push_job(&running.server).await;
     agent.until_started(1).await;
     let (desk, begun) = (running.desk.clone(), tokio::time::Instant::now());

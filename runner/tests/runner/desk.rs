@@ -16,6 +16,7 @@ use ovenbird_contract::{
     id::{BuildId, HostId, TemplateId},
     job::{self, Job},
     log::{Batch, LineRecord, LogCaps, Record, Resume, Stream},
+    nats::DEFAULT_LANE,
     standing::{ResumeFrom, Standing},
 };
 use ovenbird_recipe::{Available, Plan, Source, parse};
@@ -34,6 +35,8 @@ pub(crate) struct Desk {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heard {
     pub(crate) claims: usize,
+    /// Builds that were asked for, each once.
+    pub(crate) claimed: Vec<BuildId>,
     pub(crate) finishes: Vec<FinishRequest>,
     pub(crate) releases: Vec<ReleaseRequest>,
 }
@@ -217,7 +220,12 @@ impl Desk {
         let answer = match verb {
             "claim" => {
                 let request: ClaimRequest = serde_json::from_slice(payload).unwrap();
-                self.heard.send_modify(|heard| heard.claims += 1);
+                self.heard.send_modify(|heard| {
+                    heard.claims += 1;
+                    if !heard.claimed.contains(&request.build_id) {
+                        heard.claimed.push(request.build_id);
+                    }
+                });
                 if !script.answer_claims {
                     return None;
                 }
@@ -303,9 +311,19 @@ pub(crate) async fn push_job(server: &Server) -> BuildId {
 
 /// Puts a job on the default lane.
 pub(crate) async fn push_attempt(server: &Server, build_id: BuildId, attempt: u32) -> BuildId {
+    push_to(server, DEFAULT_LANE, build_id, attempt).await
+}
+
+/// Puts a job on a lane.
+pub(crate) async fn push_to(
+    server: &Server,
+    lane: &str,
+    build_id: BuildId,
+    attempt: u32,
+) -> BuildId {
     let job = Job { v: job::VERSION, build_id, attempt, trace: String::new() };
     let payload = serde_json::to_vec(&job).unwrap();
-    let ack = server.jetstream.publish(server.names.builds("default"), payload.into()).await;
+    let ack = server.jetstream.publish(server.names.builds(lane), payload.into()).await;
     ack.unwrap().await.unwrap();
     job.build_id
 }

@@ -36,15 +36,17 @@ impl Server {
         for spec in [names.builds_stream(), names.logs_stream(), names.events_stream()] {
             jetstream.create_stream(config(spec)).await.unwrap();
         }
-        let spec = names.runners_consumer();
-        let consumer = pull::Config {
-            durable_name: Some(spec.durable),
-            ack_policy: AckPolicy::Explicit,
-            ack_wait: spec.ack_wait,
-            max_ack_pending: spec.max_ack_pending,
-            ..pull::Config::default()
-        };
-        jetstream.create_consumer_on_stream(consumer, spec.stream).await.unwrap();
+        for spec in names.runners_consumers() {
+            let consumer = pull::Config {
+                durable_name: Some(spec.durable),
+                filter_subject: spec.subject.unwrap(),
+                ack_policy: AckPolicy::Explicit,
+                ack_wait: spec.ack_wait,
+                max_ack_pending: spec.max_ack_pending,
+                ..pull::Config::default()
+            };
+            jetstream.create_consumer_on_stream(consumer, spec.stream).await.unwrap();
+        }
         Self { nats, client, jetstream, names, folder }
     }
 

@@ -146,6 +146,10 @@ fn not_claimed(why: Refused) -> Reply<Claim<Json>> {
             "no host that answers holds the base template",
             NO_CAPACITY_AFTER,
         ),
+        Refused::KeyLimit => refused(
+            RefusalCode::KeyLimit,
+            "its key has as many builds running as it may; the job comes again",
+        ),
         Refused::NoRoom => {
             refused_for(RefusalCode::NoCapacity, "the hosts are full", NO_CAPACITY_AFTER)
         }

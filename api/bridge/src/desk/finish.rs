@@ -46,6 +46,7 @@ impl Desk {
         };
         tracing::info!(build.id = %build_id, attempt, status = %ended.status, "build ended");
         self.log_ends(&ended, log).await;
+        self.next_turns(build_id).await;
         Ok(ended)
     }
 

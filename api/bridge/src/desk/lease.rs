@@ -64,6 +64,7 @@ impl Desk {
         {
             tracing::info!(build.id = %build, error = chain(&error), "left to the sweep");
         }
+        self.next_turns(build).await;
         Ok(released)
     }
 

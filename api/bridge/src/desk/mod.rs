@@ -19,6 +19,7 @@ use async_nats::{
 use futures::{StreamExt as _, stream::SelectAll};
 use ovenbird_contract::{
     desk::{Refusal, RefusalCode, Reply},
+    id::BuildId,
     log::LogCaps,
     nats::{DESK_QUEUE, Names},
 };
@@ -38,6 +39,9 @@ const REQUEST_MAX: Duration = Duration::from_secs(25);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// A runner whose build has no room asks again after this.
 const NO_CAPACITY_AFTER: Duration = Duration::from_secs(2);
+
+/// Builds whose turn comes with one end.
+const TURNS_MAX: u32 = 16;
 
 /// What the desk works with.
 #[derive(Debug, Clone)]
@@ -184,6 +188,27 @@ impl Desk {
             Verb::Renew => self.answer_renew(request).await,
             Verb::Finish => self.answer_finish(request).await,
             Verb::Release => self.answer_release(request).await,
+        }
+    }
+
+    /// Pushes the builds that waited for `over`, because their key had as many as it may. What is missed here is the
+    /// sweep's.
+    async fn next_turns(&self, over: BuildId) {
+        let turns = match self.store.build_list_after(over, TURNS_MAX).await {
+            Ok(turns) if turns.is_empty() => return,
+            Ok(turns) => turns,
+            Err(error) => {
+                return tracing::info!(
+                    error = chain(&error),
+                    "whose turn it is, is left to the sweep"
+                );
+            }
+        };
+        if let Err(error) = self.queue.push(&turns).await {
+            tracing::info!(
+                error = chain(&error),
+                "builds whose turn has come are left to the sweep"
+            );
         }
     }
 }

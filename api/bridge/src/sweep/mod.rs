@@ -35,7 +35,11 @@ use async_nats::{
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ovenbird_agent_client::{Agents, Error as AgentError};
-use ovenbird_contract::{build::Status, id::BuildId, nats::Names};
+use ovenbird_contract::{
+    build::Status,
+    id::BuildId,
+    nats::{LANES, Names},
+};
 use ovenbird_db::{
     Store,
     store::{
@@ -261,9 +265,13 @@ impl Service {
     /// # Errors
     /// [`Error`].
     pub async fn jobs(&self) -> Result<usize, Error> {
-        let queue = self.work_queue().await?;
-        let gone = self.store.build_jobs_forget(&queue, self.times.job_settled, LIMIT).await?;
-        Ok(gone.len() + self.jobs_looked_for().await?)
+        let mut gone = 0;
+        for lane in LANES {
+            let queue = self.work_queue(lane).await?;
+            let jobs = self.store.build_jobs_forget(&queue, self.times.job_settled, LIMIT).await?;
+            gone += jobs.len();
+        }
+        Ok(gone + self.jobs_looked_for().await?)
     }
 
     /// Looks for each job that is old: what is known of the queue as a whole may miss a case, and a job that is
@@ -316,8 +324,8 @@ impl Service {
         Ok(lost.len())
     }
 
-    async fn work_queue(&self) -> Result<QueueState, Error> {
-        let spec = self.names.runners_consumer();
+    async fn work_queue(&self, lane: &'static str) -> Result<QueueState, Error> {
+        let spec = self.names.runners_consumer_of(lane);
         let look = |error: async_nats::Error| Error::Look(error);
         let stream = self.js.get_stream(&spec.stream).await.map_err(|error| look(error.into()))?;
         let consumer =
@@ -328,6 +336,7 @@ impl Service {
             info.created.nanosecond(),
         );
         Ok(QueueState {
+            lane,
             created: created.unwrap_or(DateTime::UNIX_EPOCH),
             last_seq: info.state.last_sequence,
             acked_seq: consumer.ack_floor.stream_sequence,

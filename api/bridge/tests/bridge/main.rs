@@ -8,6 +8,7 @@ mod desk;
 mod handover;
 mod hosts;
 mod ledger;
+mod limits;
 mod orphans;
 mod relay;
 mod rig;

@@ -23,7 +23,7 @@ fn config(rig: &Rig, extra: &str) -> Config {
     Config::load(Some(&file)).unwrap()
 }
 
-async fn start_bridge(rig: &mut Rig, settings: &str) {
+pub(crate) async fn start_bridge(rig: &mut Rig, settings: &str) {
     let bridge = Bridge::new(config(rig, settings)).await.unwrap();
     let stop = rig.stop_token();
     rig.spawn(async { bridge.run(stop).await.unwrap() });

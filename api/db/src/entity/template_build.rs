@@ -93,6 +93,8 @@ pub struct Model {
     pub job_stream_seq: Option<i64>,
     /// How often the sweep found the job gone.
     pub job_resends: i32,
+    /// Since when it waits for the limit of its key.
+    pub held_since: Option<DateTimeUtc>,
     /// `traceparent` of the request that asked for it.
     #[sea_orm(column_type = "Text")]
     pub trace: String,

@@ -25,6 +25,7 @@ use super::{
     host::millis,
     lease::Holder,
     sql, template,
+    turn::{has_turn, hold},
 };
 use crate::entity;
 
@@ -72,6 +73,8 @@ pub enum Refused {
     NoHost,
     /// The hosts that hold it are full.
     NoRoom,
+    /// Its key has as many builds running as it may. Its job was taken back: it comes again with its turn.
+    KeyLimit,
 }
 
 /// How often the choice is made again when somebody else took the room in between.
@@ -110,10 +113,14 @@ impl Store {
         let mut last = Refused::NoRoom;
         for _ in 0..CHOICES {
             let tx = self.db.begin().await?;
-            match claim_once(&tx, request).await? {
+            match claim_once(&tx, request, self.key_builds_max).await? {
                 Ok(claimed) => {
                     tx.commit().await?;
                     return Ok(Ok(claimed));
+                }
+                Err(Outcome::Refused(refused @ Refused::KeyLimit)) => {
+                    tx.commit().await?;
+                    return Ok(Err(refused));
                 }
                 Err(Outcome::Refused(refused)) => {
                     tx.rollback().await?;
@@ -169,6 +176,7 @@ enum Outcome {
 async fn claim_once(
     tx: &DatabaseTransaction,
     request: &Request,
+    key_builds_max: u32,
 ) -> Result<Result<Claimed, Outcome>, Error> {
     let refused = |refused| Ok(Err(Outcome::Refused(refused)));
     let Some(build) = lock(tx, request.build).await? else {
@@ -184,6 +192,10 @@ async fn claim_once(
     };
     if attempt(&build).saturating_add(1) != request.attempt {
         return refused(Refused::StaleAttempt { begun: attempt(&build) });
+    }
+    if !has_turn(tx, &build, key_builds_max).await? {
+        hold(tx, build.id).await?;
+        return refused(Refused::KeyLimit);
     }
     let base = match build.base_template_id {
         Some(id) => entity::template::Entity::find_by_id(id).one(tx).await?,
@@ -284,7 +296,7 @@ async fn begin(
            previous_sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
            sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
            event_stream_seq = 0, avoid_host_id = NULL,
-           job_published_at = NULL, job_stream_seq = NULL,
+           job_published_at = NULL, job_stream_seq = NULL, held_since = NULL,
            started_at = COALESCE(b.started_at, now())
          FROM hosts h CROSS JOIN LATERAL {used} used
          WHERE b.id = $1 AND b.status = 'queued' AND b.attempt = $4 - 1 AND h.id = $2

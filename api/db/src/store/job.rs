@@ -12,7 +12,7 @@ use ovenbird_contract::{id::BuildId, job};
 use sea_orm::{ConnectionTrait, FromQueryResult};
 use uuid::Uuid;
 
-use super::{Error, Store, host::millis, json, sql};
+use super::{Error, Store, host::millis, json, sql, turn::turns};
 
 /// A queued build's next job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Queued {
     pub lane: String,
     /// How often it was found to be gone; part of the message id.
     pub resends: u32,
+    /// Whether it may have a job now, or waits for the limit of its key.
+    pub has_turn: bool,
 }
 
 /// A job that is in the stream.
@@ -36,18 +38,24 @@ pub struct Published {
     pub stream_seq: u64,
 }
 
-/// What the work queue says about itself.
+/// What a lane of the work queue says about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueState {
+    /// The lane.
+    pub lane: &'static str,
     /// When the stream was made; jobs from before are gone.
     pub created: DateTime<Utc>,
     /// Its highest sequence; jobs above it are gone with an older stream.
     pub last_seq: u64,
-    /// Every job up to this sequence was acknowledged.
+    /// Every job of the lane up to this sequence was acknowledged.
     pub acked_seq: u64,
-    /// No job waits and none is out.
+    /// No job of the lane waits and none is out.
     pub idle: bool,
 }
+
+/// The lane on which the job of build `b` is published: what stands half-made on a host takes room there, and goes
+/// before what has not begun.
+const JOB_LANE: &str = "CASE WHEN b.sandbox_id IS NULL THEN b.lane ELSE 'high' END";
 
 #[derive(Debug, FromQueryResult)]
 struct Row {
@@ -56,6 +64,7 @@ struct Row {
     lane: String,
     job_resends: i32,
     trace: String,
+    has_turn: bool,
 }
 
 #[derive(Debug, FromQueryResult)]
@@ -77,13 +86,20 @@ impl Store {
     /// [`Error::Database`].
     pub async fn build_jobs(&self, builds: &[BuildId]) -> Result<Vec<Queued>, Error> {
         let ids: Vec<Uuid> = builds.iter().map(|id| id.uuid()).collect();
-        let rows = Row::find_by_statement(sql(
-            "SELECT id, attempt, lane, job_resends, trace FROM template_builds
-             WHERE status = 'queued' AND id IN (SELECT value::uuid FROM jsonb_array_elements_text($1))",
-            [json(&ids)?.into()],
-        ))
-        .all(&self.db)
-        .await?;
+        let asked = "SELECT value::uuid FROM jsonb_array_elements_text($1)";
+        let keys = format!("SELECT requested_by FROM template_builds WHERE id IN ({asked})");
+        let has_turn = match self.key_builds_max {
+            0 => "true".to_owned(),
+            max => format!("b.id IN ({})", turns(max, Some(&keys))),
+        };
+        let text = format!(
+            "SELECT b.id, b.attempt, {JOB_LANE} AS lane, b.job_resends, b.trace,
+               {has_turn} AS has_turn
+             FROM template_builds b
+             WHERE b.status = 'queued' AND b.id IN ({asked})
+             ORDER BY b.queued_at, b.id",
+        );
+        let rows = Row::find_by_statement(sql(&text, [json(&ids)?.into()])).all(&self.db).await?;
         Ok(rows
             .into_iter()
             .map(|row| Queued {
@@ -95,6 +111,7 @@ impl Store {
                 },
                 lane: row.lane,
                 resends: u32::try_from(row.job_resends).unwrap_or(0),
+                has_turn: row.has_turn,
             })
             .collect())
     }
@@ -116,7 +133,8 @@ impl Store {
         self.db
             .execute_raw(sql(
                 "WITH lax AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-                 UPDATE template_builds b SET job_published_at = now(), job_stream_seq = p.seq
+                 UPDATE template_builds b SET job_published_at = now(), job_stream_seq = p.seq,
+                   held_since = NULL
                  FROM jsonb_to_recordset($1) AS p(id uuid, attempt int, seq bigint), lax
                  WHERE b.id = p.id AND b.status = 'queued' AND b.attempt = p.attempt - 1",
                 [json(&rows)?.into()],
@@ -125,7 +143,7 @@ impl Store {
         Ok(())
     }
 
-    /// Up to `limit` builds that are queued for longer than `waited` and have no known job, the oldest
+    /// Up to `limit` builds that are queued for longer than `waited`, have their turn and no known job, the oldest
     /// first.
     ///
     /// # Errors
@@ -135,19 +153,21 @@ impl Store {
         waited: Duration,
         limit: u32,
     ) -> Result<Vec<BuildId>, Error> {
-        let rows = Id::find_by_statement(sql(
-            "SELECT id FROM template_builds
-             WHERE status = 'queued' AND job_published_at IS NULL
-               AND queued_at < now() - $1 * interval '1 millisecond'
-             ORDER BY queued_at LIMIT $2",
-            [millis(waited).into(), i64::from(limit).into()],
-        ))
-        .all(&self.db)
-        .await?;
+        let text = format!(
+            "SELECT b.id FROM template_builds b JOIN ({turns}) turn ON turn.id = b.id
+             WHERE b.status = 'queued' AND b.job_published_at IS NULL
+               AND b.queued_at < now() - $1 * interval '1 millisecond'
+             ORDER BY b.queued_at LIMIT $2",
+            turns = turns(self.key_builds_max, None)
+        );
+        let rows =
+            Id::find_by_statement(sql(&text, [millis(waited).into(), i64::from(limit).into()]))
+                .all(&self.db)
+                .await?;
         Ok(ids(rows))
     }
 
-    /// Forgets the jobs of up to `limit` queued builds whose job is gone: it stood in an older stream, or
+    /// Forgets the jobs of up to `limit` queued builds of a lane whose job is gone: it stood in an older stream, or
     /// was acknowledged without a claim. Jobs younger than `settled` are left alone: their claim may be on its way.
     ///
     /// # Errors
@@ -158,16 +178,20 @@ impl Store {
         settled: Duration,
         limit: u32,
     ) -> Result<Vec<BuildId>, Error> {
-        let rows = Id::find_by_statement(sql(
+        let text = format!(
             "UPDATE template_builds SET job_published_at = NULL, job_stream_seq = NULL,
                job_resends = job_resends + 1
              WHERE id IN (
-               SELECT id FROM template_builds
-               WHERE status = 'queued' AND job_published_at < now() - $5 * interval '1 millisecond'
+               SELECT id FROM template_builds b
+               WHERE status = 'queued' AND {JOB_LANE} = $7
+                 AND job_published_at < now() - $5 * interval '1 millisecond'
                  AND (job_published_at < $1 OR job_stream_seq > $2 OR job_stream_seq <= $3 OR $4)
                ORDER BY queued_at LIMIT $6 FOR NO KEY UPDATE SKIP LOCKED
              ) AND status = 'queued'
-             RETURNING id",
+             RETURNING id"
+        );
+        let rows = Id::find_by_statement(sql(
+            &text,
             [
                 queue.created.into(),
                 i64::try_from(queue.last_seq).unwrap_or(i64::MAX).into(),
@@ -175,6 +199,7 @@ impl Store {
                 queue.idle.into(),
                 millis(settled).into(),
                 i64::from(limit).into(),
+                queue.lane.into(),
             ],
         ))
         .all(&self.db)

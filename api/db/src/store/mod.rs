@@ -28,6 +28,7 @@ pub mod template_admin;
 pub mod template_delete;
 pub mod template_name;
 pub mod template_tag;
+pub mod turn;
 
 use sea_orm::{DatabaseConnection, DbBackend, DbErr, Statement, Value};
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,12 +38,18 @@ use serde_json::Value as Json;
 #[derive(Debug, Clone)]
 pub struct Store {
     db: DatabaseConnection,
+    key_builds_max: u32,
 }
 
 impl Store {
     /// Queries over `db`.
     pub fn new(db: DatabaseConnection) -> Self {
-        Self { db }
+        Self { db, key_builds_max: 0 }
+    }
+
+    /// The same, with a limit of builds of one API key that run at the same time; 0: none.
+    pub fn limited(self, key_builds_max: u32) -> Self {
+        Self { key_builds_max, ..self }
     }
 
     /// The pool, for readiness checks and migrations.

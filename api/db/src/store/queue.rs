@@ -14,6 +14,8 @@ use super::{Error, Store, build_admin::After, claim::used, json, sql};
 pub struct Counts {
     /// Queued ones.
     pub queued: i64,
+    /// Those of them that wait for the limit of their key.
+    pub held: i64,
     /// Those that hold a runner's slot.
     pub running: i64,
 }
@@ -29,12 +31,14 @@ pub struct Waiting {
     pub tag: String,
     /// The lane.
     pub lane: String,
-    /// Its place in the lane, from 1.
+    /// Its place in the lane, from 1: those before it that wait for the limit of their key do not count.
     pub position: i64,
     /// When it was put into the queue.
     pub queued_at: DateTime<Utc>,
     /// Whether its job is known to be in the stream.
     pub relayed: bool,
+    /// Whether it waits for the limit of its key.
+    pub held: bool,
     /// Whether the template that it starts from is in the catalogue.
     pub has_base: bool,
     /// Hosts that take builds, have the labels that it asks for and hold that template.
@@ -50,7 +54,7 @@ pub struct Ahead {
     pub id: Uuid,
     /// Name of its template to be.
     pub name: String,
-    /// The lane.
+    /// The lane of its job.
     pub lane: String,
     /// Whether it holds a slot.
     pub is_running: bool,
@@ -72,6 +76,7 @@ impl Store {
     pub async fn queue_counts(&self) -> Result<Counts, Error> {
         let counts = Counts::find_by_statement(sql(
             "SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
+                    count(*) FILTER (WHERE status = 'queued' AND held_since IS NOT NULL) AS held,
                     count(*) FILTER (WHERE status <> 'queued') AS running
              FROM template_builds WHERE status IN ('queued', 'running', 'cancelling')",
             [],
@@ -97,10 +102,13 @@ impl Store {
             "WITH line AS (
                SELECT id, name, tag, lane, requested_by, queued_at, job_published_at, base_template_id,
                  vcpus, memory_mb, host_id, sandbox_id, labels,
-                 row_number() OVER (PARTITION BY lane ORDER BY queued_at, id) AS position
+                 held_since IS NOT NULL AS held,
+                 1 + count(*) FILTER (WHERE held_since IS NULL) OVER (PARTITION BY lane
+                   ORDER BY (sandbox_id IS NULL), queued_at, id
+                   ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS position
                FROM template_builds WHERE status = 'queued')
              SELECT line.id, line.name, line.tag, line.lane, line.position, line.queued_at,
-               line.job_published_at IS NOT NULL AS relayed, t.id IS NOT NULL AS has_base,
+               line.job_published_at IS NOT NULL AS relayed, line.held, t.id IS NOT NULL AS has_base,
                room.hosts, room.fits
              FROM line
              LEFT JOIN templates t ON t.id = line.base_template_id AND t.deleted_at IS NULL
@@ -129,7 +137,7 @@ impl Store {
         Ok(rows.all(&self.db).await?)
     }
 
-    /// Up to `limit` builds that hold a slot, and up to `limit` that wait, the one that waits longest first.
+    /// Up to `limit` builds that hold a slot, and up to `limit` that wait for one, the one that waits longest first.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -138,8 +146,9 @@ impl Store {
             "(SELECT id, name, lane, true AS is_running, started_at FROM template_builds
               WHERE status IN ('running', 'cancelling') ORDER BY started_at LIMIT $1)
              UNION ALL
-             (SELECT id, name, lane, false, started_at FROM template_builds
-              WHERE status = 'queued' ORDER BY queued_at, id LIMIT $1)",
+             (SELECT id, name, CASE WHEN sandbox_id IS NULL THEN lane ELSE 'high' END, false, started_at
+              FROM template_builds WHERE status = 'queued' AND held_since IS NULL
+              ORDER BY queued_at, id LIMIT $1)",
             [i64::from(limit).into()],
         ));
         Ok(rows.all(&self.db).await?)

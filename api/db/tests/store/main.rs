@@ -15,4 +15,5 @@ mod reader;
 mod registration;
 mod sandbox;
 mod template;
+mod turn;
 mod world;

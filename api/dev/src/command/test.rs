@@ -22,6 +22,7 @@ pub async fn run(ui: &Ui, all: bool, filters: &[String]) -> anyhow::Result<()> {
     require_root()?;
     let artifacts = setup::run(ui, setup::Again::default()).await?;
     setup::tools::ensure(ui).await?;
+    setup::deploy::ensure(ui).await?;
     // Cargo builds the programs that the end-to-end tests start together with these.
     let nextest = tree::cargo().args(["nextest", "--version"]).output().await;
     let nextest = nextest.is_ok_and(|output| output.status.success());

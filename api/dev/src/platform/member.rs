@@ -24,6 +24,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Api, Self::Bridge, Self::Runner, Self::Agent];
+
     /// The word in `up.json`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -16,6 +16,7 @@ pub mod member;
 pub mod part;
 pub mod place;
 pub mod record;
+mod runners;
 
 use std::{
     collections::BTreeMap,
@@ -323,6 +324,16 @@ impl Platform {
     }
 
     fn launch(&mut self, kind: Kind, number: Option<usize>, config: &Path) -> anyhow::Result<()> {
+        self.launch_with(kind, number, config, &[])
+    }
+
+    fn launch_with(
+        &mut self,
+        kind: Kind,
+        number: Option<usize>,
+        config: &Path,
+        variables: &[(String, String)],
+    ) -> anyhow::Result<()> {
         let name = match number {
             Some(number) => format!("{}-{number}", kind.as_str()),
             None => kind.as_str().to_owned(),
@@ -335,8 +346,11 @@ impl Platform {
             Some(namespace) => within(&namespace, name, &binary, log),
             None => Program::new(name, binary, log),
         };
-        let program =
+        let mut program =
             program.args(["serve", "--config"]).arg(config).env("OVENBIRD_LOG_FORMAT", "text");
+        for (key, value) in variables {
+            program = program.env(key, value);
+        }
         self.members.push(Member::start(kind, program)?);
         Ok(())
     }

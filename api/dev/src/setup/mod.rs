@@ -3,6 +3,7 @@
 //! A second run finds all of it in well under a second and without network. Services that the packages
 //! bring along are not started: ours are private.
 
+pub mod deploy;
 pub mod guest;
 mod image;
 mod kernel;

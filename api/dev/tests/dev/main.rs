@@ -5,6 +5,7 @@
 mod asyncapi;
 mod caps;
 mod dashboard;
+mod deploy;
 mod failures;
 mod faults;
 mod faults_of_others;
@@ -14,5 +15,6 @@ mod logs;
 mod platform;
 mod rules;
 mod sandboxes;
+mod scale;
 mod sdk;
 mod templates;

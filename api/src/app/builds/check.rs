@@ -1,7 +1,7 @@
 //! Everything that is checked before a build is stored, so that a build which is stored can run. All
 //! findings are collected; nothing stops at the first one.
 
-use ovenbird_contract::nats::DEFAULT_LANE;
+use ovenbird_contract::nats::LANES;
 use ovenbird_db::{entity::template, store::host::Capacity};
 use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
 
@@ -54,8 +54,8 @@ impl App {
             let problem = Problem::new("context", "context_not_available", "is not available yet");
             problems.push(problem.hint("leave it out; the recipe must not use COPY"));
         }
-        if draft.lane.as_deref().is_some_and(|lane| lane != DEFAULT_LANE) {
-            let message = format!("must be {DEFAULT_LANE:?}: there are no other lanes yet");
+        if draft.lane.as_deref().is_some_and(|lane| !LANES.contains(&lane)) {
+            let message = format!("must be one of {}", LANES.join(", "));
             problems.push(Problem::new("lane", "unknown_lane", message).hint("leave it out"));
         }
         Ok(assemble(draft, plan, base, problems))

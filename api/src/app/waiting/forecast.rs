@@ -1,14 +1,15 @@
 //! When builds that wait will probably have ended, from how long the last ones of their names took: a pure
-//! function. Each slot takes the next build of the line when it is free. Whoever stands behind a slot whose
-//! build nobody can estimate is told nothing by that slot.
+//! function. Each slot takes the next build when it is free, as a runner does: of the high lane first, but only a few in a
+//! row while another lane waits. Whoever stands behind a slot whose build nobody can estimate is told nothing by that slot.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, VecDeque},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use ovenbird_contract::nats::{HIGH_IN_A_ROW, HIGH_LANE};
 use ovenbird_db::store::queue::Ahead;
 use uuid::Uuid;
 
@@ -21,20 +22,31 @@ pub(super) fn forecast(
     now: DateTime<Utc>,
 ) -> HashMap<Uuid, DateTime<Utc>> {
     let (running, waiting): (Vec<_>, Vec<_>) = ahead.iter().partition(|build| build.is_running);
-    let mut slots: BinaryHeap<Reverse<DateTime<Utc>>> =
-        std::iter::repeat_n(Reverse(now), free.min(waiting.len())).collect();
+    // When a slot is free, and how many of the high lane it took before, one after the other.
+    let mut slots: BinaryHeap<Reverse<(DateTime<Utc>, u32)>> =
+        std::iter::repeat_n(Reverse((now, 0)), free.min(waiting.len())).collect();
     slots.extend(running.into_iter().filter_map(|build| {
         // One that takes longer than usual may end at any moment.
         let end = build.started_at? + *took.get(&build.name)?;
-        Some(Reverse(end.max(now)))
+        Some(Reverse((end.max(now), 0)))
     }));
+    let (mut high, mut others): (VecDeque<_>, VecDeque<_>) =
+        waiting.into_iter().partition(|build| build.lane == HIGH_LANE);
     let mut ends = HashMap::new();
-    for build in waiting {
-        let Some(Reverse(begin)) = slots.pop() else { break };
+    while let Some(Reverse((begin, in_a_row))) = slots.pop() {
+        let others_first = in_a_row >= HIGH_IN_A_ROW && !others.is_empty();
+        let taken = if others_first { None } else { high.pop_front() };
+        let (build, in_a_row) = match taken {
+            Some(build) => (build, in_a_row + 1),
+            None => match others.pop_front() {
+                Some(build) => (build, 0),
+                None => break,
+            },
+        };
         if let Some(took) = took.get(&build.name) {
             let end = begin + *took;
             ends.insert(build.id, end);
-            slots.push(Reverse(end));
+            slots.push(Reverse((end, in_a_row)));
         }
     }
     ends
@@ -90,6 +102,15 @@ mod tests {
             "the only known one is taken for nobody knows how long"
         );
         assert_eq!(ends(&line, 2), [None, Some(10)]);
+    }
+
+    #[test]
+    fn high_lane_goes_first_and_every_fourth_is_of_another_lane() {
+        let of = |n, lane: &str| Ahead { lane: lane.into(), ..build(n, "a", None) };
+        let line: Vec<Ahead> =
+            (0..3).map(|n| of(n, "default")).chain((3..8).map(|n| of(n, HIGH_LANE))).collect();
+        let told = [40, 70, 80, 10, 20, 30, 50, 60].map(Some);
+        assert_eq!(ends(&line, 1), told);
     }
 
     #[test]

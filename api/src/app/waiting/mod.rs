@@ -5,7 +5,7 @@ mod forecast;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use ovenbird_contract::nats::DEFAULT_LANE;
+use ovenbird_contract::nats::{DEFAULT_LANE, HIGH_LANE};
 use ovenbird_db::store::{
     build_admin::After,
     queue::{Counts, Waiting},
@@ -31,6 +31,8 @@ pub enum Why {
     BaseDeleted,
     /// No host that takes builds and has the labels that it asks for holds its base template.
     NoHost,
+    /// Its key has as many builds running as it may.
+    KeyLimit,
     /// The hosts that hold it are full.
     NoRoom,
     /// Its job is not in the work queue yet.
@@ -81,22 +83,22 @@ impl App {
         let rows = self.store.queue_page(only.as_deref(), after, u64::from(limit) + 1).await?;
         let page = Page::of(rows, limit, |row| After { created_at: row.queued_at, id: row.id });
         let counts = self.store.queue_counts().await?;
-        let free = self.slots.free(DEFAULT_LANE).await;
+        let (free, free_high) =
+            tokio::join!(self.slots.free(DEFAULT_LANE), self.slots.free(HIGH_LANE));
         let ends = match free {
             Some(free) if !page.items.is_empty() => self.queue_ends(free).await?,
             _ => HashMap::new(),
         };
         let items = page.items.into_iter().map(|build| {
-            let free = free.filter(|_| build.lane == DEFAULT_LANE);
+            let free = if build.lane == HIGH_LANE { free_high } else { free };
             Waits { why: why(&build, free), eta: ends.get(&build.id).copied(), build }
         });
         Ok(Queue { counts, free, page: Page { items: items.collect(), next: page.next } })
     }
 
-    /// When the builds of the default lane will probably have ended.
+    /// When the builds that wait for a slot will probably have ended.
     async fn queue_ends(&self, free: usize) -> Result<HashMap<Uuid, DateTime<Utc>>, Error> {
-        let mut ahead = self.store.queue_ahead(AHEAD_MAX).await?;
-        ahead.retain(|build| build.lane == DEFAULT_LANE);
+        let ahead = self.store.queue_ahead(AHEAD_MAX).await?;
         let mut names: Vec<&str> = ahead.iter().map(|build| build.name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
@@ -111,6 +113,7 @@ fn why(build: &Waiting, free: Option<usize>) -> Why {
     match free {
         _ if !build.has_base => Why::BaseDeleted,
         _ if build.hosts == 0 => Why::NoHost,
+        _ if build.held => Why::KeyLimit,
         _ if !build.fits => Why::NoRoom,
         _ if !build.relayed => Why::NotRelayed,
         None => Why::Unknown,
@@ -133,6 +136,7 @@ mod tests {
             position: 2,
             queued_at: DateTime::UNIX_EPOCH,
             relayed: true,
+            held: false,
             has_base: true,
             hosts: 1,
             fits: true,
@@ -147,7 +151,8 @@ mod tests {
         assert_eq!(told(|_| {}, None), Why::Unknown);
         assert_eq!(told(|it| it.relayed = false, Some(0)), Why::NotRelayed);
         assert_eq!(told(|it| it.fits = false, Some(0)), Why::NoRoom);
-        assert_eq!(told(|it| (it.fits, it.hosts) = (false, 0), Some(9)), Why::NoHost);
+        assert_eq!(told(|it| (it.fits, it.held) = (false, true), Some(9)), Why::KeyLimit);
+        assert_eq!(told(|it| (it.held, it.hosts) = (true, 0), Some(9)), Why::NoHost);
         assert_eq!(told(|it| (it.hosts, it.has_base) = (0, false), None), Why::BaseDeleted);
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::{
     id::BuildId,
-    nats::{CONTROL_QUEUE, DESK_QUEUE, LEDGER_DURABLE, Names, RUNNERS_DURABLE},
+    nats::{CONTROL_QUEUE, DESK_QUEUE, LEDGER_DURABLE, Names},
 };
 
 /// Where the server asks who a client is.
@@ -65,7 +65,7 @@ pub enum Role {
     Api,
     /// The bridges.
     Bridge,
-    /// The runners of the default lane.
+    /// The runners.
     Runner,
     /// The part of the api that the server asks who a client is.
     Callout,
@@ -190,7 +190,9 @@ fn api(names: &Names) -> Permissions {
         }
     }
     // How many runners wait there.
-    publish.push(js(&format!("CONSUMER.INFO.{}.{RUNNERS_DURABLE}", names.builds_stream().name)));
+    for lane in names.runners_consumers() {
+        publish.push(js(&format!("CONSUMER.INFO.{}.{}", lane.stream, lane.durable)));
+    }
     publish.push(js(&format!("STREAM.INFO.{contexts}")));
     publish.push(js(&format!("DIRECT.GET.{contexts}.$O.{bucket}.M.*")));
     publish.push(js(&format!("STREAM.PURGE.{contexts}")));
@@ -211,12 +213,11 @@ fn bridge(names: &Names) -> Permissions {
             ["CREATE", "UPDATE", "INFO"].map(|verb| js(&format!("STREAM.{verb}.{stream}"))),
         );
     }
-    for (stream, durable) in
-        [(&builds, RUNNERS_DURABLE), (&logs, LEDGER_DURABLE), (&events, LEDGER_DURABLE)]
-    {
-        publish.extend(
-            ["CREATE", "INFO"].map(|verb| js(&format!("CONSUMER.{verb}.{stream}.{durable}"))),
-        );
+    for consumer in names.runners_consumers().into_iter().chain(names.ledger_consumers()) {
+        let name = format!("{}.{}", consumer.stream, consumer.durable);
+        let filtered = consumer.subject.map(|subject| format!("{name}.{subject}"));
+        publish.push(js(&format!("CONSUMER.CREATE.{}", filtered.as_deref().unwrap_or(&name))));
+        publish.push(js(&format!("CONSUMER.INFO.{name}")));
     }
     // Whether a job is still there.
     publish.push(js(&format!("STREAM.MSG.GET.{builds}")));
@@ -237,11 +238,18 @@ fn bridge(names: &Names) -> Permissions {
 
 fn runner(names: &Names) -> Permissions {
     let (contexts, bucket) = contexts(names);
-    let (builds, logs) = (names.builds_stream().name, names.logs_stream().name);
-    let publish = vec![
-        js(&format!("CONSUMER.INFO.{builds}.{RUNNERS_DURABLE}")),
-        js(&format!("CONSUMER.MSG.NEXT.{builds}.{RUNNERS_DURABLE}")),
-        format!("$JS.ACK.{builds}.{RUNNERS_DURABLE}.>"),
+    let logs = names.logs_stream().name;
+    let lanes = names.runners_consumers().map(|lane| format!("{}.{}", lane.stream, lane.durable));
+    let mut publish: Vec<String> = lanes
+        .iter()
+        .flat_map(|lane| {
+            ["INFO", "MSG.NEXT"]
+                .map(|verb| js(&format!("CONSUMER.{verb}.{lane}")))
+                .into_iter()
+                .chain([format!("$JS.ACK.{lane}.>")])
+        })
+        .collect();
+    publish.extend([
         names.logs_all(),
         names.events_all(),
         names.desk("*"),
@@ -253,7 +261,7 @@ fn runner(names: &Names) -> Permissions {
         js(&format!("CONSUMER.CREATE.{contexts}")),
         js(&format!("CONSUMER.DELETE.{contexts}.*")),
         format!("$JS.FC.{contexts}.>"),
-    ];
+    ]);
     let subscribe = vec![names.control_all()];
     Permissions { publish, publish_denied: Vec::new(), subscribe, answer_within: None }
 }
