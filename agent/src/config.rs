@@ -8,7 +8,7 @@ use ovenbird_host::{
     net::{self, Subnet},
     storage::Driver,
 };
-use ovenbird_kit::tls;
+use ovenbird_kit::{telemetry, tls};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{resolver::Resolver, sandbox::Shape};
@@ -30,7 +30,7 @@ pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 #[allow(missing_docs)]
 pub struct Config {
     pub listen: SocketAddr,
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "ovenbird_kit::config::address_or_none")]
     pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     pub kernel: PathBuf,
@@ -61,6 +61,7 @@ pub struct Config {
     pub sandboxes_on_exit: OnExit,
     pub capacity: Capacity,
     pub tls: tls::Files,
+    pub telemetry: telemetry::Config,
 }
 
 /// How root disks are made.
@@ -148,15 +149,6 @@ impl Capacity {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn scaled(there: u32, factor: f64) -> u32 {
     ((f64::from(there) * factor) as u32).max(1)
-}
-
-fn address_or_none<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    match String::deserialize(deserializer)?.as_str() {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(de::Error::custom),
-    }
 }
 
 fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {

@@ -8,7 +8,10 @@ use ovenbird_agent::{
     config::{Config, DEFAULTS, ENV_PREFIX},
     exit_code,
 };
-use ovenbird_kit::{config, shutdown, telemetry};
+use ovenbird_kit::{
+    config, shutdown,
+    telemetry::{self, Traces},
+};
 
 /// The host agent of Ovenbird: runs microVMs on this machine. Needs root.
 #[derive(Debug, Parser)]
@@ -36,12 +39,14 @@ async fn main() -> anyhow::Result<ExitCode> {
         print!("{DEFAULTS}");
         return Ok(ExitCode::SUCCESS);
     }
-    telemetry::init("ovenbird-agent");
     let config: Config = config::load(DEFAULTS, arguments.config.as_deref(), ENV_PREFIX)?;
+    let telemetry = telemetry::init("ovenbird-agent", &config.telemetry, Traces::Joined)?;
     let shutdown = shutdown::on_signals();
     let ended = match Agent::start(config).await {
         Ok(agent) => agent.run(shutdown).await,
         Err(error) => Err(error),
     };
-    Ok(exit_code(ended))
+    let code = exit_code(ended);
+    telemetry.close().await;
+    Ok(code)
 }

@@ -7,5 +7,7 @@ pub mod app;
 pub mod config;
 pub mod http;
 pub mod listener;
+pub mod metrics;
+pub mod nats;
 pub mod nats_access;
 pub mod server;

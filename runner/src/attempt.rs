@@ -22,11 +22,13 @@ use ovenbird_contract::{
 use ovenbird_recipe::Plan;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
     build::{self, Done, Ending, Setup},
     desk::{Desk, Held},
     lease::Lease,
+    metrics::Metrics,
     publish::{Events, Log, WriteError, Writer, WriterConfig},
     stop::{Interrupt, Stop},
 };
@@ -49,6 +51,8 @@ pub struct Shared {
     pub desk: Desk,
     /// The hosts.
     pub agents: Agents,
+    /// What counts them.
+    pub metrics: Metrics,
     /// Most microVMs that are tried for one attempt.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -61,8 +65,10 @@ pub struct Shared {
 pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instant, trace: &str) {
     let held = Held { build_id: claim.build_id, attempt: claim.attempt };
     let length = Duration::from_millis(claim.lease_ms);
+    let desk = shared.desk.clone().traced(trace);
     let lease =
-        Lease::keep(shared.client.clone(), &shared.names, shared.desk.clone(), held, length, since);
+        Lease::keep(shared.client.clone(), &shared.names, desk.clone(), held, length, since);
+    Span::current().record("host.id", tracing::field::display(claim.host.id));
     tracing::info!(build.id = %held.build_id, attempt = held.attempt, host.id = %claim.host.id, "build claimed");
     let template = claim.template_id.to_string();
     let target =
@@ -75,7 +81,12 @@ pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instan
         }
     };
     let worked = work(shared, &lease, claim, agent.clone(), since).await;
-    let end = End { shared, lease: &lease, held, agent, template };
+    let ending = shared.metrics.attempt_ended(&worked.ending);
+    Span::current().record("ending", ending);
+    if !matches!(worked.ending, Ending::Succeeded(_) | Ending::Interrupted(_)) {
+        Span::current().record("otel.status_code", "ERROR");
+    }
+    let end = End { desk, lease: &lease, held, agent, template };
     end.tell(worked).await;
     lease.stop().await;
 }
@@ -104,6 +115,7 @@ async fn work(
         attempt,
         position: claim.log,
         standing: claim.resume.as_ref().map(|from| from.standing.clone()),
+        metrics: shared.metrics.clone(),
     };
     let begun = claim.log;
     let (writer, log) = Writer::start(shared.jetstream.clone(), config, lease.lost());
@@ -169,6 +181,7 @@ async fn drive(
         log: log.clone(),
         events,
         stop,
+        metrics: shared.metrics.clone(),
         boots_max: shared.boots_max,
         away_max: shared.away_max,
     };
@@ -207,7 +220,7 @@ enum Heard {
 }
 
 struct End<'a> {
-    shared: &'a Shared,
+    desk: Desk,
     lease: &'a Lease,
     held: Held,
     agent: Option<Agent>,
@@ -281,11 +294,8 @@ impl End<'_> {
     /// The desk's refusal. An end that was not heard is no error here: nothing can be done about it.
     async fn finish(&self, outcome: Outcome, worked: &Worked) -> Result<Heard, RefusalCode> {
         let until = Instant::now() + FINISH_FOR;
-        let finished = self
-            .shared
-            .desk
-            .finish(self.held, outcome, worked.log, worked.event_stream_seq, until)
-            .await;
+        let finished =
+            self.desk.finish(self.held, outcome, worked.log, worked.event_stream_seq, until).await;
         let Err(error) = finished else { return Ok(Heard::Yes) };
         let chain = ovenbird_kit::telemetry::chain(&error);
         tracing::warn!(build.id = %self.held.build_id, error = chain, "desk did not take the build's end");
@@ -293,14 +303,14 @@ impl End<'_> {
     }
 
     async fn is_cancelled(&self) -> bool {
-        let renewed = self.shared.desk.renew(self.held, RENEW_FOR).await;
+        let renewed = self.desk.renew(self.held, RENEW_FOR).await;
         self.lease.cancelled().is_cancelled() || renewed.is_ok_and(|renewed| renewed.cancel)
     }
 
     /// Refused or not heard, it goes on all the same once the lease ends.
     async fn release(&self, why: &str, lost: Option<&Reason>) {
         let until = Instant::now() + RELEASE_FOR;
-        match self.shared.desk.release(self.held, why, lost, until).await {
+        match self.desk.release(self.held, why, lost, until).await {
             Ok(()) => tracing::info!(build.id = %self.held.build_id, why, "build given back"),
             Err(error) => {
                 let error = ovenbird_kit::telemetry::chain(&error);

@@ -1,12 +1,13 @@
 //! The runner's settings; `default.toml` documents each one.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use ovenbird_agent_client as agent;
-use ovenbird_kit::{Secret, config, tls};
+use ovenbird_kit::{Secret, config, telemetry, tls};
 use serde::Deserialize;
 
 const DEFAULTS: &str = include_str!("default.toml");
@@ -20,6 +21,9 @@ pub struct Config {
     /// The file of the seed with which NATS is told who this is; needed where NATS asks.
     #[serde(default)]
     pub nats_nkey: Option<PathBuf>,
+    /// The authority of NATS' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub nats_ca: Option<PathBuf>,
     /// First word of all subjects.
     pub prefix: String,
     /// Builds at once; at least 1.
@@ -37,10 +41,15 @@ pub struct Config {
     /// A host that cannot be reached for this long is lost.
     #[serde(with = "humantime_serde")]
     pub host_away_max: Duration,
+    /// Where metrics are served, if anywhere.
+    #[serde(deserialize_with = "config::address_or_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// TLS towards the host agents.
     pub tls: tls::Files,
     /// Calls of host agents.
     pub agent: agent::Config,
+    /// Log lines and spans.
+    pub telemetry: telemetry::Config,
 }
 
 impl Config {

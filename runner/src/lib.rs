@@ -12,6 +12,7 @@ pub mod build;
 pub mod config;
 pub mod desk;
 pub mod lease;
+pub mod metrics;
 pub mod publish;
 pub mod queue;
 pub mod service;

@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 pub use error::Error;
 pub use problem::Problem;
 
-use crate::{config::Bounds, nats_access::Revoker};
+use crate::{config::Bounds, metrics::Metrics, nats_access::Revoker};
 
 /// Everything a use case needs.
 #[derive(Debug)]
@@ -45,6 +45,7 @@ pub struct App {
     slots: slots::Slots,
     bounds: Bounds,
     changes: TaskTracker,
+    metrics: Metrics,
 }
 
 impl App {
@@ -64,13 +65,35 @@ impl App {
         slots: slots::Slots,
         bounds: Bounds,
     ) -> Self {
-        let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds, changes }
+        let (logs, changes, metrics) = (Arc::new(logs), TaskTracker::new(), Metrics::default());
+        Self {
+            store,
+            queue,
+            logs,
+            control,
+            revoker,
+            sandboxes,
+            limiter,
+            slots,
+            bounds,
+            changes,
+            metrics,
+        }
     }
 
     /// Log reading.
     pub fn logs(&self) -> &Arc<logs::Reader> {
         &self.logs
+    }
+
+    /// What counts what happens.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Connections to Postgres that are used, and that are idle.
+    pub fn database_connections(&self) -> (u32, u32) {
+        self.store.connections()
     }
 
     /// The changes that are being made. One that has begun is made, also when its client goes away.

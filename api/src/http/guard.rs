@@ -49,8 +49,12 @@ pub(super) struct Guard {
 
 impl Guard {
     /// A guard of `operations`.
-    pub(super) fn new(app: Arc<App>, operations: Operations, limits: Arc<config::Http>) -> Self {
-        Self { app, operations: Arc::new(operations), limits }
+    pub(super) fn new(
+        app: Arc<App>,
+        operations: Arc<Operations>,
+        limits: Arc<config::Http>,
+    ) -> Self {
+        Self { app, operations, limits }
     }
 }
 

@@ -40,6 +40,7 @@ impl Running {
         let config = Config {
             nats_url: Secret::new(server.nats.url()),
             nats_nkey: None,
+            nats_ca: None,
             prefix: "ovenbird".into(),
             slots,
             lane: "default".into(),
@@ -47,8 +48,10 @@ impl Running {
             exit_within: Duration::from_secs(10),
             boots_max: 3,
             host_away_max: Duration::from_secs(2),
+            metrics_listen: None,
             tls,
             agent: ovenbird_agent_client::Config::default(),
+            telemetry: ovenbird_kit::telemetry::Config::default(),
         };
         let shutdown = CancellationToken::new();
         let service = Service::connect(config.clone()).await.unwrap();

@@ -13,4 +13,5 @@ mod desk;
 mod handover;
 mod log;
 mod nats;
+mod process;
 mod queue;

@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     log::{self, Log},
+    metrics::Metrics,
     pace::sleep,
     queue::Queue,
     state::States,
@@ -121,6 +122,8 @@ pub struct Service {
     pub build_time_max: Duration,
     /// How patient the rules are.
     pub times: Times,
+    /// What counts what they do.
+    pub metrics: Metrics,
 }
 
 /// Rules that a message wakes before their time.
@@ -160,27 +163,38 @@ impl Service {
     }
 
     async fn unheld(&self) {
-        note("leases", self.leases().await);
-        note("times", self.times_over().await);
+        self.note("leases", self.leases().await);
+        self.note("times", self.times_over().await);
     }
 
     async fn cancelled(&self) {
-        note("cancels", self.cancels().await);
-        note("proofs", self.proofs().await);
+        self.note("cancels", self.cancels().await);
+        self.note("proofs", self.proofs().await);
     }
 
     async fn orphans(&self) {
-        note("sandboxes", self.sandboxes().await);
-        note("templates", self.templates().await);
+        self.note("sandboxes", self.sandboxes().await);
+        self.note("templates", self.templates().await);
+    }
+
+    fn note(&self, rule: &str, result: Result<usize, Error>) {
+        self.metrics.rule_ran(rule, result.as_ref().ok().copied());
+        match result {
+            Ok(0) => {}
+            Ok(handled) => tracing::info!(rule, handled, "swept"),
+            Err(error) => {
+                tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again");
+            }
+        }
     }
 
     async fn rest(&self) {
-        note("ends", self.ends().await);
-        note("relaying", self.relaying().await);
-        note("jobs", self.jobs().await);
-        note("queue", self.queued().await);
-        note("answers", self.answers().await);
-        note("audit", self.audit().await);
+        self.note("ends", self.ends().await);
+        self.note("relaying", self.relaying().await);
+        self.note("jobs", self.jobs().await);
+        self.note("queue", self.queued().await);
+        self.note("answers", self.answers().await);
+        self.note("audit", self.audit().await);
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
@@ -308,12 +322,4 @@ fn sum(done: impl IntoIterator<Item = Result<usize, Error>>) -> Result<usize, Er
         }
     }
     failure.map_or(Ok(handled), Err)
-}
-
-fn note(rule: &str, result: Result<usize, Error>) {
-    match result {
-        Ok(0) => {}
-        Ok(handled) => tracing::info!(rule, handled, "swept"),
-        Err(error) => tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again"),
-    }
 }

@@ -9,6 +9,7 @@ mod handover;
 mod hosts;
 mod ledger;
 mod orphans;
+mod process;
 mod relay;
 mod rig;
 mod streams;

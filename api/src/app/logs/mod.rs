@@ -32,7 +32,7 @@ pub use follow::{Follower, Item};
 
 use self::history::History;
 use super::{App, Error, keys::Caller};
-use crate::config;
+use crate::{config, nats::Server};
 
 /// Records of a page when the client names no number.
 pub const PAGE_DEFAULT: u32 = 1_000;
@@ -98,8 +98,8 @@ impl Reader {
     ///
     /// # Errors
     /// When the URL cannot be read.
-    pub async fn connect(
-        url: &str,
+    pub(crate) async fn connect(
+        server: &Server,
         nkey: Option<Secret<String>>,
         names: Names,
         store: Store,
@@ -111,7 +111,6 @@ impl Reader {
         let mut options = ConnectOptions::new()
             .name("ovenbird-api")
             .custom_inbox_prefix(Role::Api.inbox_prefix())
-            .retry_on_initial_connect()
             .subscription_capacity(SUBSCRIPTION_MESSAGES)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .event_callback(move |event| {
@@ -128,7 +127,7 @@ impl Reader {
         if let Some(seed) = nkey {
             options = options.nkey(seed.expose().clone());
         }
-        let client = options.connect(url).await?;
+        let client = server.connect(options).await?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let followers = Arc::new(Semaphore::new(limits.streams_max));
@@ -144,6 +143,11 @@ impl Reader {
             Arc::clone(&self.followers).try_acquire_owned().map_err(|_| Error::TooManyStreams)?;
         let subject = self.names.events_stream().subjects.swap_remove(0);
         Ok((&self.client, subject, permit, self.stopping.clone()))
+    }
+
+    /// Streams of this process that are open now.
+    pub fn streams_open(&self) -> usize {
+        self.limits.streams_max.saturating_sub(self.followers.available_permits())
     }
 
     /// The process's connection to NATS.
