@@ -4,14 +4,18 @@
 
 mod asyncapi;
 mod caps;
+mod cluster;
+mod collector;
 mod dashboard;
 mod failures;
 mod faults;
 mod faults_of_others;
 mod handover;
 mod logs;
+mod metrics;
 mod platform;
 mod rules;
 mod sandboxes;
 mod sdk;
+mod telemetry;
 mod templates;
