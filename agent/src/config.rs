@@ -8,7 +8,7 @@ use ovenbird_host::{
     net::{self, Subnet},
     storage::Driver,
 };
-use ovenbird_kit::tls;
+use ovenbird_kit::{telemetry, tls};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{registration, resolver::Resolver, sandbox::Shape};
@@ -30,7 +30,7 @@ pub const ENV_PREFIX: &str = "OVENBIRD_AGENT";
 #[allow(missing_docs)]
 pub struct Config {
     pub listen: SocketAddr,
-    #[serde(deserialize_with = "address_or_none")]
+    #[serde(deserialize_with = "ovenbird_kit::config::address_or_none")]
     pub metrics_listen: Option<SocketAddr>,
     pub data_dir: PathBuf,
     pub kernel: PathBuf,
@@ -64,6 +64,7 @@ pub struct Config {
     pub tls: Option<tls::Files>,
     #[serde(default)]
     pub registration: Option<Registration>,
+    pub telemetry: telemetry::Config,
 }
 
 /// How the agent comes to a certificate without files.
@@ -165,15 +166,6 @@ impl Capacity {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn scaled(there: u32, factor: f64) -> u32 {
     ((f64::from(there) * factor) as u32).max(1)
-}
-
-fn address_or_none<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    match String::deserialize(deserializer)?.as_str() {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(de::Error::custom),
-    }
 }
 
 fn instance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instance, D::Error> {

@@ -11,7 +11,10 @@ use ovenbird_agent::{
     data_dir::DataDir,
     exit_code, registration,
 };
-use ovenbird_kit::{config, shutdown, telemetry};
+use ovenbird_kit::{
+    config, shutdown,
+    telemetry::{self, Traces},
+};
 
 /// The host agent of Ovenbird: runs microVMs on this machine. Needs root.
 #[derive(Debug, Parser)]
@@ -75,8 +78,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         }
         return Ok(if report.fit { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    telemetry::init("ovenbird-agent");
     let config: Config = config::load(DEFAULTS, arguments.config.as_deref(), ENV_PREFIX)?;
+    let telemetry = telemetry::init("ovenbird-agent", &config.telemetry, Traces::Joined)?;
     if let Some(Command::Register(given)) = arguments.command {
         return register(config, given).await;
     }
@@ -85,7 +88,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         Ok(agent) => agent.run(shutdown).await,
         Err(error) => Err(error),
     };
-    Ok(exit_code(ended))
+    let code = exit_code(ended);
+    telemetry.close().await;
+    Ok(code)
 }
 
 async fn register(mut config: Config, given: RegisterArguments) -> anyhow::Result<ExitCode> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ovenbird_kit::{Secret, config::Error, tls};
+use ovenbird_kit::{Secret, config::Error, telemetry, tls};
 use serde::Deserialize;
 
 /// The documented defaults.
@@ -21,8 +21,20 @@ pub const ENVIRONMENT: &str = "OVENBIRD_API";
 pub struct Config {
     /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// Where metrics are served, if anywhere.
+    #[serde(deserialize_with = "ovenbird_kit::config::address_or_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Postgres.
     pub database_url: Secret<String>,
+    /// The authority of Postgres' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub database_ca: Option<PathBuf>,
+    /// The authority of Redis' certificate.
+    #[serde(default)]
+    pub redis_ca: Option<PathBuf>,
+    /// The authority of NATS' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub nats_ca: Option<PathBuf>,
     /// Most connections to Postgres.
     pub database_connections: u32,
     /// Redis.
@@ -51,6 +63,8 @@ pub struct Config {
     pub registration: Registration,
     /// Bounds of a build while no host is known.
     pub bounds: Bounds,
+    /// Log lines and spans.
+    pub telemetry: telemetry::Config,
 }
 
 /// Bounds of sandboxes.
@@ -255,5 +269,8 @@ mod tests {
         assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
         let authority = config.registration.authority;
         assert!(authority.is_none() && DEFAULTS.contains("# [registration.authority]"));
+        for authority in ["database_ca", "redis_ca", "nats_ca", "otlp_ca"] {
+            assert!(DEFAULTS.contains(&format!("# {authority} = ")), "{authority}");
+        }
     }
 }

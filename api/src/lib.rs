@@ -8,5 +8,7 @@ pub mod config;
 pub mod first_head;
 pub mod http;
 pub mod listener;
+pub mod metrics;
+pub mod nats;
 pub mod nats_access;
 pub mod server;

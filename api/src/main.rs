@@ -13,7 +13,10 @@ use ovenbird_api::{
     server,
 };
 use ovenbird_contract::nats::Names;
-use ovenbird_kit::{shutdown, telemetry};
+use ovenbird_kit::{
+    shutdown,
+    telemetry::{self, Traces},
+};
 use sea_orm_migration::{
     MigratorTrait as _,
     sea_orm::{ConnectionTrait as _, DatabaseConnection, DbErr, TransactionTrait as _},
@@ -83,15 +86,22 @@ async fn main() -> anyhow::Result<()> {
     let config = || Config::load(arguments.config.as_deref());
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => {
-            telemetry::init("ovenbird-api");
-            server::Service::bind(config()?, shutdown::on_signals()).await?.run().await?;
+            let config = config()?;
+            let telemetry = telemetry::init("ovenbird-api", &config.telemetry, Traces::Begun)?;
+            let service = server::Service::bind(config, shutdown::on_signals()).await?;
+            let ended = service.run().await;
+            telemetry.close().await;
+            ended?;
         }
         Command::Migrate => {
-            telemetry::init("ovenbird-api migrate");
-            let store = server::store(&config()?).await?;
+            let config = config()?;
+            let telemetry =
+                telemetry::init("ovenbird-api migrate", &config.telemetry, Traces::Joined)?;
+            let store = server::store(&config).await?;
             migrate(store.connection())
                 .await
                 .context("the database cannot be brought to this version's schema")?;
+            telemetry.close().await;
         }
         Command::Openapi => print(&openapi(config()?).await?)?,
         Command::Defaults => print(DEFAULTS)?,

@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use ovenbird_agent_client::Agents;
 use ovenbird_contract::{nats::Names, redis::Keys};
 use ovenbird_db::Store;
-use ovenbird_kit::{Secret, secret};
+use ovenbird_kit::{Secret, metrics, secret, tls};
 use poem::Server;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,7 @@ use crate::{
     first_head::FirstHead,
     http,
     listener::Bounded,
+    nats,
     nats_access::{self, Revoker},
 };
 
@@ -34,8 +35,10 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: check `listen`")]
+    #[error("cannot listen on {address}: check `{key}`")]
     Listen {
+        /// Which key of the configuration says so.
+        key: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why.
@@ -57,12 +60,15 @@ pub enum Error {
     /// `[nats_access]`.
     #[error("customers cannot be let in to NATS")]
     NatsAccess(#[from] nats_access::Error),
+    /// `database_ca`, `redis_ca` or `nats_ca`.
+    #[error("an authority cannot be used")]
+    Authority(#[source] ovenbird_kit::tls::Error),
     /// A TLS file for the host agents cannot be read.
     #[error("host agents: check `agents.tls`")]
     Tls(#[from] ovenbird_kit::tls::Error),
     /// A file of the authority for hosts cannot be used.
     #[error("hosts' certificates: check `registration.authority`")]
-    Authority(#[from] registration::AuthorityError),
+    HostAuthority(#[from] registration::AuthorityError),
     /// The API's own description is broken.
     #[error("the OpenAPI document cannot be made")]
     Spec(#[from] serde_json::Error),
@@ -77,7 +83,13 @@ pub struct Service {
     app: Arc<App>,
     access: Option<nats_access::Service>,
     listener: TcpListener,
+    /// Where metrics are served, if anywhere.
+    metrics_listener: Option<TcpListener>,
     stopping: CancellationToken,
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { key, address, source })
 }
 
 impl Service {
@@ -91,8 +103,9 @@ impl Service {
             Some(nkeys) => {
                 let (revoker, requests) = Revoker::new();
                 let app = connect(&config, revoker, stopping.clone()).await?;
+                let server = nats::Server::new(&config).map_err(Error::Authority)?;
                 let access = nats_access::Service::connect(
-                    &config.nats_url,
+                    &server,
                     &config.nats_access,
                     &nkeys,
                     Names::new(&config.prefix),
@@ -102,10 +115,12 @@ impl Service {
                 (app, Some(access.await?))
             }
         };
-        let address = config.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        Ok(Self { config, app, access, listener, stopping })
+        let listener = listen("listen", config.listen).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(listen("metrics_listen", address).await?),
+            None => None,
+        };
+        Ok(Self { config, app, access, listener, metrics_listener, stopping })
     }
 
     /// Where it listens.
@@ -126,7 +141,7 @@ impl Service {
     /// # Errors
     /// When the server breaks.
     pub async fn run(self) -> Result<(), Error> {
-        let Self { config, app, access, listener, stopping } = self;
+        let Self { config, app, access, listener, metrics_listener, stopping } = self;
         let (connections_max, write_timeout) =
             (config.http.connections_max, config.logs.slow_client_timeout);
         let acceptor =
@@ -154,12 +169,20 @@ impl Service {
             ended.cancel();
             served
         };
+        let metrics = async {
+            let Some(listener) = metrics_listener else { return };
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are served");
+            }
+            let registry = app.metrics().registry(Arc::clone(&app));
+            metrics::serve(listener, registry, ended.clone()).await;
+        };
         let access = async {
             if let Some(access) = access {
                 access.run(ended.clone()).await;
             }
         };
-        tokio::join!(serve, access).0.map_err(Error::Serve)
+        tokio::join!(serve, access, metrics).0.map_err(Error::Serve)
     }
 }
 
@@ -173,15 +196,15 @@ pub async fn connect(
     stopping: CancellationToken,
 ) -> Result<Arc<App>, Error> {
     let store = store(config).await?;
-    let (redis_url, keys) = (config.redis_url.expose(), Keys::new(&config.prefix));
-    let queue = queue::Queue::new(redis_url, &keys).map_err(Error::Redis)?;
+    let (redis, keys) = (redis_client(config)?, Keys::new(&config.prefix));
+    let queue = queue::Queue::new(&redis, &keys).map_err(Error::Redis)?;
     let limiter =
-        Limiter::new(redis_url, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
+        Limiter::new(&redis, keys, config.rate).map_err(|error| Error::Redis(error.into()))?;
     let names = Names::new(&config.prefix);
-    let url = config.nats_url.expose();
+    let nats = nats::Server::new(config).map_err(Error::Authority)?;
     let nkey = config.nats_nkey.as_deref().map(Secret::read).transpose()?;
     let logs = logs::Reader::connect(
-        url,
+        &nats,
         nkey,
         names.clone(),
         store.clone(),
@@ -211,9 +234,26 @@ pub async fn connect(
 /// The configured Postgres.
 ///
 /// # Errors
-/// A URL that cannot be read.
-pub async fn store(config: &Config) -> Result<Store, ovenbird_db::Error> {
-    let url = config.database_url.expose();
-    let pool = ovenbird_db::connect(url, config.database_connections, "ovenbird-api").await?;
+/// A URL or an authority's file that cannot be read.
+pub async fn store(config: &Config) -> Result<Store, Error> {
+    if let Some(file) = &config.database_ca {
+        tls::authority("database_ca", file).map_err(Error::Authority)?;
+    }
+    let (url, authority) = (config.database_url.expose(), config.database_ca.as_deref());
+    let connections = config.database_connections;
+    let pool = ovenbird_db::connect_over(url, authority, connections, "ovenbird-api").await?;
     Ok(Store::new(pool))
+}
+
+fn redis_client(config: &Config) -> Result<redis::Client, Error> {
+    let url = config.redis_url.expose().as_str();
+    let opened = match &config.redis_ca {
+        None => redis::Client::open(url),
+        Some(file) => {
+            let root_cert = Some(tls::authority("redis_ca", file).map_err(Error::Authority)?);
+            let authorities = redis::TlsCertificates { client_tls: None, root_cert };
+            redis::Client::build_with_tls(url, authorities)
+        }
+    };
+    opened.map_err(|error| Error::Redis(error.into()))
 }

@@ -22,11 +22,13 @@ use ovenbird_contract::{
 use ovenbird_recipe::Plan;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
     build::{self, Done, Ending, Setup},
     desk::{Desk, Held},
     lease::Lease,
+    metrics::Metrics,
     publish::{Events, Log, WriteError, Writer, WriterConfig},
     stop::{Interrupt, Stop},
 };
@@ -50,6 +52,8 @@ pub struct Shared {
     pub desk: Desk,
     /// The hosts.
     pub agents: Agents,
+    /// What counts them.
+    pub metrics: Metrics,
     /// Most microVMs that are tried for one attempt.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -62,8 +66,10 @@ pub struct Shared {
 pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instant, trace: &str) {
     let held = Held { build_id: claim.build_id, attempt: claim.attempt };
     let length = Duration::from_millis(claim.lease_ms);
+    let desk = shared.desk.clone().traced(trace);
     let lease =
-        Lease::keep(shared.client.clone(), &shared.names, shared.desk.clone(), held, length, since);
+        Lease::keep(shared.client.clone(), &shared.names, desk.clone(), held, length, since);
+    Span::current().record("host.id", tracing::field::display(claim.host.id));
     tracing::info!(build.id = %held.build_id, attempt = held.attempt, host.id = %claim.host.id, "build claimed");
     let template = claim.template_id.to_string();
     let target =
@@ -76,7 +82,12 @@ pub async fn run(shared: &Shared, claim: Claim<serde_json::Value>, since: Instan
         }
     };
     let worked = work(shared, &lease, claim, agent.clone(), since).await;
-    let end = End { shared, lease: &lease, held, agent, template };
+    let ending = shared.metrics.attempt_ended(&worked.ending);
+    Span::current().record("ending", ending);
+    if !matches!(worked.ending, Ending::Succeeded(_) | Ending::Interrupted(_)) {
+        Span::current().record("otel.status_code", "ERROR");
+    }
+    let end = End { desk, lease: &lease, held, agent, template };
     end.tell(worked).await;
     lease.stop().await;
 }
@@ -105,6 +116,7 @@ async fn work(
         attempt,
         position: claim.log,
         standing: claim.resume.as_ref().map(|from| from.standing.clone()),
+        metrics: shared.metrics.clone(),
     };
     let begun = claim.log;
     let (writer, log) = Writer::start(shared.jetstream.clone(), config, lease.lost());
@@ -170,6 +182,7 @@ async fn drive(
         log: log.clone(),
         events,
         stop,
+        metrics: shared.metrics.clone(),
         boots_max: shared.boots_max,
         away_max: shared.away_max,
     };
@@ -208,7 +221,7 @@ enum Heard {
 }
 
 struct End<'a> {
-    shared: &'a Shared,
+    desk: Desk,
     lease: &'a Lease,
     held: Held,
     agent: Option<Agent>,
@@ -282,11 +295,8 @@ impl End<'_> {
     /// The desk's refusal. An end that was not heard is no error here: nothing can be done about it.
     async fn finish(&self, outcome: Outcome, worked: &Worked) -> Result<Heard, RefusalCode> {
         let until = Instant::now() + FINISH_FOR;
-        let finished = self
-            .shared
-            .desk
-            .finish(self.held, outcome, worked.log, worked.event_stream_seq, until)
-            .await;
+        let finished =
+            self.desk.finish(self.held, outcome, worked.log, worked.event_stream_seq, until).await;
         let Err(error) = finished else { return Ok(Heard::Yes) };
         let chain = ovenbird_kit::telemetry::chain(&error);
         tracing::warn!(build.id = %self.held.build_id, error = chain, "desk did not take the build's end");
@@ -294,7 +304,7 @@ impl End<'_> {
     }
 
     async fn is_cancelled(&self) -> bool {
-        let renewed = self.shared.desk.renew(self.held, RENEW_FOR).await;
+        let renewed = self.desk.renew(self.held, RENEW_FOR).await;
         self.lease.cancelled().is_cancelled() || renewed.is_ok_and(|renewed| renewed.cancel)
     }
 
@@ -302,7 +312,7 @@ impl End<'_> {
     async fn release(&self, why: &str, lost: Option<&Reason>) {
         // A loss that the desk only learns by the lease has no reason, and its host is not avoided.
         let until = Instant::now() + if lost.is_some() { FINISH_FOR } else { HAND_OVER_FOR };
-        match self.shared.desk.release(self.held, why, lost, until).await {
+        match self.desk.release(self.held, why, lost, until).await {
             Ok(()) => tracing::info!(build.id = %self.held.build_id, why, "build given back"),
             Err(error) => {
                 let error = ovenbird_kit::telemetry::chain(&error);

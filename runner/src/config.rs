@@ -7,7 +7,7 @@ use std::{
 };
 
 use ovenbird_agent_client as agent;
-use ovenbird_kit::{Secret, config, tls};
+use ovenbird_kit::{Secret, config, telemetry, tls};
 use serde::Deserialize;
 
 const DEFAULTS: &str = include_str!("default.toml");
@@ -21,6 +21,9 @@ pub struct Config {
     /// The file of the seed with which NATS is told who this is; needed where NATS asks.
     #[serde(default)]
     pub nats_nkey: Option<PathBuf>,
+    /// The authority of NATS' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub nats_ca: Option<PathBuf>,
     /// First word of all subjects.
     pub prefix: String,
     /// Builds at once; at least 1.
@@ -33,14 +36,14 @@ pub struct Config {
     /// The process ends at the latest this long after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub exit_within: Duration,
-    /// Where metrics and health are served, if anywhere.
-    #[serde(default)]
-    pub metrics_listen: Option<SocketAddr>,
     /// How often a microVM is made for one build.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
     #[serde(with = "humantime_serde")]
     pub host_away_max: Duration,
+    /// Where metrics and health are served, if anywhere.
+    #[serde(deserialize_with = "config::address_or_none")]
+    pub metrics_listen: Option<SocketAddr>,
     /// TLS towards the host agents.
     pub tls: tls::Files,
     /// The pod that this runner is, in Kubernetes.
@@ -48,6 +51,8 @@ pub struct Config {
     pub pod: Option<Pod>,
     /// Calls of host agents.
     pub agent: agent::Config,
+    /// Log lines and spans.
+    pub telemetry: telemetry::Config,
 }
 
 /// How a runner tells Kubernetes how busy it is.

@@ -3,6 +3,9 @@
 //! Every request may be repeated: the desk answers the same runner the same. So an answer that was lost, or
 //! a desk that is away, only costs time; how much of it there is, the caller says.
 
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use ovenbird_contract::{
     build::Reason,
@@ -15,6 +18,7 @@ use ovenbird_contract::{
     job::Job,
     nats::Names,
 };
+use ovenbird_kit::telemetry::trace;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Duration, Instant};
 
@@ -64,12 +68,25 @@ pub struct Desk {
     client: async_nats::Client,
     names: Names,
     runner_id: RunnerId,
+    trace: Arc<str>,
 }
 
 impl Desk {
     /// For the runner `runner_id`.
     pub fn new(client: async_nats::Client, names: Names, runner_id: RunnerId) -> Self {
-        Self { client, names, runner_id }
+        Self { client, names, runner_id, trace: "".into() }
+    }
+
+    /// The same desk, asked within a trace (a W3C `traceparent`; empty means none).
+    #[must_use]
+    pub fn traced(mut self, traceparent: &str) -> Self {
+        self.trace = traceparent.into();
+        self
+    }
+
+    /// Who asks.
+    pub fn runner_id(&self) -> RunnerId {
+        self.runner_id
     }
 
     /// Claims the build of `job`; the plan stays JSON, so that a plan of another version can be answered for.
@@ -181,7 +198,12 @@ impl Desk {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<R, Error> {
-        let request = async_nats::Request::new().payload(payload).timeout(Some(timeout));
+        let mut request = async_nats::Request::new().payload(payload).timeout(Some(timeout));
+        if let Some(traceparent) = trace::present(&self.trace) {
+            let mut headers = HeaderMap::new();
+            headers.insert(trace::TRACEPARENT, traceparent);
+            request = request.headers(headers);
+        }
         let answer =
             self.client.send_request(self.names.desk(verb), request).await.map_err(Error::Away)?;
         match serde_json::from_slice(&answer.payload).map_err(Error::BadAnswer)? {

@@ -13,6 +13,7 @@ use tokio::{
     time::{Duration, Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
 
 use crate::desk::{Desk, Held};
 
@@ -55,7 +56,7 @@ impl Lease {
         let lost = keeper.lost.clone();
         let cancelled = keeper.cancelled.clone();
         let released = keeper.released.clone().drop_guard();
-        let task = tokio::spawn(keeper.run(since + length / 3));
+        let task = tokio::spawn(keeper.run(since + length / 3).in_current_span());
         Self { task, lost, cancelled, released, until: receiver }
     }
 

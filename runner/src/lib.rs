@@ -13,6 +13,7 @@ pub mod build;
 pub mod config;
 pub mod desk;
 pub mod lease;
+pub mod metrics;
 pub mod pod;
 pub mod publish;
 pub mod queue;

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use ovenbird_kit::{metrics, shutdown, telemetry};
+use ovenbird_kit::{
+    shutdown,
+    telemetry::{self, Traces},
+};
 use ovenbird_runner::{Config, Service};
 
 /// Takes build jobs and drives host agents step by step.
@@ -25,24 +28,15 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    telemetry::init("ovenbird-runner");
     let mut config = Config::load(arguments.config.as_deref()).context("configuration")?;
     if let Some(slots) = arguments.slots {
         config.slots = slots;
     }
+    let telemetry = telemetry::init("ovenbird-runner", &config.telemetry, Traces::Joined)?;
     let stop = shutdown::on_signals();
-    let metrics = match config.metrics_listen {
-        Some(address) => {
-            let serving = metrics::serve_process(address, stop.clone()).await;
-            Some(serving.with_context(|| format!("metrics_listen: cannot listen on {address}"))?)
-        }
-        None => None,
-    };
     let service = Service::connect(config).await?;
     Box::pin(service.run(stop)).await;
-    if let Some(metrics) = metrics {
-        metrics.await.context("metrics")?;
-    }
+    telemetry.close().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -5,17 +5,18 @@
 //! the queue, and the next runner follows the command where this one stopped. Whatever hangs then is left
 //! behind after `exit_within`: its lease ends, and the sweep takes care.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use async_nats::{ConnectOptions, jetstream};
+use async_nats::{Client, ConnectError, ConnectOptions, Event, jetstream};
 use ovenbird_agent_client::Agents;
 use ovenbird_contract::{
     id::RunnerId,
     nats::{LANES, Names},
     nats_access::Role,
 };
-use ovenbird_kit::{Secret, secret, tls};
+use ovenbird_kit::{Secret, config::list, metrics, secret, telemetry::chain, tls};
 use tokio::{
+    net::TcpListener,
     sync::watch,
     task::JoinSet,
     time::{Duration, timeout},
@@ -26,6 +27,7 @@ use crate::{
     attempt::Shared,
     config::Config,
     desk::Desk,
+    metrics::Metrics,
     pod,
     queue::{Queue, Verdict},
     worker::Worker,
@@ -56,6 +58,15 @@ pub enum Error {
     /// `[pod]`.
     #[error(transparent)]
     Pod(#[from] pod::Error),
+    /// Where metrics are to be served is taken, or not ours.
+    #[error("cannot listen on {address}: check metrics_listen")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// NATS refuses the connection. One that is only away is waited for.
     #[error("cannot connect to NATS: check nats_url")]
     Nats(#[from] async_nats::ConnectError),
@@ -69,6 +80,8 @@ pub struct Service {
     /// How many builds run here.
     busy: watch::Sender<usize>,
     pod: Option<pod::Service>,
+    /// Where metrics are served, if anywhere.
+    metrics_listener: Option<TcpListener>,
 }
 
 impl Service {
@@ -93,12 +106,23 @@ impl Service {
             .name(runner_id.to_string())
             .custom_inbox_prefix(Role::Runner.inbox_prefix())
             .ping_interval(PING_EVERY)
-            .retry_on_initial_connect()
-            .event_callback(|event| async move { tracing::info!(%event, "NATS connection") });
+            .event_callback(|event| async move { tell(&event) });
+        if let Some(ca) = &config.nats_ca {
+            tls::authority("nats_ca", ca)?;
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
+        }
         if let Some(seed) = &config.nats_nkey {
             options = options.nkey(Secret::read(seed)?.expose().clone());
         }
-        let client = options.connect(config.nats_url.expose().as_str()).await?;
+        let client = connect(&config, options).await?;
+        let metrics_listener = match config.metrics_listen {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|source| Error::Listen { address, source })?,
+            ),
+            None => None,
+        };
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());
@@ -110,15 +134,35 @@ impl Service {
             names: names.clone(),
             desk,
             agents,
+            metrics: Metrics::default(),
             boots_max: config.boots_max,
             away_max: config.host_away_max,
             drain: CancellationToken::new(),
         };
-        Ok(Self { config, shared, names, busy, pod })
+        shared.metrics.slots_are(config.slots.max(1));
+        Ok(Self { config, shared, names, busy, pod, metrics_listener })
     }
 
     /// Runs until `stop` is cancelled and everything has ended, or the time for that is over.
     pub async fn run(mut self, stop: CancellationToken) {
+        let ended = CancellationToken::new();
+        let metrics = self.metrics_listener.take().map(|listener| {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics are served");
+            }
+            let registry = self.shared.metrics.registry();
+            tokio::spawn(metrics::serve(listener, registry, ended.clone()))
+        });
+        self.run_slots(stop).await;
+        ended.cancel();
+        if let Some(metrics) = metrics
+            && let Err(error) = metrics.await
+        {
+            tracing::error!(%error, "metrics broke");
+        }
+    }
+
+    async fn run_slots(mut self, stop: CancellationToken) {
         let pod = self.pod.take().map(|pod| tokio::spawn(pod.run(stop.clone())));
         let service = Arc::new(self);
         let worker = Worker::new(service.shared.clone());
@@ -159,6 +203,27 @@ impl Service {
             Ok(Err(error)) => tracing::debug!(%error, "last acks may be lost"),
             Err(_) => tracing::debug!("NATS is away, last acks may be lost"),
         }
+    }
+}
+
+/// Connects to NATS, now or as soon as it is there.
+async fn connect(config: &Config, options: ConnectOptions) -> Result<Client, ConnectError> {
+    let servers = list(config.nats_url.expose());
+    if config.nats_ca.is_some() {
+        // Only the first try says what is wrong with a certificate; those in the background do not.
+        match options.clone().connect(&servers[..]).await {
+            Ok(client) => return Ok(client),
+            Err(error) => tracing::warn!(error = chain(&error), "NATS is not connected yet"),
+        }
+    }
+    options.retry_on_initial_connect().connect(&servers[..]).await
+}
+
+/// What cannot be connected to is worth a warning: the address may be wrong, or the certificate.
+fn tell(event: &Event) {
+    match event {
+        Event::ClientError(error) => tracing::warn!(%error, "NATS connection"),
+        event => tracing::info!(%event, "NATS connection"),
     }
 }
 

@@ -10,7 +10,9 @@ use ovenbird_contract::{
     id::BuildId,
     job::Job,
 };
+use ovenbird_kit::telemetry::trace;
 use tokio::time::{Duration, Instant};
+use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
     attempt::{self, Shared},
@@ -41,15 +43,38 @@ impl Worker {
         Self { shared, running: Arc::default() }
     }
 
-    /// Claims the job's build and runs it to the end of this attempt.
+    /// Claims the job's build and runs it to the end of this attempt, in the trace of the job.
     pub async fn work(&self, job: Job) -> Verdict {
+        let span = tracing::info_span!(
+            "attempt",
+            otel.kind = "consumer",
+            otel.status_code = Empty,
+            build.id = %job.build_id,
+            attempt = job.attempt,
+            runner.id = %self.shared.desk.runner_id(),
+            host.id = Empty,
+            claim = Empty,
+            ending = Empty,
+            trace.id = Empty,
+        );
+        trace::join(&span, &job.trace);
+        self.work_in_span(job).instrument(span).await
+    }
+
+    async fn work_in_span(&self, job: Job) -> Verdict {
         // The server redelivers a job when it heard nothing for too long, to this runner too; the desk
         // would answer it with the claim that is being worked on.
         let Some(_running) = Running::begin(&self.running, job.build_id) else {
             return Verdict::Again(RUNNING_AGAIN);
         };
+        let metrics = &self.shared.metrics;
+        let _busy = metrics.slot_busy();
         let since = Instant::now();
-        let claim = match self.shared.desk.claim(&job, since + CLAIM_FOR).await {
+        let desk = self.shared.desk.clone().traced(&job.trace);
+        let claim = desk.claim(&job, since + CLAIM_FOR).await;
+        let word = metrics.claim_answered(&claim, since.elapsed());
+        Span::current().record("claim", word);
+        let claim = match claim {
             Ok(claim) => claim,
             Err(error) => return self.not_claimed(&job, &error).await,
         };

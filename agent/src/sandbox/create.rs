@@ -22,6 +22,7 @@ use ovenbird_host::{
 };
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
 
 use super::{
     Error, SandboxId, confine,
@@ -127,11 +128,11 @@ impl Plan {
         let id = self.id.clone();
         let started = Instant::now();
         let placed = self.place()?;
-        let furnished = placed.furnish(means).await?;
+        let furnished = placed.furnish(means).instrument(info_span!("furnish")).await?;
         let furnished_ms = started.elapsed().as_millis();
-        let launched = furnished.launch(means).await?;
+        let launched = furnished.launch(means).instrument(info_span!("launch")).await?;
         let launched_ms = started.elapsed().as_millis();
-        let ready = launched.wait_until_ready(means).await?;
+        let ready = launched.wait_until_ready(means).instrument(info_span!("guest")).await?;
         if let Err(error) = ready.plan().note_stage(Stage::Running) {
             report(ready.undo(means).await);
             return Err(error);

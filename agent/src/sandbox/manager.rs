@@ -16,6 +16,7 @@ use ovenbird_host::{
 use ovenbird_kit::telemetry;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use super::{
     Body, Error, Event, InUse, Info, Limits, Means, Sandbox, SandboxId, Shape, State, Wish,
@@ -262,7 +263,7 @@ impl Manager {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.inner.tasks.spawn(work)
+        self.inner.tasks.spawn(work.in_current_span())
     }
 
     /// Runs something short that nobody waits for but the manager, when it closes.
@@ -317,8 +318,8 @@ impl Manager {
     pub(super) fn watch(&self, sandbox: &Arc<Sandbox>, machine: Arc<dyn Machine>) {
         let (watched, leaving) = (sandbox.clone(), self.inner.leaving.clone());
         let means = self.means().clone();
-        // Ends with the machine, which every removal ends.
-        self.spawn(async move {
+        // Ends with the machine, which every removal ends; long after the call that made it.
+        self.inner.tasks.spawn(async move {
             let ending = tokio::select! {
                 ending = machine.ended() => ending,
                 () = leaving.cancelled() => return,

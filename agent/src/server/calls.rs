@@ -11,12 +11,14 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use ovenbird_hostagent::v1::host_agent_service_server::HostAgentServiceServer;
+use ovenbird_kit::telemetry::trace;
 use tokio::time::timeout;
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tower::Service as TowerService;
+use tracing::{Instrument as _, Span, field::Empty};
 
 use super::{file_streams, service::Service};
-use crate::metrics::exposed::Metrics;
+use crate::metrics::exposed::{Metrics, code_name};
 
 /// Past which a call is answered for, whatever it waits for. Streams of answers may last longer.
 const CALL_MAX: Duration = Duration::from_secs(15 * 60);
@@ -48,19 +50,44 @@ impl<S> Calls<S> {
     }
 }
 
+/// The span of a call, in its caller's trace.
+fn span(request: &Request<Body>, method: &str) -> Span {
+    let span = tracing::info_span!(
+        "call",
+        otel.name = method,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.method = method,
+        rpc.code = Empty,
+        // See `Service::pass` and `exec`.
+        build.id = Empty,
+        attempt = Empty,
+        exit = Empty,
+        trace.id = Empty,
+    );
+    let given = request.headers().get(trace::TRACEPARENT);
+    if let Some(given) = given.and_then(|value| value.to_str().ok()) {
+        trace::join(&span, given);
+    }
+    span
+}
+
 /// A call that is to be counted when it ends; dropped before that, it was cancelled.
 struct Counting {
     counted: Metrics,
     method: String,
     code: Code,
+    span: Span,
 }
 
 impl Counting {
-    fn new(counted: Metrics, path: &str) -> Self {
-        let path = path.trim_start_matches('/');
+    fn new(counted: Metrics, request: &Request<Body>) -> Self {
+        let path = request.uri().path().trim_start_matches('/');
         let service = HostAgentServiceServer::<Service>::NAME;
         let method = path.strip_prefix(service).and_then(|rest| rest.strip_prefix('/'));
-        Self { counted, method: method.unwrap_or(path).to_owned(), code: Code::Cancelled }
+        let method = method.unwrap_or(path).to_owned();
+        let span = span(request, &method);
+        Self { counted, method, code: Code::Cancelled, span }
     }
 
     /// The answer, counted when it is over.
@@ -84,6 +111,19 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
+        self.span.record("rpc.code", code_name(self.code));
+        // What the caller did wrong, or broke off, is no error of this host; so says the specification.
+        if matches!(
+            self.code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ) {
+            self.span.record("otel.status_code", "ERROR");
+        }
         let method = match self.code {
             // Whatever somebody thought of: there is no end to it.
             Code::Unimplemented => "unknown".to_owned(),
@@ -107,15 +147,17 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let has_own_bound = [UPLOAD, EXEC].contains(&request.uri().path());
-        let counting = Counting::new(self.counted.clone(), request.uri().path());
-        let answer = self.inner.call(whole(request));
-        Box::pin(async move {
+        let counting = Counting::new(self.counted.clone(), &request);
+        let span = counting.span.clone();
+        let answer = span.in_scope(|| self.inner.call(whole(request)));
+        let answered = async move {
             let answer = match has_own_bound {
                 true => answer.await?,
                 false => timeout(CALL_MAX, answer).await.unwrap_or_else(|_| Ok(late()))?,
             };
             Ok(counting.until_the_end_of(answer))
-        })
+        };
+        Box::pin(answered.instrument(span))
     }
 }
 

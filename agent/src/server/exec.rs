@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+use tracing::Span;
 
 use super::status;
 use crate::sandbox::{InUse, Manager};
@@ -74,9 +75,18 @@ pub(super) async fn attach(
 ) -> Result<Answers<host::AttachExecResponse>, Status> {
     let request = guest::AttachExecRequest { exec_id, from_offset, auto_ack: false };
     let events = ask(guest.attach_exec(request)).await?;
-    let answers = events.filter_map(async |event| match event {
-        Ok(event) => attach_response(event).map(Ok),
-        Err(status) => Some(Err(status::of_guest(&status))),
+    let span = Span::current();
+    let answers = events.filter_map(move |event| {
+        let answer = match event {
+            Ok(event) => {
+                if let Some(guest::attach_exec_response::Event::End(end)) = &event.event {
+                    span.record("exit", end.exit_code);
+                }
+                attach_response(event).map(Ok)
+            }
+            Err(status) => Some(Err(status::of_guest(&status))),
+        };
+        std::future::ready(answer)
     });
     Ok(Box::pin(until_left(answers, guest)))
 }
@@ -195,6 +205,8 @@ impl Running {
                 }
                 Some(guest::attach_exec_response::Event::End(end)) => {
                     self.end.ended = true;
+                    // Of the call, or of the task that pumps for it.
+                    Span::current().record("exit", end.exit_code);
                     if end.timed_out {
                         let seconds = self.timeout.as_secs();
                         let mut message = format!("killed with its children after {seconds} s");

@@ -101,6 +101,8 @@ fn info(info: Info) -> host::SandboxInfo {
 impl Service {
     fn pass(&self, fence: Option<&host::Fence>) -> Result<(), Status> {
         let Some(fence) = fence else { return Ok(()) };
+        let span = tracing::Span::current();
+        span.record("build.id", &fence.build_id).record("attempt", fence.attempt);
         if fence.build_id.is_empty() || fence.build_id.len() > 128 {
             return Err(Status::invalid_argument("fence.build_id must be 1 to 128 bytes"));
         }

@@ -1,11 +1,11 @@
 //! What the agent measures of its sandboxes, and what Prometheus sees of the agent.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use ovenbird_agent::metrics::NAMES;
 use ovenbird_hostagent::v1::{self as host, MetricPoint};
-use ovenbird_testkit::wait_for;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use ovenbird_testkit::{
+    prometheus::{get, names, undescribed, value},
+    wait_for,
+};
 use tonic::{Code, Status};
 
 use crate::support::*;
@@ -110,51 +110,6 @@ async fn points_are_flushed_once_also_of_a_paused_sandbox_and_go_with_it() {
     host.stop().await;
 }
 
-/// What the agent answers to a plain GET.
-async fn get(address: &str, path: &str) -> String {
-    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: agent\r\n\r\n");
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    let read = connection.read_to_string(&mut answer);
-    tokio::time::timeout(Duration::from_secs(60), read).await.unwrap().unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
-}
-
-/// The value of one series.
-fn value(text: &str, series: &str) -> f64 {
-    let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    found.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().unwrap()
-}
-
-/// Names with type and labels, as the golden list has them.
-fn names(text: &str) -> String {
-    let mut found: BTreeMap<&str, (&str, Vec<&str>)> = BTreeMap::new();
-    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let (name, kind) = line.split_once(' ').unwrap();
-        found.insert(name, (kind, Vec::new()));
-    }
-    for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((series, rest)) = line.split_once('{') else { continue };
-        let name = ["_total", "_bucket", "_sum", "_count"]
-            .iter()
-            .find_map(|ending| series.strip_suffix(ending))
-            .unwrap_or(series);
-        let labels = rest.rsplit_once('}').unwrap().0.split("\",");
-        let labels = labels.map(|label| label.split_once('=').unwrap().0).filter(|l| *l != "le");
-        let known = &mut found.get_mut(name).unwrap_or_else(|| panic!("no type of {line}")).1;
-        known.extend(labels);
-        known.sort_unstable();
-        known.dedup();
-    }
-    found.iter().fold(String::new(), |text, (name, (kind, labels))| {
-        let words: Vec<_> = [*name, *kind].into_iter().chain(labels.iter().copied()).collect();
-        text + &words.join(" ") + "\n"
-    })
-}
-
 #[tokio::test]
 async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
     let options = Options { capacity: "vcpus = 3\nmemory_mb = 600".into(), ..Options::default() };
@@ -162,7 +117,7 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
     let log = host.log_text();
     let line = log.lines().find(|line| line.contains("metrics are served")).unwrap();
     let address = line.split_once("address=").unwrap().1.trim().to_owned();
-    assert_eq!(get(&address, "/healthz").await, "ok\n");
+    assert_eq!(get(&address, "/healthz").await.unwrap(), "ok\n");
 
     host.create("minimal", "origin").await;
     host.snapshot("origin", "snap").await.unwrap();
@@ -188,13 +143,16 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
     host.client.clone().create_sandbox(sandbox("nothing", "x")).await.unwrap_err();
 
     let text = wait_for("every call to be counted", PATIENCE, || async {
-        let text = get(&address, "/metrics").await;
+        let text = get(&address, "/metrics").await.unwrap();
         text.contains(r#"method="ReadFileStream""#).then_some(text)
     })
     .await
     .unwrap();
     assert_eq!(names(&text), NAMES, "agent/src/metrics/names.txt and the metrics differ");
-    let own = |series: &str| value(&text, &format!("ovenbird_agent_{series}"));
+    assert_eq!(undescribed(&text), Vec::<&str>::new());
+    let of =
+        |series: &str| value(&text, series).unwrap_or_else(|| panic!("no {series} in\n{text}"));
+    let own = |series: &str| of(&format!("ovenbird_agent_{series}"));
     for (series, expected) in [
         (r#"sandboxes{state="running"}"#, 1.0),
         (r#"sandboxes{state="paused"}"#, 1.0),
@@ -219,7 +177,7 @@ async fn prometheus_sees_the_names_of_the_golden_list_and_what_has_happened() {
         let found = own(series);
         assert!((found - expected).abs() < 1e-9, "{series} is {found}\n{text}");
     }
-    assert!(value(&text, "process_resident_memory_bytes") > 1e6);
+    assert!(of("process_resident_memory_bytes") > 1e6);
     for name in ["one", "two", "snap", "minimal"] {
         assert!(!text.contains(&format!("\"{name}\"")), "{name} has a series of its own\n{text}");
     }

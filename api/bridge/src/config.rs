@@ -7,7 +7,7 @@ use std::{
 };
 
 use ovenbird_contract::log::LogCaps;
-use ovenbird_kit::{Secret, config, tls};
+use ovenbird_kit::{Secret, config, telemetry, tls};
 use serde::Deserialize;
 
 const DEFAULTS: &str = include_str!("default.toml");
@@ -25,6 +25,17 @@ pub struct Config {
     /// The file of the seed with which NATS is told who this is; needed where NATS asks.
     #[serde(default)]
     pub nats_nkey: Option<PathBuf>,
+    /// The authority of Postgres' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub database_ca: Option<PathBuf>,
+    /// The authority of Redis' certificate.
+    #[serde(default)]
+    pub redis_ca: Option<PathBuf>,
+    /// The authority of NATS' certificate; TLS is demanded then.
+    #[serde(default)]
+    pub nats_ca: Option<PathBuf>,
+    /// Servers of the NATS cluster on which each stream stands.
+    pub nats_replicas: usize,
     /// Connections to Postgres at most.
     pub database_connections: u32,
     /// First word of all subjects and part of all Redis keys.
@@ -80,9 +91,11 @@ pub struct Config {
     /// How often a host that answers is asked.
     #[serde(with = "humantime_serde")]
     pub hosts_interval: Duration,
-    /// Where metrics and health are served, if anywhere.
-    #[serde(default)]
+    /// Where metrics are served, if anywhere.
+    #[serde(deserialize_with = "config::address_or_none")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Log lines and spans.
+    pub telemetry: telemetry::Config,
     /// The hosts.
     #[serde(default)]
     pub hosts: Vec<Host>,
@@ -125,7 +138,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("{}.toml", uuid::Uuid::now_v7()));
         let shown: Vec<&str> = DEFAULTS
             .lines()
-            .filter_map(|line| line.strip_prefix("# "))
+            .map(|line| line.strip_prefix("# ").unwrap_or(line))
             .filter(|line| line.starts_with('[') || line.contains(" = "))
             .collect();
         std::fs::write(&file, shown.join("\n")).unwrap();
@@ -134,6 +147,10 @@ mod tests {
         let config = config.unwrap();
         assert_eq!((config.hosts.len(), config.tls.is_some()), (1, true));
         assert!(config.nats_nkey.is_some());
+        assert!(
+            config.database_ca.is_some() && config.redis_ca.is_some() && config.nats_ca.is_some()
+        );
+        assert!(config.telemetry.otlp_ca.is_some());
         use ovenbird_contract::limits;
         assert_eq!(config.attempts_max, limits::ATTEMPTS_MAX);
         assert_eq!(config.build_time_max, Duration::from_secs(limits::BUILD_SECONDS_MAX));

@@ -18,6 +18,7 @@ pub mod desk;
 pub mod hosts;
 pub mod ledger;
 pub mod log;
+pub mod metrics;
 mod pace;
 pub mod queue;
 pub mod relay;

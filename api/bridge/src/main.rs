@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use ovenbird_bridge::{Bridge, Config};
+use ovenbird_kit::telemetry::{self, Traces};
 
 /// Where Postgres and Redis meet NATS: relay, desk, ledger and sweep.
 #[derive(Debug, Parser)]
@@ -27,21 +28,13 @@ enum Command {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let Command::Serve = arguments.command.unwrap_or(Command::Serve);
-    ovenbird_kit::telemetry::init("ovenbird-bridge");
     let config = Config::load(arguments.config.as_deref())?;
+    let telemetry = telemetry::init("ovenbird-bridge", &config.telemetry, Traces::Joined)?;
     let shutdown = ovenbird_kit::shutdown::on_signals();
-    let metrics = match config.metrics_listen {
-        Some(address) => {
-            let serving = ovenbird_kit::metrics::serve_process(address, shutdown.clone()).await;
-            Some(serving.with_context(|| format!("metrics_listen: cannot listen on {address}"))?)
-        }
-        None => None,
-    };
     let bridge = Bridge::new(config).await.context("the bridge cannot start")?;
-    bridge.run(shutdown).await?;
-    if let Some(metrics) = metrics {
-        metrics.await.context("metrics")?;
-    }
+    let ended = bridge.run(shutdown).await;
+    telemetry.close().await;
+    ended?;
     tracing::info!("stopped");
     Ok(())
 }

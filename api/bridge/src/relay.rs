@@ -16,7 +16,7 @@ use async_nats::jetstream::{
     message::PublishMessage,
 };
 use futures::future::join_all;
-use ovenbird_contract::{id::BuildId, nats::Names};
+use ovenbird_contract::{id::BuildId, job::Job, nats::Names};
 use ovenbird_db::{
     Store,
     store::{
@@ -24,13 +24,15 @@ use ovenbird_db::{
         job::{Published, Queued},
     },
 };
-use ovenbird_kit::telemetry::chain;
+use ovenbird_kit::telemetry::{chain, trace};
 use redis::{
     AsyncCommands, AsyncConnectionConfig, Direction, RedisError, aio::MultiplexedConnection,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{
+    metrics::Metrics,
     pace::{Pace, sleep},
     queue::Queue,
     streams,
@@ -69,6 +71,7 @@ pub struct Service {
     js: Context,
     names: Names,
     streams: streams::Handle,
+    metrics: Metrics,
     batch: usize,
 }
 
@@ -87,13 +90,15 @@ pub struct Parts {
     pub names: Names,
     /// Told when the stream is missing.
     pub streams: streams::Handle,
+    /// What counts the jobs.
+    pub metrics: Metrics,
 }
 
 impl Service {
     /// Relays as the bridge `id`, up to `batch` ids at once. No other bridge may have the id, ever.
     pub fn new(id: String, parts: Parts, batch: usize) -> Self {
-        let Parts { client, queue, store, js, names, streams } = parts;
-        Self { id, client, queue, store, js, names, streams, batch: batch.max(1) }
+        let Parts { client, queue, store, js, names, streams, metrics } = parts;
+        Self { id, client, queue, store, js, names, streams, metrics, batch: batch.max(1) }
     }
 
     /// Runs until `shutdown`, then gives back what it holds.
@@ -221,6 +226,7 @@ impl Service {
                 Err(error) => failure = Some(error),
             }
         }
+        self.metrics.relayed(published.len());
         if !published.is_empty()
             && let Err(error) = self.store.build_jobs_published(&published).await
         {
@@ -229,14 +235,35 @@ impl Service {
         Ok((done, failure))
     }
 
+    /// In the trace of the request that asked for the build; the job is handed on from here.
     async fn publish_one(&self, queued: &Queued) -> Result<u64, Error> {
+        let mut job = queued.job.clone();
+        let span = tracing::info_span!(
+            "relay",
+            otel.kind = "producer",
+            otel.status_code = Empty,
+            build.id = %job.build_id,
+            attempt = job.attempt,
+            trace.id = Empty,
+        );
+        trace::join(&span, &job.trace);
+        if let Some(traceparent) = trace::traceparent(&span) {
+            job.trace = traceparent;
+        }
+        let published = self.publish_job(queued, &job).instrument(span.clone()).await;
+        if published.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        published
+    }
+
+    async fn publish_job(&self, queued: &Queued, job: &Job) -> Result<u64, Error> {
         let message_id = match queued.resends {
             0 => queued.job.message_id(),
             n => format!("{}.r{n}", queued.job.message_id()),
         };
-        let message = PublishMessage::build()
-            .message_id(message_id)
-            .payload(serde_json::to_vec(&queued.job)?.into());
+        let message =
+            PublishMessage::build().message_id(message_id).payload(serde_json::to_vec(job)?.into());
         let ack =
             async { self.js.send_publish(self.names.builds(&queued.lane), message).await?.await };
         match ack.await {

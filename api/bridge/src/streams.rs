@@ -78,14 +78,21 @@ impl Handle {
 pub struct Service {
     js: Context,
     names: Names,
+    replicas: usize,
     interval: Duration,
     handle: Handle,
 }
 
 impl Service {
-    /// Looks every `interval`, and when `handle` is woken.
-    pub fn new(js: Context, names: Names, interval: Duration, handle: Handle) -> Self {
-        Self { js, names, interval, handle }
+    /// Looks every `interval`, and when `handle` is woken. What is made stands on `replicas` servers.
+    pub fn new(
+        js: Context,
+        names: Names,
+        replicas: usize,
+        interval: Duration,
+        handle: Handle,
+    ) -> Self {
+        Self { js, names, replicas, interval, handle }
     }
 
     /// Runs until `shutdown`.
@@ -93,7 +100,7 @@ impl Service {
         let mut pace = Pace::services();
         let mut made = false;
         loop {
-            let done = if made { self.remake().await } else { ensure(&self.js, &self.names).await };
+            let done = if made { self.remake().await } else { self.ensure().await };
             if let Err(error) = done {
                 tracing::warn!(error = chain(&error), "streams are not ready; trying again");
                 if !pace.failed(&shutdown).await {
@@ -118,7 +125,11 @@ impl Service {
             return Ok(());
         }
         tracing::warn!("a stream or consumer vanished; making it again");
-        ensure(&self.js, &self.names).await
+        self.ensure().await
+    }
+
+    async fn ensure(&self) -> Result<(), Error> {
+        ensure(&self.js, &self.names, self.replicas).await
     }
 
     async fn complete(&self) -> Result<bool, Error> {
@@ -149,14 +160,14 @@ impl Service {
     }
 }
 
-/// Makes every stream and consumer, or brings it up to date. Repeating it changes nothing.
+/// Makes every stream and consumer on `replicas` servers, or brings it up to date. Repeating it changes nothing.
 ///
 /// # Errors
 /// The first one that could not be made.
-pub async fn ensure(js: &Context, names: &Names) -> Result<(), Error> {
+pub async fn ensure(js: &Context, names: &Names, replicas: usize) -> Result<(), Error> {
     for spec in streams(names) {
         let name = spec.name.clone();
-        js.create_or_update_stream(stream_config(spec))
+        js.create_or_update_stream(stream_config(spec, replicas))
             .await
             .map_err(|source| Error::Stream { name, source })?;
     }
@@ -180,7 +191,7 @@ fn consumers(names: &Names) -> [ConsumerSpec; 4] {
     [default, high, logs, events]
 }
 
-fn stream_config(spec: StreamSpec) -> stream::Config {
+fn stream_config(spec: StreamSpec, replicas: usize) -> stream::Config {
     let (retention, max_age) = match spec.retention {
         Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
         Retention::Age(age) => (RetentionPolicy::Limits, age),
@@ -194,7 +205,7 @@ fn stream_config(spec: StreamSpec) -> stream::Config {
         duplicate_window: spec.duplicate_window,
         max_message_size: spec.max_message_bytes,
         allow_direct: true,
-        num_replicas: 1,
+        num_replicas: replicas,
         ..Default::default()
     }
 }

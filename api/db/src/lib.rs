@@ -8,9 +8,9 @@ pub mod chunk;
 pub mod entity;
 pub mod store;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, sqlx::postgres::PgSslMode};
 
 pub use store::{Error, Store};
 
@@ -25,6 +25,20 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// [`Error::Database`] when the URL cannot be read.
 pub async fn connect(url: &str, connections: u32, name: &str) -> Result<DatabaseConnection, Error> {
+    connect_over(url, None, connections, name).await
+}
+
+/// As [`connect`]; with an authority's file over TLS alone, to a server that has the URL's name in a certificate of that
+/// authority.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_over(
+    url: &str,
+    authority: Option<&Path>,
+    connections: u32,
+    name: &str,
+) -> Result<DatabaseConnection, Error> {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
@@ -39,5 +53,10 @@ pub async fn connect(url: &str, connections: u32, name: &str) -> Result<Database
         .set_application_name(name)
         .sqlx_logging(false)
         .connect_lazy(true);
+    if let Some(authority) = authority.map(Path::to_owned) {
+        options.map_sqlx_postgres_opts(move |postgres| {
+            postgres.ssl_mode(PgSslMode::VerifyFull).ssl_root_cert(&authority)
+        });
+    }
     Ok(Database::connect(options).await?)
 }

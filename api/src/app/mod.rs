@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use error::Error;
 pub use problem::Problem;
 
-use crate::{config::Bounds, nats_access::Revoker};
+use crate::{config::Bounds, metrics::Metrics, nats_access::Revoker};
 
 /// Everything a use case needs.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ pub struct App {
     bounds: Bounds,
     changes: TaskTracker,
     strangers: strangers::Strangers,
+    metrics: Metrics,
 }
 
 impl App {
@@ -84,6 +85,7 @@ impl App {
             bounds,
             changes: TaskTracker::new(),
             strangers: strangers::Strangers::default(),
+            metrics: Metrics::default(),
         }
     }
 
@@ -95,6 +97,16 @@ impl App {
     /// Callers of whom nothing is known.
     pub fn strangers(&self) -> &strangers::Strangers {
         &self.strangers
+    }
+
+    /// What counts what happens.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Connections to Postgres that are used, and that are idle.
+    pub fn database_connections(&self) -> (u32, u32) {
+        self.store.connections()
     }
 
     /// The changes that are being made. One that has begun is made, also when its client goes away.

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug)]
 pub struct Places {
     all: Arc<Semaphore>,
+    count: usize,
     of_one_key: usize,
     /// Of each key that has some.
     taken: Arc<Mutex<HashMap<KeyId, usize>>>,
@@ -28,7 +29,7 @@ pub struct Place {
 impl Places {
     /// `all` places, `of_one_key` of them for a key at most.
     pub fn new(all: usize, of_one_key: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), of_one_key, taken: Arc::default() }
+        Self { all: Arc::new(Semaphore::new(all)), count: all, of_one_key, taken: Arc::default() }
     }
 
     /// A place for `key`, if there is one.
@@ -41,6 +42,11 @@ impl Places {
         }
         taken.insert(key, count + 1);
         Some(Place { key, taken: Arc::clone(&self.taken), _permit: permit })
+    }
+
+    /// How many are taken now.
+    pub fn taken(&self) -> usize {
+        self.count.saturating_sub(self.all.available_permits())
     }
 }
 

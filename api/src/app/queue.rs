@@ -39,17 +39,17 @@ impl std::fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// A queue in the Redis at `url`, which need not be there yet.
+    /// A queue in the Redis of `client`, which need not be there yet.
     ///
     /// # Errors
-    /// When the URL cannot be read.
-    pub fn new(url: &str, keys: &Keys) -> Result<Self, Error> {
+    /// Only for settings that Redis' client does not take.
+    pub fn new(client: &Client, keys: &Keys) -> Result<Self, Error> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(DEADLINE))
             .set_response_timeout(Some(DEADLINE))
             .set_number_of_retries(1)
             .set_max_delay(RECONNECT_MAX);
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
         Ok(Self { connection, key: keys.queued() })
     }
 

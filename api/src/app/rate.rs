@@ -115,17 +115,17 @@ impl std::fmt::Debug for Limiter {
 }
 
 impl Limiter {
-    /// Buckets in the Redis at `url`, which need not be there.
+    /// Buckets in the Redis of `client`, which need not be there.
     ///
     /// # Errors
-    /// When the URL cannot be read.
-    pub fn new(url: &str, keys: Keys, rates: config::Rate) -> Result<Self, RedisError> {
+    /// Only for settings that Redis' client does not take.
+    pub fn new(client: &Client, keys: Keys, rates: config::Rate) -> Result<Self, RedisError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(DEADLINE))
             .set_response_timeout(Some(DEADLINE))
             .set_number_of_retries(1)
             .set_max_delay(PAUSE);
-        let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
         let (script, started) = (Script::new(TAKE), Instant::now());
         Ok(Self { connection, script, keys, rates, started, pause_until: AtomicU64::new(0) })
     }

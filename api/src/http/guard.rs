@@ -60,10 +60,10 @@ impl Guard {
     pub(super) fn new(
         app: Arc<App>,
         open: Open,
-        operations: Operations,
+        operations: Arc<Operations>,
         limits: Arc<config::Http>,
     ) -> Self {
-        Self { app, open, operations: Arc::new(operations), limits }
+        Self { app, open, operations, limits }
     }
 }
 

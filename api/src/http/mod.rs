@@ -144,7 +144,8 @@ pub fn endpoint(
 ) -> serde_json::Result<impl Endpoint<Output = Response> + use<>> {
     let service = service(app, http, logs);
     let document = spec::document(&service)?;
-    let (operations, allow) = (operations::Operations::of(&document), allow::Allow::of(&document));
+    let operations = Arc::new(operations::Operations::of(&document));
+    let allow = allow::Allow::of(&document);
     let route = dashboard::add(docs::add(Route::new(), &service)?);
     let http = Arc::new(http.clone());
     Ok(route
@@ -153,6 +154,6 @@ pub fn endpoint(
         .with(AddData::new(Arc::clone(app)))
         .with(AddData::new(Arc::clone(&http)))
         .with(CatchPanic::new().with_handler(shape::panicked))
-        .with(guard::Guard::new(Arc::clone(app), open, operations, http))
-        .with(request::Observe))
+        .with(guard::Guard::new(Arc::clone(app), open, Arc::clone(&operations), http))
+        .with(request::Observe::new(operations, app.metrics().clone())))
 }

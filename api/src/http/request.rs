@@ -1,21 +1,24 @@
 //! One span and one log line per request, a request id in every answer, and the caller's trace context.
 
-use std::{net::IpAddr, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
+use ovenbird_kit::telemetry::trace;
 use poem::{
     Endpoint, IntoResponse as _, Middleware, Request, Response,
     http::{HeaderValue, header},
 };
 use rand::RngCore as _;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field::Empty};
 use uuid::Uuid;
 
-use super::shape;
+use super::{operations::Operations, shape};
+use crate::metrics::Metrics;
 
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED_FOR: &str = "x-forwarded-for";
-const TRACEPARENT: &str = "traceparent";
+/// What requests are called that are none of an operation of the document: the page, the documentation, the unknown.
+const OTHER: &str = "other";
 /// Longest request id that is taken over from the client.
 const REQUEST_ID_MAX: usize = 64;
 
@@ -74,21 +77,32 @@ pub fn address(request: &Request, proxies: usize) -> Option<IpAddr> {
 }
 
 /// The outermost layer.
-#[derive(Debug, Clone, Copy)]
-pub struct Observe;
+#[derive(Debug, Clone)]
+pub(super) struct Observe {
+    operations: Arc<Operations>,
+    metrics: Metrics,
+}
+
+impl Observe {
+    /// Names requests after `operations` and counts them in `metrics`.
+    pub(super) fn new(operations: Arc<Operations>, metrics: Metrics) -> Self {
+        Self { operations, metrics }
+    }
+}
 
 impl<E: Endpoint> Middleware<E> for Observe {
     type Output = Observed<E>;
 
     fn transform(&self, inner: E) -> Observed<E> {
-        Observed { inner }
+        Observed { inner, observe: self.clone() }
     }
 }
 
 /// An endpoint whose requests are observed and whose errors have the one shape.
 #[derive(Debug)]
-pub struct Observed<E> {
+pub(super) struct Observed<E> {
     inner: E,
+    observe: Observe,
 }
 
 impl<E: Endpoint> Endpoint for Observed<E> {
@@ -97,16 +111,23 @@ impl<E: Endpoint> Endpoint for Observed<E> {
     async fn call(&self, mut request: Request) -> poem::Result<Response> {
         let started = Instant::now();
         let id = request_id(&request);
-        let trace = traceparent(&request);
+        let operation = self.observe.operations.find(&request).map(Arc::clone);
+        let operation = operation.as_ref().map_or(OTHER, |operation| operation.id.as_str());
         let span = tracing::info_span!(
             "request",
+            otel.name = operation,
+            otel.kind = "server",
+            otel.status_code = Empty,
             request.id = id,
-            trace.id = trace.split('-').nth(1),
+            trace.id = Empty,
             http.method = %request.method(),
             // Never the query: it is the client's, and long.
             http.path = request.uri().path(),
-            key.id = tracing::field::Empty,
+            http.status = Empty,
+            key.id = Empty,
+            build.id = Empty,
         );
+        let trace = traceparent(&span, &request);
         request.extensions_mut().insert(Trace(trace));
         request.extensions_mut().insert(RequestId(id.clone()));
         let answer = async {
@@ -114,8 +135,15 @@ impl<E: Endpoint> Endpoint for Observed<E> {
                 Ok(response) => response.into_response(),
                 Err(error) => shape::error(error).await,
             };
-            let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let elapsed = started.elapsed();
+            let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
             let status = response.status().as_u16();
+            self.observe.metrics.request_answered(operation, status, elapsed);
+            let span = Span::current();
+            span.record("http.status", status);
+            if response.status().is_server_error() {
+                span.record("otel.status_code", "ERROR");
+            }
             tracing::info!(http.status = status, elapsed_ms, "request answered");
             if let Ok(value) = HeaderValue::from_str(&id) {
                 response.headers_mut().insert(REQUEST_ID, value);
@@ -139,29 +167,26 @@ fn request_id(request: &Request) -> String {
     given.filter(harmless).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The client's trace context when it is valid, else the beginning of a new trace.
-fn traceparent(request: &Request) -> String {
-    let given = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
-    if let Some(given) = given.filter(|given| is_traceparent(given)) {
-        return given.to_owned();
+/// The trace context of the request's span, in the client's trace when that is valid. Where no spans are exported, the
+/// client's own, or that of a trace that nobody has seen yet.
+fn traceparent(span: &Span, request: &Request) -> String {
+    let given = request.headers().get(trace::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let given = given.filter(|given| trace::is_valid(given));
+    if let Some(given) = given {
+        trace::join(span, given);
     }
+    if let Some(own) = trace::begin(span) {
+        return own;
+    }
+    let passed_on = given.map_or_else(new_trace, str::to_owned);
+    trace::join(span, &passed_on);
+    passed_on
+}
+
+fn new_trace() -> String {
     let mut span = [0; 8];
     rand::rng().fill_bytes(&mut span);
     format!("00-{}-{}-01", Uuid::new_v4().simple(), hex::encode(span))
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let not_zero = |part: &str| part.bytes().any(|byte| byte != b'0');
-    match parts.as_slice() {
-        ["00", trace, span, flags] => {
-            hex(trace, 32) && not_zero(trace) && hex(span, 16) && not_zero(span) && hex(flags, 2)
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -171,11 +196,11 @@ mod tests {
     #[test]
     fn trace_context_is_taken_over_only_when_it_is_valid() {
         let valid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let request = |value: &str| Request::builder().header(TRACEPARENT, value).finish();
-        assert_eq!(traceparent(&request(valid)), valid);
+        let request = |value: &str| Request::builder().header(trace::TRACEPARENT, value).finish();
+        assert_eq!(traceparent(&Span::none(), &request(valid)), valid);
         for broken in ["", "00-0-0-01", &valid.replace('4', "Z"), &valid.replace("00-", "01-")] {
-            let made = traceparent(&request(broken));
-            assert!(is_traceparent(&made) && made != broken, "{made}");
+            let made = traceparent(&Span::none(), &request(broken));
+            assert!(trace::is_valid(&made) && made != broken, "{made}");
         }
     }
 

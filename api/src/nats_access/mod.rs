@@ -23,7 +23,7 @@ mod revoker;
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, Event};
 use futures::FutureExt as _;
 use nkeys::KeyPair;
 use ovenbird_contract::{nats::Names, nats_access::Role};
@@ -36,6 +36,7 @@ use self::{callout::Callout, guests::Guests, revoker::Watch};
 use crate::{
     app::App,
     config::{NatsAccess, Nkeys},
+    nats::Server,
 };
 
 /// A request to NATS without an answer for this long has failed.
@@ -67,7 +68,7 @@ impl Service {
     /// # Errors
     /// What no waiting mends.
     pub async fn connect(
-        url: &Secret<String>,
+        server: &Server,
         settings: &NatsAccess,
         nkeys: &Nkeys,
         names: Names,
@@ -77,8 +78,8 @@ impl Service {
         let seed = Secret::read(&nkeys.issuer)?;
         let issuer = KeyPair::from_seed(seed.expose()).map_err(Error::Issuer)?;
         let guests = Arc::new(Guests::new(settings.connections_max));
-        let asked = connection(url, Role::Callout, &Secret::read(&nkeys.callout)?).await?;
-        let system = connection(url, Role::Revoker, &Secret::read(&nkeys.revoker)?).await?;
+        let asked = connection(server, Role::Callout, &Secret::read(&nkeys.callout)?).await?;
+        let system = connection(server, Role::Revoker, &Secret::read(&nkeys.revoker)?).await?;
         Ok(Self {
             callout: Callout::new(
                 asked,
@@ -101,19 +102,21 @@ impl Service {
 }
 
 async fn connection(
-    url: &Secret<String>,
+    server: &Server,
     role: Role,
     seed: &Secret<String>,
 ) -> Result<Client, async_nats::ConnectError> {
-    ConnectOptions::new()
+    let options = ConnectOptions::new()
         .name(format!("ovenbird-api {}", role.as_str()))
         .nkey(seed.expose().clone())
         .custom_inbox_prefix(role.inbox_prefix())
-        .retry_on_initial_connect()
         .request_timeout(Some(REQUEST_TIMEOUT))
         .event_callback(move |event| async move {
-            tracing::info!(role = role.as_str(), %event, "NATS connection");
-        })
-        .connect(url.expose().as_str())
-        .await
+            let role = role.as_str();
+            match event {
+                Event::ClientError(error) => tracing::warn!(role, %error, "NATS connection"),
+                event => tracing::info!(role, %event, "NATS connection"),
+            }
+        });
+    server.connect(options).await
 }

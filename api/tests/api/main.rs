@@ -18,6 +18,7 @@ mod idempotency;
 mod keys;
 mod logs;
 mod nats_access;
+mod process;
 mod queue;
 mod rate;
 mod refusals;

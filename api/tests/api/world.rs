@@ -122,6 +122,7 @@ impl World {
         let mut config: Config =
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_API_TEST").unwrap();
         config.listen = "127.0.0.1:0".parse().unwrap();
+        config.metrics_listen = None;
         config.database_url = ovenbird_kit::Secret::new(database.clone());
         config.redis_url = ovenbird_kit::Secret::new(redis.url());
         config.nats_url = ovenbird_kit::Secret::new(nats.url());

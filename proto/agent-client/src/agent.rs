@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use ovenbird_hostagent::v1::{self, host_agent_service_client::HostAgentServiceClient};
+use ovenbird_kit::telemetry::trace;
 use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 use crate::{
@@ -43,7 +44,8 @@ impl Agent {
         self
     }
 
-    /// The same agent, called within a trace (a W3C `traceparent`; empty means none).
+    /// The same agent, called within a trace (a W3C `traceparent`; empty means none) where the caller's own span is in
+    /// none.
     #[must_use]
     pub fn traced(mut self, traceparent: &str) -> Self {
         self.trace = Some(traceparent.to_owned()).filter(|text| !text.is_empty());
@@ -360,10 +362,9 @@ impl Agent {
     }
 
     pub(crate) fn trace<Q>(&self, request: &mut Request<Q>) {
-        if let Some(trace) =
-            self.trace.as_deref().and_then(|text| MetadataValue::try_from(text).ok())
-        {
-            request.metadata_mut().insert("traceparent", trace);
+        let present = trace::present(self.trace.as_deref().unwrap_or_default());
+        if let Some(value) = present.and_then(|text| MetadataValue::try_from(text).ok()) {
+            request.metadata_mut().insert(trace::TRACEPARENT, value);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Every request names the attempt and the runner; the desk compares both, and the lease, in the statement
 //! that writes. An answer is [`Reply`]: `{"ok":…}` or `{"refused":{…}}`. A refusal is final for this attempt
-//! unless it carries `retry_after_ms`.
+//! unless it carries `retry_after_ms`. A request may have the header `traceparent`, of the attempt that asks.
 
 use std::collections::BTreeMap;
 

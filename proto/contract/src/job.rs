@@ -16,7 +16,8 @@ pub struct Job {
     pub build_id: BuildId,
     /// The attempt that a claim of this job begins.
     pub attempt: u32,
-    /// W3C `traceparent` of the request that asked for the build; may be empty.
+    /// W3C `traceparent` in which the attempt goes on: the relay's, in the trace of the request that asked for the build;
+    /// where the relay exports no spans, that request's own. May be empty.
     #[serde(default)]
     pub trace: String,
 }

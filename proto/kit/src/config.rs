@@ -4,13 +4,19 @@
 //! key stands, with its comment, in the process's `default.toml`; keys that the process does not know are
 //! refused by its own `deny_unknown_fields`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{self, DeserializeOwned},
+};
 
 /// The configuration is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,24 @@ pub fn load<T: DeserializeOwned>(
         .merge(Env::prefixed(&format!("{env_prefix}__")).split("__"))
         .extract()
         .map_err(|errors| Error::Invalid(describe(errors)))
+}
+
+/// For `deserialize_with`: where something listens, or an empty text for nowhere.
+///
+/// # Errors
+/// When it is neither.
+pub fn address_or_none<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(de::Error::custom),
+    }
+}
+
+/// The members of a list with commas, such as the servers of a cluster.
+pub fn list(text: &str) -> Vec<&str> {
+    text.split(',').map(str::trim).filter(|member| !member.is_empty()).collect()
 }
 
 /// One clause per error. figment's own text of a wrong type repeats the value, which may be a secret.
@@ -103,6 +127,11 @@ mod tests {
         let error = load::<Config>("", Some(wrong.path()), "KIT_TEST_C").unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert!(error.to_string().contains("slots"), "{error}");
+    }
+
+    #[test]
+    fn list_is_what_stands_between_the_commas() {
+        assert_eq!(list("nats://a:4222, nats://b:4222,"), ["nats://a:4222", "nats://b:4222"]);
     }
 
     #[test]

@@ -16,17 +16,20 @@
 //! ```
 
 pub mod certificates;
+mod cluster;
 mod folder;
 pub mod nats;
 pub mod pods;
 mod port;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod redis;
 pub mod schemathesis;
 mod wait;
 
 pub use certificates::Authority;
+pub use cluster::Cluster;
 pub use folder::Folder;
 pub use nats::Nats;
 pub use port::{Port, Reserved};

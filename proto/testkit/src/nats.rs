@@ -3,6 +3,7 @@
 use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    Port, Process,
+    Port, Process, certificates,
     process::{self, Program},
 };
 
@@ -36,6 +37,21 @@ pub struct Options {
     pub include: Option<PathBuf>,
     /// Also listen for browsers.
     pub websocket: bool,
+    /// Speak TLS with clients, who need no certificates.
+    pub tls: Option<certificates::Files>,
+    /// Its place among others.
+    pub member: Option<Member>,
+}
+
+/// One server of a cluster.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its name, by which the cluster tells who leads what.
+    pub name: String,
+    /// Where it listens for the others.
+    pub port: Arc<Port>,
+    /// Where all of them do.
+    pub routes: Vec<u16>,
 }
 
 /// A running NATS server.
@@ -46,6 +62,8 @@ pub struct Nats {
     client: Port,
     monitor: Port,
     websocket: Option<Port>,
+    has_tls: bool,
+    member: Option<Member>,
 }
 
 impl Nats {
@@ -79,6 +97,17 @@ impl Nats {
             // Without TLS, which nobody needs on the loopback device.
             text += &format!("websocket {{ listen: \"127.0.0.1:{port}\", no_tls: true }}\n");
         }
+        if let Some(files) = &options.tls {
+            text += &format!("tls {{ cert_file: {:?}, key_file: {:?} }}\n", files.cert, files.key);
+        }
+        if let Some(Member { name, port, routes }) = &options.member {
+            let routes = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\""));
+            let routes = routes.collect::<Vec<_>>().join(", ");
+            text += &format!(
+                "server_name: {name}\n\
+                 cluster {{ name: ovenbird, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n"
+            );
+        }
         if let Some(include) = options.include {
             // Read into the file: an include is looked for beside it.
             text += &std::fs::read_to_string(&include)
@@ -88,14 +117,21 @@ impl Nats {
         let program =
             Program::new("nats", server, dir.join("nats.log")).arg("--config").arg(config);
         let process = Process::start(program.clone())?;
-        let mut nats = Self { program, process, client, monitor, websocket };
+        let (has_tls, member) = (options.tls.is_some(), options.member);
+        let mut nats = Self { program, process, client, monitor, websocket, has_tls, member };
         nats.ready().await?;
         Ok(nats)
     }
 
-    /// `nats://127.0.0.1:<port>`.
+    /// `nats://127.0.0.1:<port>`, `tls://…` where it speaks TLS.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.client)
+        let scheme = if self.has_tls { "tls" } else { "nats" };
+        format!("{scheme}://127.0.0.1:{}", self.client)
+    }
+
+    /// Its name in its cluster.
+    pub fn name(&self) -> Option<&str> {
+        self.member.as_ref().map(|member| member.name.as_str())
     }
 
     /// `ws://127.0.0.1:<port>`, if it listens for browsers.

@@ -21,6 +21,7 @@ use tokio::process::Command;
 
 use crate::{
     Port, Process,
+    certificates::Leaf,
     process::{self, Program},
 };
 
@@ -62,6 +63,18 @@ impl Postgres {
     /// When Postgres is not installed, `dir` cannot be reached by its user, or it is not ready in time; the
     /// message ends with its log.
     pub async fn start(dir: &Path, options: Options) -> anyhow::Result<Self> {
+        Self::start_with(dir, options, None).await
+    }
+
+    /// As [`Postgres::start`]; clients may also speak TLS and need no certificates, `leaf` is the server's.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub async fn start_tls(dir: &Path, options: Options, leaf: &Leaf) -> anyhow::Result<Self> {
+        Self::start_with(dir, options, Some(leaf)).await
+    }
+
+    async fn start_with(dir: &Path, options: Options, tls: Option<&Leaf>) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let binaries = binaries()?;
@@ -88,6 +101,15 @@ impl Postgres {
             .args(["-c", &format!("synchronous_commit={on_or_off}")])
             .args(["-c", &format!("full_page_writes={on_or_off}")])
             .args(["-c", "shared_buffers=32MB", "-c", "jit=off", "-c", "timezone=UTC"]);
+        if let Some(leaf) = tls {
+            let (cert, key) = (dir.join("server.crt"), dir.join("server.key"));
+            fs::write(&cert, &leaf.certificate)?;
+            // It refuses a key that others may read.
+            own_file(&key, &leaf.key, user)?;
+            program = program
+                .args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", cert.display())])
+                .args(["-c", &format!("ssl_key_file={}", key.display())]);
+        }
         program.user = user;
         program.dir = Some(dir);
         // "Immediate" when we die or drop it: it ends its children and removes its shared memory. "Fast" else.
@@ -248,6 +270,16 @@ fn reachable(dir: &Path) -> anyhow::Result<()> {
             "Postgres runs as the user `{SUPERUSER}`, who may not enter {}: use another folder",
             folder.display()
         );
+    }
+    Ok(())
+}
+
+fn own_file(file: &Path, text: &str, user: Option<(Uid, Gid)>) -> anyhow::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut new = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    io::Write::write_all(&mut new, text.as_bytes())?;
+    if let Some((user, group)) = user {
+        chown(file, Some(user), Some(group))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     Port, Process,
+    certificates::Files,
     process::{self, Program},
 };
 
@@ -34,6 +35,7 @@ pub struct Redis {
     program: Program,
     process: Process,
     port: Port,
+    has_tls: bool,
 }
 
 impl Redis {
@@ -42,23 +44,51 @@ impl Redis {
     /// # Errors
     /// When the program is missing or is not ready in time; the message ends with its log.
     pub async fn start(dir: &Path, options: Options) -> anyhow::Result<Self> {
+        Self::start_with(dir, options, None).await
+    }
+
+    /// As [`Redis::start`], for clients that speak TLS, who need no certificates; `files` are the server's.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub async fn start_tls(dir: &Path, options: Options, files: &Files) -> anyhow::Result<Self> {
+        Self::start_with(dir, options, Some(files)).await
+    }
+
+    async fn start_with(dir: &Path, options: Options, tls: Option<&Files>) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let port = Port::reserve()?;
         let yes_or_no = if options.append_only { "yes" } else { "no" };
-        let program = Program::new("redis", server()?, dir.join("redis.log"))
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--daemonize", "no"])
+        let (plain, ciphered) = match tls {
+            None => (port.number(), 0),
+            Some(_) => (0, port.number()),
+        };
+        let mut program = Program::new("redis", server()?, dir.join("redis.log"))
+            .args(["--bind", "127.0.0.1", "--port", &plain.to_string(), "--daemonize", "no"])
             .args(["--appendonly", yes_or_no, "--appendfsync", "always"])
             .args(["--save", "", "--dir"])
             .arg(dir);
+        if let Some(files) = tls {
+            program = program
+                .args(["--tls-port", &ciphered.to_string(), "--tls-auth-clients", "no"])
+                .arg("--tls-cert-file")
+                .arg(&files.cert)
+                .arg("--tls-key-file")
+                .arg(&files.key)
+                .arg("--tls-ca-cert-file")
+                .arg(&files.ca);
+        }
         let process = Process::start(program.clone())?;
-        let mut redis = Self { program, process, port };
+        let has_tls = tls.is_some();
+        let mut redis = Self { program, process, port, has_tls };
         redis.ready().await?;
         Ok(redis)
     }
 
-    /// `redis://127.0.0.1:<port>/`.
+    /// `redis://127.0.0.1:<port>/`, `rediss://…` where it speaks TLS.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        let scheme = if self.has_tls { "rediss" } else { "redis" };
+        format!("{scheme}://127.0.0.1:{}/", self.port)
     }
 
     /// Its process.
@@ -90,8 +120,15 @@ impl Redis {
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let port = self.port.number();
-        self.process.ready(READY, || async move { ping(port).await.is_ok() }).await
+        let (port, has_tls) = (self.port.number(), self.has_tls);
+        let probe = || async move {
+            match has_tls {
+                // Clients do the rest.
+                true => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok(),
+                false => ping(port).await.is_ok(),
+            }
+        };
+        self.process.ready(READY, probe).await
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     driver::{Driver, Halt, entry, seconds},
     follow::Kept,
     health::{Health, Verdict},
+    span,
     start::put_output,
     state::{Context, Event, shown},
     step::{Ran, in_context},
@@ -28,6 +29,9 @@ impl Driver {
         self.announce(0, Phase::Health, &cmd).await?;
         self.log.system(0, &format!("healthcheck: {cmd}")).await?;
         let (event, exit, kept) = self.attempts(check, &context, begun).await?;
+        if let Some(code) = exit {
+            span::exited(code);
+        }
         let mut entry = entry(0, Phase::Health, cmd, event == Event::Healthy, begun.elapsed());
         entry.exit = exit;
         put_output(&mut entry, &kept);

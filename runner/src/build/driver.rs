@@ -15,13 +15,16 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
+use tracing::Instrument as _;
 
 use super::{
     resume::{Before, reached},
+    span,
     start::Started,
     state::{Event, Next, State},
 };
 use crate::{
+    metrics::Metrics,
     publish::{Budget, Closed, Events, GaveUp, Log, Note, Tail},
     stop::{Interrupt, Stop},
 };
@@ -44,6 +47,8 @@ pub struct Setup {
     pub events: Events,
     /// What interrupts it.
     pub stop: Stop,
+    /// What counts it.
+    pub metrics: Metrics,
     /// Most microVMs that are tried.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -121,6 +126,7 @@ pub async fn run(setup: Setup) -> Done {
         log: setup.log,
         events: setup.events,
         stop: setup.stop,
+        metrics: setup.metrics,
         away_max: setup.away_max,
         budget,
         state,
@@ -150,6 +156,7 @@ pub(super) struct Driver {
     pub(super) log: Log,
     pub(super) events: Events,
     pub(super) stop: Stop,
+    metrics: Metrics,
     pub(super) away_max: Duration,
     pub(super) budget: Budget,
     pub(super) state: State,
@@ -176,21 +183,15 @@ impl Driver {
             self.destroy_previous(&previous).await?;
         }
         loop {
-            let happened = match self.state.next() {
-                Next::Boot { nth, pause } => self.boot(nth, pause).await,
-                Next::Step(work) => self.step(*work).await,
-                Next::Health(check, context) => self.health(check, context).await,
-                Next::Publish(kind) => self.publish(kind).await,
+            let next = match self.state.next() {
                 Next::Over(end) => return Ok(*end),
+                next => next,
             };
-            let event = match happened {
-                Err(Halt::Interrupted(Interrupt::TimeOver)) => self.out_of_time(None),
-                happened => happened?,
-            };
+            let event = self.do_next(next).await?;
             if let Event::Failed { code, message, .. } = &event {
                 let step = self.current_step();
                 self.log.system(step, &format!("failed: {message}")).await?;
-                tracing::info!(build.id = %self.claim.build_id, step, ?code, message, "build step failed");
+                tracing::info!(build.id = %self.claim.build_id, step, ?code, why = message, "build step failed");
             }
             if let Err(error) = self.state.apply(event) {
                 tracing::error!(build.id = %self.claim.build_id, %error, "fault in the build's driver");
@@ -202,6 +203,27 @@ impl Driver {
                 }));
             }
         }
+    }
+
+    /// Does what comes next, in its span.
+    async fn do_next(&mut self, next: Next) -> Result<Event, Halt> {
+        let Some((phase, span)) = span::of(&next) else { return Err(Halt::Superseded) };
+        let begun = Instant::now();
+        let doing = async {
+            match next {
+                Next::Boot { nth, pause } => self.boot(nth, pause).await,
+                Next::Step(work) => self.step(*work).await,
+                Next::Health(check, context) => self.health(check, context).await,
+                Next::Publish(kind) => self.publish(kind).await,
+                Next::Over(_) => Err(Halt::Superseded),
+            }
+        };
+        let event = match Box::pin(doing.instrument(span.clone())).await {
+            Err(Halt::Interrupted(Interrupt::TimeOver)) => self.out_of_time(None),
+            happened => happened?,
+        };
+        self.metrics.step_ended(phase, span::ended(&span, &event), begun.elapsed());
+        Ok(event)
     }
 
     /// The build's time is over: `tail` is the end of what its command wrote.

@@ -203,7 +203,8 @@ impl Follow {
         }
         let (last, receiver) = watch::channel(None);
         let acknowledger = Acknowledger {
-            agent: exec.agent.clone(),
+            // Many calls that nobody looks for.
+            agent: exec.agent.clone().traced(""),
             sandbox_id: exec.sandbox_id.clone(),
             exec_id: exec.exec_id.clone(),
             durable: progress.durable(),

@@ -15,6 +15,7 @@ mod follow;
 mod health;
 mod resume;
 mod scripts;
+mod span;
 mod start;
 pub mod state;
 mod step;

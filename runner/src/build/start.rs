@@ -13,6 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, field::Empty};
 
 use super::{
     driver::{Driver, Halt, entry},
@@ -40,18 +41,25 @@ impl Started {
     pub(super) fn follow(number: u32, cmd: String, mut follow: Follow) -> Self {
         let (ended, stop) = (CancellationToken::new(), CancellationToken::new());
         let (tell, stopped) = (ended.clone(), stop.clone());
-        let task = tokio::spawn(async move {
+        // Of the step that started it, or of the attempt that found it running; it goes on after the step.
+        let span = tracing::info_span!("process", step = number, exit = Empty);
+        let noted = span.clone();
+        let following = async move {
             let end = tokio::select! {
                 end = follow.until_end() => Some(end),
                 () = stopped.cancelled() => None,
             };
+            if let Some(Ok(end)) = &end {
+                noted.record("exit", end.exit_code);
+            }
             match &end {
                 Some(_) => tell.cancel(),
                 // An error here means that the log is over, which whoever writes next finds out.
                 None => drop(follow.finish(None).await),
             }
             (std::mem::take(&mut follow.kept), end)
-        });
+        };
+        let task = tokio::spawn(following.instrument(span));
         Self { number, cmd, begun: Instant::now(), ended, stop, task }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     driver::{Driver, Halt, entry, failed_call, seconds},
     follow::{Error, Exec, Follow, Kept},
-    scripts,
+    scripts, span,
     start::{Started, put_output},
     state::{Context, Event, Task, Work},
 };
@@ -57,6 +57,7 @@ impl Driver {
             }
             Done::Ended(end, output) => {
                 exit = Some(end.exit_code);
+                span::exited(end.exit_code);
                 took = end.elapsed;
                 let event = judge(&work, &end, &output);
                 kept = Some(output);

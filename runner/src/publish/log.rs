@@ -52,6 +52,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     batch::{Entry, Open},
@@ -59,6 +60,7 @@ use super::{
     progress::Progress,
     standing::{Keeper, Note},
 };
+use crate::metrics::Metrics;
 
 /// Text that may wait for the writer, in bytes; beyond it callers wait.
 const WAITING_BYTES_MAX: usize = 1024 * 1024;
@@ -113,6 +115,8 @@ pub struct WriterConfig {
     pub position: LogPosition,
     /// Where the build stands, when this attempt goes on with it.
     pub standing: Option<Standing>,
+    /// What counts it.
+    pub metrics: Metrics,
 }
 
 /// Where lines go. Cheap to clone.
@@ -244,11 +248,12 @@ impl Writer {
             attempt: config.attempt,
             position: config.position,
             keeper: Keeper::new(config.standing),
+            metrics: config.metrics,
             jetstream,
             give_up,
         };
         let run = run(task, receiver, Arc::clone(&room), closing.clone());
-        (Self { task: tokio::spawn(run), closing }, Log { entries: sender, room })
+        (Self { task: tokio::spawn(run.in_current_span()), closing }, Log { entries: sender, room })
     }
 
     /// Writes what waits, takes nothing more, and says where the log stands.
@@ -333,6 +338,7 @@ struct Task {
     attempt: u32,
     position: LogPosition,
     keeper: Keeper,
+    metrics: Metrics,
     give_up: CancellationToken,
 }
 
@@ -414,6 +420,11 @@ impl Task {
     fn wrote(&mut self, open: &Open, sequence: u64) {
         self.position.next_seq += open.entries.len() as u64;
         self.position.stream_seq = sequence;
+        if let Some(oldest) = open.entries.first() {
+            let bytes = open.entries.iter().map(|entry| entry.text.len()).sum();
+            let lag = (Utc::now() - oldest.ts).to_std().unwrap_or_default();
+            self.metrics.log_written(open.entries.len(), bytes, lag);
+        }
     }
 
     /// Nothing when the stream cannot be asked now.

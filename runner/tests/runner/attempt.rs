@@ -124,7 +124,7 @@ fn defaults(server: &Server, tls: Files) -> Config {
     let file = server.folder.join("runner.toml");
     let Files { ca, cert, key } = tls;
     let text = format!(
-        "nats_url = '{}'\n[tls]\nca = '{}'\ncert = '{}'\nkey = '{}'\n",
+        "nats_url = '{}'\nmetrics_listen = ''\n[tls]\nca = '{}'\ncert = '{}'\nkey = '{}'\n",
         server.nats.url(),
         ca.display(),
         cert.display(),

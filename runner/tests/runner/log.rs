@@ -11,8 +11,9 @@ use ovenbird_contract::{
     id::BuildId,
     log::{Batch, Record, Resume},
 };
-use ovenbird_runner::publish::{
-    Log, Marks, OutputLine, Progress, WriteError, Writer, WriterConfig,
+use ovenbird_runner::{
+    metrics::Metrics,
+    publish::{Log, Marks, OutputLine, Progress, WriteError, Writer, WriterConfig},
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +28,14 @@ fn writer(
     attempt: u32,
     position: LogPosition,
 ) -> (Writer, Log) {
-    let config =
-        WriterConfig { names: server.names.clone(), build_id, attempt, position, standing: None };
+    let config = WriterConfig {
+        names: server.names.clone(),
+        build_id,
+        attempt,
+        position,
+        standing: None,
+        metrics: Metrics::default(),
+    };
     Writer::start(server.jetstream.clone(), config, CancellationToken::new())
 }
 
@@ -258,6 +265,7 @@ async fn writer_gives_up_when_the_lease_is_over() {
         attempt: 1,
         position: BEGIN,
         standing: None,
+        metrics: Metrics::default(),
     };
     let (writer, log) = Writer::start(server.jetstream.clone(), config, lost.clone());
     server.nats.kill9();

@@ -14,4 +14,5 @@ mod handover;
 mod log;
 mod nats;
 mod pod;
+mod process;
 mod queue;

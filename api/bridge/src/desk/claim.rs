@@ -15,24 +15,26 @@ use ovenbird_db::store::{
 use serde_json::Value as Json;
 
 use super::{
-    Desk, NO_CAPACITY_AFTER, millis, read, refused, refused_for,
+    Desk, NO_CAPACITY_AFTER, millis, note, read, refused, refused_for,
     resume::{self, Opened},
     send, unavailable,
 };
 
 impl Desk {
-    pub(super) async fn answer_claim(&self, request: &service::Request) {
+    pub(super) async fn answer_claim(&self, request: &service::Request) -> &'static str {
         let reply = match read(request) {
             Ok(message) => self.claim(message).await,
             Err(refusal) => Reply::Refused(refusal),
         };
-        send(request, &reply).await;
+        let outcome = send(request, &reply).await;
         if let Reply::Ok(claim) = reply {
             self.states.tell(claim.build_id, claim.attempt, Status::Running).await;
         }
+        outcome
     }
 
     async fn claim(&self, request: ClaimRequest) -> Reply<Claim<Json>> {
+        note(request.build_id, request.attempt);
         self.catch_up(&request).await;
         let claimed = self
             .store
@@ -61,8 +63,10 @@ impl Desk {
             Ok(age) => age,
             Err(error) => return unavailable(&error),
         };
+        let queued_at = opened.claimed.build.queued_at;
         match self.claim_compose(&request, opened, age) {
             Ok(claim) => {
+                self.metrics.claimed(queued_at);
                 tracing::info!(
                     build.id = %claim.build_id, attempt = claim.attempt, host.id = %claim.host.id,
                     runner.id = %request.runner_id, goes_on = claim.resume.is_some(), "build claimed"

@@ -12,22 +12,23 @@ use ovenbird_db::store::{
 use ovenbird_kit::telemetry::chain;
 use tokio::time::Instant;
 
-use super::{Desk, lease_refused, read, send, unavailable};
+use super::{Desk, lease_refused, note, read, send, unavailable};
 
 /// The ledger is asked again after this long at first, and at most.
 const APPLIED_FIRST: Duration = Duration::from_millis(5);
 const APPLIED_LONGEST: Duration = Duration::from_millis(100);
 
 impl Desk {
-    pub(super) async fn answer_finish(&self, request: &service::Request) {
+    pub(super) async fn answer_finish(&self, request: &service::Request) -> &'static str {
         let ended = match read(request) {
             Ok(message) => self.finish(message).await,
             Err(refusal) => Err(Reply::Refused(refusal)),
         };
         match ended {
             Ok(ended) => {
-                send(request, &Reply::Ok(Finished {})).await;
+                let outcome = send(request, &Reply::Ok(Finished {})).await;
                 self.states.tell(ended.build, ended.attempt, ended.status).await;
+                outcome
             }
             Err(refused) => send(request, &refused).await,
         }
@@ -36,6 +37,7 @@ impl Desk {
     async fn finish(&self, message: FinishRequest) -> Result<Ended, Reply<Finished>> {
         let FinishRequest { build_id, attempt, runner_id, outcome, log, event_stream_seq } =
             message;
+        note(build_id, attempt);
         let holder = Holder { build: build_id, attempt, runner: runner_id };
         self.applied(&holder, event_stream_seq, self.finish_wait).await;
         let request = Request { holder, outcome, log };
@@ -75,6 +77,7 @@ impl Desk {
         }
         match self.log.end(ended, Some(at)).await {
             Ok(seq) => {
+                self.metrics.build_ended(ended.status);
                 if let Err(error) = self.store.build_log_ended(ended.build, seq).await {
                     tracing::info!(build.id = %ended.build, error = chain(&error), "left to the sweep");
                 }

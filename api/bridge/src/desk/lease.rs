@@ -9,15 +9,15 @@ use ovenbird_contract::{
 use ovenbird_db::store::lease::{Expired, Holder};
 use ovenbird_kit::telemetry::chain;
 
-use super::{Desk, lease_refused, millis, read, send, unavailable};
+use super::{Desk, lease_refused, millis, note, read, send, unavailable};
 
 impl Desk {
-    pub(super) async fn answer_renew(&self, request: &service::Request) {
+    pub(super) async fn answer_renew(&self, request: &service::Request) -> &'static str {
         let reply = match read(request) {
             Ok(message) => self.renew(message).await,
             Err(refusal) => Reply::Refused(refusal),
         };
-        send(request, &reply).await;
+        send(request, &reply).await
     }
 
     async fn renew(&self, request: RenewRequest) -> Reply<Renewed> {
@@ -29,15 +29,16 @@ impl Desk {
         }
     }
 
-    pub(super) async fn answer_release(&self, request: &service::Request) {
+    pub(super) async fn answer_release(&self, request: &service::Request) -> &'static str {
         let message: ReleaseRequest = match read(request) {
             Ok(message) => message,
             Err(refusal) => return send(request, &Reply::<Released>::Refused(refusal)).await,
         };
         match self.release(message).await {
             Ok(Expired { build, attempt, status }) => {
-                send(request, &Reply::Ok(Released {})).await;
+                let outcome = send(request, &Reply::Ok(Released {})).await;
                 self.states.tell(build, attempt, status).await;
+                outcome
             }
             Err(refused) => send(request, &refused).await,
         }
@@ -45,6 +46,7 @@ impl Desk {
 
     async fn release(&self, request: ReleaseRequest) -> Result<Expired, Reply<Released>> {
         let ReleaseRequest { build_id: build, attempt, runner_id: runner, why, lost } = request;
+        note(build, attempt);
         let holder = Holder { build, attempt, runner };
         let released = match &lost {
             Some(reason) => self.store.build_lose(&holder, reason, self.attempts_max).await,

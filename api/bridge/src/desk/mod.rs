@@ -24,12 +24,19 @@ use ovenbird_contract::{
     nats::{DESK_QUEUE, Names},
 };
 use ovenbird_db::{Store, store};
-use ovenbird_kit::telemetry::chain;
+use ovenbird_kit::telemetry::{chain, trace};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field::Empty};
 
-use crate::{log::Log, pace::Pace, queue::Queue, state::States};
+use crate::{
+    log::Log,
+    metrics::{Metrics, outcome},
+    pace::Pace,
+    queue::Queue,
+    state::States,
+};
 
 /// After the shutdown, requests that were begun have this long.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -64,6 +71,8 @@ pub struct Desk {
     pub build_time_max: Duration,
     /// How much of its output goes into its log.
     pub log_caps: LogCaps,
+    /// What counts the requests.
+    pub metrics: Metrics,
 }
 
 /// The service.
@@ -90,6 +99,37 @@ impl Verb {
         (Self::Finish, "finish"),
         (Self::Release, "release"),
     ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Renew => "renew",
+            Self::Finish => "finish",
+            Self::Release => "release",
+        }
+    }
+
+    /// The span of a request, in its runner's trace. Leases are renewed too often for that.
+    fn span(self, request: &service::Request) -> Span {
+        if matches!(self, Self::Renew) {
+            return Span::none();
+        }
+        let span = tracing::info_span!(
+            "desk",
+            otel.name = format!("desk {}", self.name()),
+            otel.kind = "server",
+            verb = self.name(),
+            outcome = Empty,
+            build.id = Empty,
+            attempt = Empty,
+            trace.id = Empty,
+        );
+        let headers = request.message.headers.as_ref();
+        if let Some(given) = headers.and_then(|headers| headers.get(trace::TRACEPARENT)) {
+            trace::join(&span, given.as_str());
+        }
+        span
+    }
 }
 
 type Requests = SelectAll<futures::stream::BoxStream<'static, (Verb, service::Request)>>;
@@ -183,12 +223,18 @@ impl Service {
 
 impl Desk {
     async fn answer(&self, verb: Verb, request: &service::Request) {
-        match verb {
-            Verb::Claim => self.answer_claim(request).await,
-            Verb::Renew => self.answer_renew(request).await,
-            Verb::Finish => self.answer_finish(request).await,
-            Verb::Release => self.answer_release(request).await,
-        }
+        let (begun, span) = (Instant::now(), verb.span(request));
+        let answer = async {
+            match verb {
+                Verb::Claim => self.answer_claim(request).await,
+                Verb::Renew => self.answer_renew(request).await,
+                Verb::Finish => self.answer_finish(request).await,
+                Verb::Release => self.answer_release(request).await,
+            }
+        };
+        let outcome = answer.instrument(span.clone()).await;
+        span.record("outcome", outcome);
+        self.metrics.desk_answered(verb.name(), outcome, begun.elapsed());
     }
 
     /// Pushes the builds that waited for `over`, because their key had as many as it may. What is missed here is the
@@ -221,7 +267,13 @@ fn read<Q: DeserializeOwned>(request: &service::Request) -> Result<Q, Refusal> {
     })
 }
 
-async fn send<T: Serialize>(request: &service::Request, reply: &Reply<T>) {
+/// Notes in the present span which attempt is asked about.
+fn note(build: BuildId, attempt: u32) {
+    Span::current().record("build.id", tracing::field::display(build)).record("attempt", attempt);
+}
+
+/// Sends an answer; a word for it comes back.
+async fn send<T: Serialize>(request: &service::Request, reply: &Reply<T>) -> &'static str {
     if let Reply::Refused(refusal) = reply {
         tracing::debug!(code = ?refusal.code, message = refusal.message, "refused");
     }
@@ -233,6 +285,7 @@ async fn send<T: Serialize>(request: &service::Request, reply: &Reply<T>) {
         }
         Err(error) => tracing::error!(%error, "an answer has no JSON form"),
     }
+    outcome(reply)
 }
 
 fn refused<T>(code: RefusalCode, message: impl Into<String>) -> Reply<T> {

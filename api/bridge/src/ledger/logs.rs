@@ -11,7 +11,10 @@ use async_nats::jetstream::{
     Message,
     stream::{LastRawMessageErrorKind, Stream},
 };
-use ovenbird_contract::{id::BuildId, log::Batch};
+use ovenbird_contract::{
+    id::BuildId,
+    log::{Batch, Record},
+};
 use ovenbird_db::store::{self, ledger::LogBatch};
 use ovenbird_kit::telemetry::chain;
 
@@ -40,7 +43,13 @@ impl Service {
             return Ok(());
         }
         batches.extend(self.missing(&batches).await?);
-        self.store.build_log_store(&batches).await
+        self.store.build_log_store(&batches).await?;
+        for batch in &batches {
+            if let Some(Record::Line(first)) = batch.records.first() {
+                self.metrics.log_stored(first.ts);
+            }
+        }
+        Ok(())
     }
 
     /// What of these builds' logs lies before `batches`, or between two of them, and is not stored.

@@ -21,7 +21,7 @@ use ovenbird_kit::telemetry::chain;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{pace::Pace, streams};
+use crate::{metrics::Metrics, pace::Pace, streams};
 
 /// Most messages of one transaction.
 const BATCH_MESSAGES: usize = 500;
@@ -46,6 +46,15 @@ enum Feed {
     Events,
 }
 
+impl Feed {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Events => "events",
+        }
+    }
+}
+
 /// A feed cannot be read.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -66,12 +75,19 @@ pub struct Service {
     js: Context,
     names: Names,
     streams: streams::Handle,
+    metrics: Metrics,
 }
 
 impl Service {
     /// Writes to `store` what `js` holds; a missing consumer is told to `streams`.
-    pub fn new(store: Store, js: Context, names: Names, streams: streams::Handle) -> Self {
-        Self { store, js, names, streams }
+    pub fn new(
+        store: Store,
+        js: Context,
+        names: Names,
+        streams: streams::Handle,
+        metrics: Metrics,
+    ) -> Self {
+        Self { store, js, names, streams, metrics }
     }
 
     /// Runs until `shutdown`; the batch in hand is ended.
@@ -155,7 +171,10 @@ impl Service {
                 }
             };
             match applied {
-                Ok(()) => break,
+                Ok(()) => {
+                    self.metrics.ledger_wrote(feed.name(), batch.len());
+                    break;
+                }
                 Err(error) if error.is_permanent() && batch.len() == 1 => {
                     poison(feed, &batch[0], &chain(&error)).await;
                     return;

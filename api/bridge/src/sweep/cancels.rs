@@ -103,6 +103,7 @@ impl Service {
     pub(super) async fn over(&self, ended: &Ended) -> Result<(), Error> {
         let seq = self.log.end(ended, None).await?;
         self.store.build_log_ended(ended.build, seq).await?;
+        self.metrics.build_ended(ended.status);
         self.states.tell(ended.build, ended.attempt, ended.status).await;
         Ok(())
     }

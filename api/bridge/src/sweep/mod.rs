@@ -54,6 +54,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     log::{self, Log},
+    metrics::Metrics,
     pace::sleep,
     queue::Queue,
     state::States,
@@ -139,6 +140,8 @@ pub struct Service {
     pub build_time_max: Duration,
     /// How patient the rules are.
     pub times: Times,
+    /// What counts what they do.
+    pub metrics: Metrics,
 }
 
 /// Rules that a message wakes before their time.
@@ -178,27 +181,46 @@ impl Service {
     }
 
     async fn unheld(&self) {
-        rule("leases", RULE_MAX, self.leases()).await;
-        rule("times", RULE_MAX, self.times_over()).await;
+        self.rule("leases", RULE_MAX, self.leases()).await;
+        self.rule("times", RULE_MAX, self.times_over()).await;
     }
 
     async fn cancelled(&self) {
-        rule("cancels", HOSTS_RULE_MAX, self.cancels()).await;
-        rule("proofs", HOSTS_RULE_MAX, self.proofs()).await;
+        self.rule("cancels", HOSTS_RULE_MAX, self.cancels()).await;
+        self.rule("proofs", HOSTS_RULE_MAX, self.proofs()).await;
     }
 
     async fn orphans(&self) {
-        rule("sandboxes", HOSTS_RULE_MAX, self.sandboxes()).await;
-        rule("templates", HOSTS_RULE_MAX, self.templates()).await;
+        self.rule("sandboxes", HOSTS_RULE_MAX, self.sandboxes()).await;
+        self.rule("templates", HOSTS_RULE_MAX, self.templates()).await;
+    }
+
+    async fn rule(
+        &self,
+        rule: &str,
+        max: Duration,
+        work: impl Future<Output = Result<usize, Error>>,
+    ) {
+        let ran = tokio::time::timeout(max, work).await;
+        let handled = ran.as_ref().ok().and_then(|result| result.as_ref().ok().copied());
+        self.metrics.rule_ran(rule, handled);
+        match ran {
+            Ok(Ok(0)) => {}
+            Ok(Ok(handled)) => tracing::info!(rule, handled, "swept"),
+            Ok(Err(error)) => {
+                tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again");
+            }
+            Err(_) => tracing::warn!(rule, ?max, "a rule took too long; it runs again"),
+        }
     }
 
     async fn rest(&self) {
-        rule("ends", RULE_MAX, self.ends()).await;
-        rule("relaying", RULE_MAX, self.relaying()).await;
-        rule("jobs", RULE_MAX, self.jobs()).await;
-        rule("queue", RULE_MAX, self.queued()).await;
-        rule("answers", RULE_MAX, self.answers()).await;
-        rule("audit", RULE_MAX, self.audit()).await;
+        self.rule("ends", RULE_MAX, self.ends()).await;
+        self.rule("relaying", RULE_MAX, self.relaying()).await;
+        self.rule("jobs", RULE_MAX, self.jobs()).await;
+        self.rule("queue", RULE_MAX, self.queued()).await;
+        self.rule("answers", RULE_MAX, self.answers()).await;
+        self.rule("audit", RULE_MAX, self.audit()).await;
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
@@ -362,15 +384,4 @@ fn sum(done: impl IntoIterator<Item = Result<usize, Error>>) -> Result<usize, Er
         }
     }
     failure.map_or(Ok(handled), Err)
-}
-
-async fn rule(rule: &str, max: Duration, work: impl Future<Output = Result<usize, Error>>) {
-    match tokio::time::timeout(max, work).await {
-        Ok(Ok(0)) => {}
-        Ok(Ok(handled)) => tracing::info!(rule, handled, "swept"),
-        Ok(Err(error)) => {
-            tracing::warn!(rule, error = chain(&error), "a rule failed; it runs again");
-        }
-        Err(_) => tracing::warn!(rule, ?max, "a rule took too long; it runs again"),
-    }
 }

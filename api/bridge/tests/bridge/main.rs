@@ -10,6 +10,7 @@ mod hosts;
 mod ledger;
 mod limits;
 mod orphans;
+mod process;
 mod relay;
 mod rig;
 mod streams;

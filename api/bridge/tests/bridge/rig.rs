@@ -12,6 +12,7 @@ use ovenbird_bridge::{
     desk::{self, Desk},
     ledger,
     log::Log,
+    metrics::Metrics,
     queue::Queue,
     relay,
     state::States,
@@ -163,7 +164,7 @@ impl Rig {
     }
 
     pub(crate) async fn ensure(&self) {
-        streams::ensure(&self.js, &self.names).await.unwrap();
+        streams::ensure(&self.js, &self.names, 1).await.unwrap();
     }
 
     pub(crate) fn spawn(&mut self, service: impl Future<Output = ()> + Send + 'static) {
@@ -191,6 +192,7 @@ impl Rig {
             js: self.js.clone(),
             names: self.names.clone(),
             streams: streams::Handle::default(),
+            metrics: Metrics::default(),
         };
         let relay = relay::Service::new(id.into(), parts, 32);
         self.spawn(relay.run(self.stop_token()));
@@ -207,6 +209,7 @@ impl Rig {
             attempts_max: 3,
             build_time_max: TIME_MAX,
             log_caps: LogCaps { step_bytes: 1_000, build_bytes: 2_000 },
+            metrics: Metrics::default(),
         };
         let desk = desk::Service::new(desk, self.client.clone(), self.names.clone(), 16);
         self.spawn(desk.run(self.stop_token()));
@@ -218,6 +221,7 @@ impl Rig {
             self.js.clone(),
             self.names.clone(),
             streams::Handle::default(),
+            Metrics::default(),
         );
         self.spawn(ledger.run(self.stop_token()));
     }
@@ -246,6 +250,7 @@ impl Rig {
                 job_fallback: Duration::from_secs(600),
                 audit_kept: Duration::from_secs(600),
             },
+            metrics: Metrics::default(),
         }
     }
 

@@ -14,7 +14,7 @@ async fn stream_or_consumer_that_vanished_is_made_again_by_several_bridges() {
     let mut rig = Rig::new().await;
     let handle = Handle::default();
     for interval in [Duration::from_millis(50), Duration::from_millis(70)] {
-        let service = Service::new(rig.js.clone(), rig.names.clone(), interval, handle.clone());
+        let service = Service::new(rig.js.clone(), rig.names.clone(), 1, interval, handle.clone());
         let stop = rig.stop_token();
         rig.spawn(service.run(stop));
     }

@@ -16,7 +16,7 @@ fn config(rig: &Rig, extra: &str) -> Config {
     let folder = ovenbird_testkit::Folder::new("bridge-config").unwrap();
     let file = folder.join("bridge.toml");
     let text = format!(
-        "database_url = '{}'\nredis_url = '{}'\nnats_url = '{}'\nprefix = '{}'\n{extra}",
+        "database_url = '{}'\nredis_url = '{}'\nnats_url = '{}'\nprefix = '{}'\nmetrics_listen = ''\n{extra}",
         rig.database_url, rig.redis_url, rig.nats_url, rig.prefix,
     );
     std::fs::write(&file, text).unwrap();

@@ -23,6 +23,7 @@ pub mod reader;
 pub mod sandbox;
 pub mod sandbox_state;
 pub mod session;
+pub mod stats;
 pub mod template;
 pub mod template_admin;
 pub mod template_delete;

@@ -30,7 +30,7 @@ use fs_err as fs;
 use nix::unistd::Uid;
 use ovenbird_contract::nats_access::Role;
 use ovenbird_testkit::{
-    Authority, Nats, Port, Postgres, Redis, Reserved,
+    Authority, Cluster, Port, Postgres, Redis, Reserved,
     certificates::Files,
     nats, postgres,
     process::{Program, tail},
@@ -61,6 +61,10 @@ const SERVICE_PAUSE: Duration = Duration::from_secs(2);
 const MEMORY_SANDBOXES: u16 = 64;
 /// Their base image.
 const MEMORY_IMAGE_BYTES: u64 = 1024 * 1024;
+/// Spans reach a collector after this many milliseconds.
+const SPANS_WITHIN_MS: &str = "200";
+/// Where Prometheus would look; each process says in its log where that is.
+const METRICS_LISTEN: &str = "127.0.0.1:0";
 /// The base template that every platform has.
 pub const BASE_TEMPLATE: &str = "minimal";
 
@@ -93,6 +97,12 @@ pub struct Options {
     pub hypervisor: Hypervisor,
     /// Run the release build of the programs.
     pub release: bool,
+    /// Servers of NATS, one cluster; with three or more, every stream stands on three.
+    pub nats_servers: usize,
+    /// The loopback port of a collector of spans.
+    pub otlp_port: Option<u16>,
+    /// Log lines are JSON.
+    pub json_logs: bool,
 }
 
 impl Default for Options {
@@ -112,6 +122,9 @@ impl Default for Options {
             apart: false,
             hypervisor: Hypervisor::Qemu,
             release: false,
+            nats_servers: 1,
+            otlp_port: None,
+            json_logs: false,
         }
     }
 }
@@ -130,7 +143,7 @@ pub enum Hypervisor {
 pub struct Platform {
     // The order of the fields is the order in which they are dropped.
     members: Vec<Member>,
-    nats: Nats,
+    nats: Cluster,
     redis: Redis,
     postgres: Postgres,
     disk: Disk,
@@ -189,8 +202,8 @@ impl Platform {
         let mut access = Command::new(binary(&options, "ovenbird-api"));
         access.arg("nats-access").arg("--tools").arg(&seeds);
         program::output(access).await?;
-        let durable = options.durable;
-        let (postgres, redis, nats) = tokio::try_join!(
+        let (durable, nats_servers) = (options.durable, options.nats_servers.max(1));
+        let (postgres, redis, mut nats) = tokio::try_join!(
             async {
                 let options = postgres::Options { durable, ..Default::default() };
                 Postgres::start(&dir.join("postgres"), options).await
@@ -204,14 +217,19 @@ impl Platform {
                     server: Some(artifacts.nats_server.clone()),
                     include: Some(seeds.join("access.conf")),
                     websocket: true,
+                    ..nats::Options::default()
                 };
-                Nats::start_with(&dir.join("nats"), options).await
+                Cluster::start(dir, nats_servers, options).await
             },
         )?;
-        for (service, log) in
-            [("postgres", "postgres.log"), ("redis", "redis.log"), ("nats", "nats.log")]
-        {
-            fs::os::unix::fs::symlink(dir.join(service).join(log), logs.join(log))?;
+        for service in ["postgres", "redis"] {
+            let log = format!("{service}.log");
+            fs::os::unix::fs::symlink(dir.join(service).join(&log), logs.join(log))?;
+        }
+        for server in nats.servers() {
+            let name = server.name().unwrap_or("nats").to_owned();
+            let log = server.process().program().log.clone();
+            fs::os::unix::fs::symlink(log, logs.join(format!("{name}.log")))?;
         }
 
         step.message("certificates, disk");
@@ -346,8 +364,14 @@ impl Platform {
             Some(namespace) => within(&namespace, name, &binary, log),
             None => Program::new(name, binary, log),
         };
-        let mut program =
-            program.args(["serve", "--config"]).arg(config).env("OVENBIRD_LOG_FORMAT", "text");
+        let mut program = program.args(["serve", "--config"]).arg(config);
+        if !self.options.json_logs {
+            // Tests read them.
+            program = program.env("OVENBIRD_LOG_FORMAT", "text");
+        }
+        if self.options.otlp_port.is_some() {
+            program = program.env("OTEL_BSP_SCHEDULE_DELAY", SPANS_WITHIN_MS);
+        }
         for (key, value) in variables {
             program = program.env(key, value);
         }
@@ -357,6 +381,15 @@ impl Platform {
 
     fn binary(&self, name: &str) -> PathBuf {
         binary(&self.options, name)
+    }
+
+    /// The section `[telemetry]` of every process.
+    fn telemetry(&self) -> Value {
+        let endpoint = self.options.otlp_port.map(|port| format!("http://127.0.0.1:{port}"));
+        json!({
+            "format": if self.options.json_logs { "json" } else { "text" },
+            "otlp_endpoint": endpoint.unwrap_or_default(),
+        })
     }
 
     /// Where the seed of one of our processes is, for NATS.
@@ -372,6 +405,8 @@ impl Platform {
         let signer = authority.write_signer(&self.place.path().join("tls"))?;
         Ok(json!({
             "listen": format!("127.0.0.1:{}", self.api_port),
+            "metrics_listen": METRICS_LISTEN,
+            "telemetry": self.telemetry(),
             "database_url": self.postgres.database("ovenbird").await?,
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
@@ -394,6 +429,9 @@ impl Platform {
             "redis_url": self.redis.url(),
             "nats_url": self.nats.url(),
             "nats_nkey": self.nats_seed(Role::Bridge),
+            "nats_replicas": if options.nats_servers >= 3 { 3 } else { 1 },
+            "metrics_listen": METRICS_LISTEN,
+            "telemetry": self.telemetry(),
             "tls": config::tls(&self.client_of(authority, "bridge")?),
         });
         if let Some(lease) = options.lease {
@@ -415,6 +453,8 @@ impl Platform {
         let mut config = json!({
             "nats_url": self.nats.url(),
             "nats_nkey": self.nats_seed(Role::Runner),
+            "metrics_listen": METRICS_LISTEN,
+            "telemetry": self.telemetry(),
             "slots": options.slots,
             "tls": config::tls(&self.client_of(authority, "runner")?),
         });
@@ -463,6 +503,7 @@ impl Platform {
             "storage": self.disk.driver(),
             // A platform leaves nothing behind.
             "sandboxes_on_exit": "destroy",
+            "telemetry": self.telemetry(),
             "registration": { "api": self.url(), "token_file": token_file },
         });
         if self.options.hypervisor == Hypervisor::Memory {
@@ -506,6 +547,11 @@ impl Platform {
         self.members.iter_mut().find(|member| member.name() == name)
     }
 
+    /// NATS.
+    pub fn nats(&mut self) -> &mut Cluster {
+        &mut self.nats
+    }
+
     /// Base URL of the REST API.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.api_port)
@@ -544,7 +590,8 @@ impl Platform {
         for member in &mut self.members {
             pids.entry(member.kind.as_str().into()).or_default().push(member.process().pid());
         }
-        pids.insert("nats".into(), vec![self.nats.process().pid()]);
+        let nats = self.nats.servers().iter_mut().map(|server| server.process().pid()).collect();
+        pids.insert("nats".into(), nats);
         pids.insert("redis".into(), vec![self.redis.process().pid()]);
         pids.insert("postgres".into(), vec![self.postgres.process().pid()]);
         let agents = self.agents.iter().map(|agent| Agent {
@@ -557,8 +604,8 @@ impl Platform {
         Record {
             api: self.url(),
             admin_key: self.admin_key.clone(),
-            nats: self.nats.url(),
-            nats_websocket: self.nats.websocket_url().unwrap_or_default(),
+            nats: self.nats.first().url(),
+            nats_websocket: self.nats.first().websocket_url().unwrap_or_default(),
             nats_seed: self.nats_seed(Role::Tools),
             redis: self.redis.url(),
             database: self.postgres.url_of("ovenbird"),
@@ -588,7 +635,8 @@ impl Platform {
         if let Some(status) = self.redis.process().ended() {
             said.push(again("redis", &status.to_string(), self.redis.restart().await));
         }
-        if let Some(status) = self.nats.process().ended() {
+        let mut servers = self.nats.servers().iter_mut();
+        if let Some(status) = servers.find_map(|server| server.process().ended()) {
             said.push(again("nats", &status.to_string(), self.nats.restart().await));
         }
         if said.len() > before {

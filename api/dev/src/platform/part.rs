@@ -150,7 +150,7 @@ impl Platform {
         Ok(match part {
             Part::Postgres => self.postgres.process(),
             Part::Redis => self.redis.process(),
-            Part::Nats => self.nats.process(),
+            Part::Nats => self.nats.servers()[0].process(),
             Part::Member(..) => self.member_at(part)?.process(),
         })
     }

@@ -4,6 +4,8 @@
 
 mod asyncapi;
 mod caps;
+mod cluster;
+mod collector;
 mod dashboard;
 mod deploy;
 mod failures;
@@ -12,9 +14,11 @@ mod faults_of_others;
 mod handover;
 mod hosts;
 mod logs;
+mod metrics;
 mod platform;
 mod rules;
 mod sandboxes;
 mod scale;
 mod sdk;
+mod telemetry;
 mod templates;

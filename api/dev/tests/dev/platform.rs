@@ -61,9 +61,11 @@ impl Stage {
 
 /// What NATS says that it refused to whoever has an nkey: a list of permissions is too narrow.
 fn refused_to_ours(logs: &std::path::Path) -> Vec<String> {
-    let log = std::fs::read_to_string(logs.join("nats.log")).unwrap();
     let ours = |line: &&str| line.contains("/nkey:") && line.contains("Violation");
-    log.lines().filter(ours).map(String::from).collect()
+    let files = std::fs::read_dir(logs).unwrap().map(|entry| entry.unwrap());
+    let files = files.filter(|file| file.file_name().to_string_lossy().starts_with("nats"));
+    let text = files.map(|file| std::fs::read_to_string(file.path()).unwrap());
+    text.flat_map(|text| text.lines().filter(ours).map(String::from).collect::<Vec<_>>()).collect()
 }
 
 /// Processes that still work in a folder that is gone.

@@ -36,7 +36,7 @@ use super::{
     keys::Caller,
     places::{Place, Places},
 };
-use crate::config;
+use crate::{config, nats::Server};
 
 /// Records of a page when the client names no number.
 pub const PAGE_DEFAULT: u32 = 1_000;
@@ -102,8 +102,8 @@ impl Reader {
     ///
     /// # Errors
     /// When the URL cannot be read.
-    pub async fn connect(
-        url: &str,
+    pub(crate) async fn connect(
+        server: &Server,
         nkey: Option<Secret<String>>,
         names: Names,
         store: Store,
@@ -115,7 +115,6 @@ impl Reader {
         let mut options = ConnectOptions::new()
             .name("ovenbird-api")
             .custom_inbox_prefix(Role::Api.inbox_prefix())
-            .retry_on_initial_connect()
             .subscription_capacity(SUBSCRIPTION_MESSAGES)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .event_callback(move |event| {
@@ -132,7 +131,7 @@ impl Reader {
         if let Some(seed) = nkey {
             options = options.nkey(seed.expose().clone());
         }
-        let client = options.connect(url).await?;
+        let client = server.connect(options).await?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let followers = Places::new(limits.streams_max, limits.streams_of_one_key_max);
@@ -148,6 +147,11 @@ impl Reader {
         let place = self.followers.take(key).ok_or(Error::TooManyStreams)?;
         let subject = self.names.events_stream().subjects.swap_remove(0);
         Ok((&self.client, subject, place, self.stopping.clone()))
+    }
+
+    /// Streams of this process that are open now.
+    pub fn streams_open(&self) -> usize {
+        self.followers.taken()
     }
 
     /// The process's connection to NATS.

@@ -84,6 +84,11 @@ impl Sandboxes {
         }
     }
 
+    /// Commands that are followed now.
+    pub fn streams_open(&self) -> usize {
+        self.limits.streams_max.saturating_sub(self.streams.available_permits())
+    }
+
     fn agents(&self) -> Result<&Agents, Error> {
         self.agents.as_ref().ok_or_else(|| {
             Error::unavailable("host access", "agents.tls is not configured in this api")

@@ -16,6 +16,7 @@ use ovenbird_db::{
     },
 };
 use ovenbird_kit::telemetry;
+use tracing::Instrument as _;
 
 use super::{
     Naming,
@@ -51,7 +52,7 @@ impl App {
         id: SandboxId,
         work: impl Future<Output = Result<Row, Error>> + Send + 'static,
     ) -> Result<Row, Error> {
-        let task = self.sandboxes.tasks.spawn(work);
+        let task = self.sandboxes.tasks.spawn(work.in_current_span());
         match tokio::time::timeout(WAIT, task).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(panic)) => Err(Error::internal("a change of a sandbox", panic)),

@@ -222,6 +222,7 @@ impl BuildRoutes {
 
 fn origin(request: &Request, caller: Allowed<Builds>) -> Origin {
     let request::Resource { id, again } = request::resource(request);
+    tracing::Span::current().record("build.id", tracing::field::display(BuildId::from_uuid(id)));
     let trace = request::trace(request);
     Origin { caller: caller.into_caller(), id: BuildId::from_uuid(id), again, trace }
 }

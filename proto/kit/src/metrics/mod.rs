@@ -6,7 +6,7 @@
 
 mod process;
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -22,7 +22,6 @@ use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinHandle,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -37,20 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// The format that the library writes.
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Serves what every process measures, at `address`, until `stop` is cancelled.
-///
-/// # Errors
-/// When the address is taken or not ours.
-pub async fn serve_process(
-    address: SocketAddr,
-    stop: CancellationToken,
-) -> std::io::Result<JoinHandle<()>> {
-    let listener = TcpListener::bind(address).await?;
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Process));
-    Ok(tokio::spawn(serve(listener, registry, stop)))
-}
 
 /// Serves until `stop` is cancelled, and the requests that are open then.
 pub async fn serve(listener: TcpListener, registry: Registry, stop: CancellationToken) {
