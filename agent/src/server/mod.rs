@@ -12,7 +12,7 @@ mod metrics;
 mod service;
 mod status;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use calls::{Bounded, Calls};
 pub use fence::Fences;
@@ -78,7 +78,7 @@ fn service(parts: Parts) -> Service {
     let (accelerator, accelerator_reason) = parts.accelerator;
     Service {
         manager: parts.manager,
-        fences: parts.fences,
+        fences: Arc::new(parts.fences),
         facts: HostFacts {
             qemu_version: parts.qemu_version,
             accelerator,
