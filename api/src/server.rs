@@ -14,7 +14,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::{App, control::Control, logs, queue, rate::Limiter, sandboxes::Sandboxes, slots::Slots},
+    app::{
+        App, contexts::Contexts, control::Control, logs, queue, rate::Limiter,
+        sandboxes::Sandboxes, slots::Slots,
+    },
     config::Config,
     http,
     listener::Bounded,
@@ -174,7 +177,9 @@ pub async fn connect(
         stopping.clone(),
     )
     .await?;
-    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
+    let jetstream = jetstream::new(logs.client().clone());
+    let contexts = Contexts::new(jetstream.clone(), &names, config.contexts.clone());
+    let slots = Slots::new(jetstream, names.clone());
     let control = Control::new(logs.client().clone(), names);
     let agents = match &config.agents.tls {
         Some(files) => Some(Agents::new(files, ovenbird_agent_client::Config::default())?),
@@ -184,7 +189,9 @@ pub async fn connect(
     let patience = config.logs.slow_client_timeout / 2;
     let sandboxes = Sandboxes::new(agents, config.sandboxes.clone(), patience, stopping);
     let bounds = config.bounds;
-    Ok(Arc::new(App::new(store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds)))
+    Ok(Arc::new(App::new(
+        store, queue, logs, control, revoker, sandboxes, limiter, slots, contexts, bounds,
+    )))
 }
 
 /// The configured Postgres.

@@ -32,6 +32,7 @@ impl MigratorTrait for Migrator {
             "m0008_user_sandboxes",
             "m0009_what_admins_decide",
             "m0010_sessions",
+            "m0012_contexts",
         ]
     }
 }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     build::{self, Done, Ending, Setup},
+    context::Contexts,
     desk::{Desk, Held},
     lease::Lease,
     publish::{Events, Log, WriteError, Writer, WriterConfig},
@@ -49,6 +50,8 @@ pub struct Shared {
     pub desk: Desk,
     /// The hosts.
     pub agents: Agents,
+    /// Where contexts come from.
+    pub contexts: Contexts,
     /// Most microVMs that are tried for one attempt.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -169,6 +172,7 @@ async fn drive(
         log: log.clone(),
         events,
         stop,
+        contexts: shared.contexts.clone(),
         boots_max: shared.boots_max,
         away_max: shared.away_max,
     };
@@ -187,6 +191,7 @@ fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
         vcpus: claim.vcpus,
         memory_mb: claim.memory_mb,
         disk_mb: claim.disk_mb,
+        context: claim.context,
         base: claim.base,
         host: claim.host,
         template_id: claim.template_id,

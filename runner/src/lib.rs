@@ -10,6 +10,7 @@
 pub mod attempt;
 pub mod build;
 pub mod config;
+pub mod context;
 pub mod desk;
 pub mod lease;
 pub mod publish;

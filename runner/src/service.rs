@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt::Shared,
     config::Config,
+    context::Contexts,
     desk::Desk,
     queue::{Queue, Verdict},
     worker::Worker,
@@ -75,6 +76,7 @@ impl Service {
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());
         let desk = Desk::new(client.clone(), names.clone(), runner_id);
+        let contexts = Contexts::new(jetstream.clone(), &names, config.contexts_dir.clone());
         tracing::info!(runner.id = %runner_id, slots = config.slots, lane = config.lane, "runner ready");
         let shared = Shared {
             client,
@@ -82,6 +84,7 @@ impl Service {
             names: names.clone(),
             desk,
             agents,
+            contexts,
             boots_max: config.boots_max,
             away_max: config.host_away_max,
             drain: CancellationToken::new(),

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod builds;
+pub mod contexts;
 pub mod control;
 pub mod error;
 pub mod events;
@@ -43,6 +44,7 @@ pub struct App {
     sandboxes: sandboxes::Sandboxes,
     limiter: rate::Limiter,
     slots: slots::Slots,
+    contexts: contexts::Contexts,
     bounds: Bounds,
     changes: TaskTracker,
 }
@@ -62,10 +64,23 @@ impl App {
         sandboxes: sandboxes::Sandboxes,
         limiter: rate::Limiter,
         slots: slots::Slots,
+        contexts: contexts::Contexts,
         bounds: Bounds,
     ) -> Self {
         let (logs, changes) = (Arc::new(logs), TaskTracker::new());
-        Self { store, queue, logs, control, revoker, sandboxes, limiter, slots, bounds, changes }
+        Self {
+            store,
+            queue,
+            logs,
+            control,
+            revoker,
+            sandboxes,
+            limiter,
+            slots,
+            contexts,
+            bounds,
+            changes,
+        }
     }
 
     /// Log reading.

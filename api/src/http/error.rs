@@ -124,6 +124,7 @@ impl IntoResponse for Failure {
             }
             Code::Unavailable
             | Code::TooManyStreams
+            | Code::TooManyUploads
             | Code::IdempotencyHeld
             | Code::NoCapacity
             | Code::HostUnavailable
@@ -201,6 +202,11 @@ impl From<app::Error> for Failure {
             app::Error::UploadBroken(_) => {
                 Self::with_message(Code::MalformedRequest, "the body ended before its time")
             }
+            app::Error::UploadTooLarge { max } => {
+                Self::with_message(Code::BodyTooLarge, format!("the body is over {max} bytes"))
+            }
+            app::Error::UploadTooSlow => Self::new(Code::RequestTimeout),
+            app::Error::TooManyUploads => Self::new(Code::TooManyUploads),
             app::Error::HostUnavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
                 Self::new(Code::HostUnavailable)

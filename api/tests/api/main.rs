@@ -8,6 +8,7 @@ mod access;
 mod audit;
 mod builds;
 mod cancel;
+mod contexts;
 mod contract;
 mod dashboard;
 mod documents;

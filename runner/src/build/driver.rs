@@ -1,6 +1,6 @@
 //! Does what [`State`] says comes next, and cleans up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ovenbird_agent_client::{Agent, Error as AgentError, NewSandbox};
 use ovenbird_contract::{
@@ -22,6 +22,7 @@ use super::{
     state::{Event, Next, State},
 };
 use crate::{
+    context::{Context, Contexts},
     publish::{Budget, Closed, Events, GaveUp, Log, Note, Tail},
     stop::{Interrupt, Stop},
 };
@@ -47,6 +48,8 @@ pub struct Setup {
     pub events: Events,
     /// What interrupts it.
     pub stop: Stop,
+    /// Where its context comes from.
+    pub contexts: Contexts,
     /// Most microVMs that are tried.
     pub boots_max: u32,
     /// A host that cannot be reached for this long is lost.
@@ -124,6 +127,8 @@ pub async fn run(setup: Setup) -> Done {
         log: setup.log,
         events: setup.events,
         stop: setup.stop,
+        contexts: setup.contexts,
+        context: None,
         away_max: setup.away_max,
         budget,
         state,
@@ -153,6 +158,9 @@ pub(super) struct Driver {
     pub(super) log: Log,
     pub(super) events: Events,
     pub(super) stop: Stop,
+    pub(super) contexts: Contexts,
+    /// The context, once a step has asked for it.
+    pub(super) context: Option<Arc<Context>>,
     pub(super) away_max: Duration,
     pub(super) budget: Budget,
     pub(super) state: State,

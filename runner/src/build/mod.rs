@@ -8,6 +8,7 @@
 
 mod cancel;
 mod check;
+mod copy;
 mod driver;
 mod follow;
 mod health;

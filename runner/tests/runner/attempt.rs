@@ -47,6 +47,7 @@ impl Running {
             exit_within: Duration::from_secs(10),
             boots_max: 3,
             host_away_max: Duration::from_secs(2),
+            contexts_dir: None,
             tls,
             agent: ovenbird_agent_client::Config::default(),
         };

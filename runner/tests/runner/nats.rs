@@ -33,7 +33,12 @@ impl Server {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(Duration::from_secs(2));
         let names = Names::default();
-        for spec in [names.builds_stream(), names.logs_stream(), names.events_stream()] {
+        for spec in [
+            names.builds_stream(),
+            names.logs_stream(),
+            names.events_stream(),
+            names.contexts_stream(),
+        ] {
             jetstream.create_stream(config(spec)).await.unwrap();
         }
         let spec = names.runners_consumer();
@@ -109,7 +114,9 @@ fn config(spec: StreamSpec) -> stream::Config {
     let (retention, max_age) = match spec.retention {
         Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
         Retention::Age(age) => (RetentionPolicy::Limits, age),
+        Retention::Objects => (RetentionPolicy::Limits, Duration::ZERO),
     };
+    let is_object_store = spec.retention == Retention::Objects;
     stream::Config {
         name: spec.name,
         subjects: spec.subjects,
@@ -117,6 +124,8 @@ fn config(spec: StreamSpec) -> stream::Config {
         max_age,
         duplicate_window: spec.duplicate_window,
         max_message_size: spec.max_message_bytes,
+        allow_direct: is_object_store,
+        allow_rollup: is_object_store,
         ..stream::Config::default()
     }
 }

@@ -4,6 +4,7 @@
 
 mod asyncapi;
 mod caps;
+mod contexts;
 mod dashboard;
 mod failures;
 mod faults;

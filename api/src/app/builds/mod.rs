@@ -123,6 +123,7 @@ impl App {
             memory_mb: checked.memory_mb,
             healthcheck: draft.healthcheck,
             disk_mb: draft.disk_mb,
+            context: draft.context,
             skip_hooks: draft.skip_hooks,
             trace: origin.trace,
             requested_by: origin.caller.name(),
