@@ -54,6 +54,8 @@ pub struct Config {
     pub logs: Logs,
     /// Customers on NATS.
     pub nats_access: NatsAccess,
+    /// Bounds of contexts.
+    pub contexts: Contexts,
     /// Bounds of sandboxes.
     pub sandboxes: Sandboxes,
     /// How host agents are called.
@@ -65,6 +67,22 @@ pub struct Config {
     pub bounds: Bounds,
     /// Log lines and spans.
     pub telemetry: telemetry::Config,
+}
+
+/// Bounds of contexts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contexts {
+    /// Largest archive.
+    pub bytes_max: u64,
+    /// Archives that are uploaded at once.
+    pub uploads_max: usize,
+    /// An upload that sends nothing for this long is ended.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Where an archive lies while it is checked; the system's folder for such things when absent.
+    #[serde(default)]
+    pub dir: Option<PathBuf>,
 }
 
 /// Bounds of sandboxes.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app::{
         App,
+        contexts::Contexts,
         control::Control,
         logs, queue,
         rate::Limiter,
@@ -212,7 +213,9 @@ pub async fn connect(
         stopping.clone(),
     )
     .await?;
-    let slots = Slots::new(jetstream::new(logs.client().clone()), names.clone());
+    let jetstream = jetstream::new(logs.client().clone());
+    let contexts = Contexts::new(jetstream.clone(), &names, config.contexts.clone());
+    let slots = Slots::new(jetstream, names.clone());
     let control = Control::new(logs.client().clone(), names);
     let agents = match &config.agents.tls {
         Some(files) => Some(Agents::new(files, ovenbird_agent_client::Config::default())?),
@@ -227,7 +230,8 @@ pub async fn connect(
     let registrar = Registrar::new(authority, *certificate_lifetime, *token_lifetime);
     let bounds = config.bounds;
     Ok(Arc::new(App::new(
-        store, queue, logs, control, revoker, sandboxes, limiter, slots, registrar, bounds,
+        store, queue, logs, control, revoker, sandboxes, limiter, slots, registrar, contexts,
+        bounds,
     )))
 }
 

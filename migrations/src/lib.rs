@@ -33,6 +33,7 @@ impl MigratorTrait for Migrator {
             "m0009_what_admins_decide",
             "m0010_sessions",
             "m0011_hosts_register",
+            "m0012_contexts",
             "m0013_lanes_and_limits",
             "m0014_repeats_and_names",
         ]

@@ -26,6 +26,7 @@ use tracing::Span;
 
 use crate::{
     build::{self, Done, Ending, Setup},
+    context::Contexts,
     desk::{Desk, Held},
     lease::Lease,
     metrics::Metrics,
@@ -52,6 +53,8 @@ pub struct Shared {
     pub desk: Desk,
     /// The hosts.
     pub agents: Agents,
+    /// Where contexts come from.
+    pub contexts: Contexts,
     /// What counts them.
     pub metrics: Metrics,
     /// Most microVMs that are tried for one attempt.
@@ -182,6 +185,7 @@ async fn drive(
         log: log.clone(),
         events,
         stop,
+        contexts: shared.contexts.clone(),
         metrics: shared.metrics.clone(),
         boots_max: shared.boots_max,
         away_max: shared.away_max,
@@ -201,6 +205,7 @@ fn with_plan(claim: Claim<serde_json::Value>, plan: Plan) -> Claim<Plan> {
         vcpus: claim.vcpus,
         memory_mb: claim.memory_mb,
         disk_mb: claim.disk_mb,
+        context: claim.context,
         base: claim.base,
         host: claim.host,
         template_id: claim.template_id,

@@ -41,6 +41,9 @@ pub struct Config {
     /// A host that cannot be reached for this long is lost.
     #[serde(with = "humantime_serde")]
     pub host_away_max: Duration,
+    /// Where a context lies while its build copies from it; the system's folder for such things when absent.
+    #[serde(default)]
+    pub contexts_dir: Option<PathBuf>,
     /// Where metrics and health are served, if anywhere.
     #[serde(deserialize_with = "config::address_or_none")]
     pub metrics_listen: Option<SocketAddr>,

@@ -11,6 +11,7 @@
 pub mod attempt;
 pub mod build;
 pub mod config;
+pub mod context;
 pub mod desk;
 pub mod lease;
 pub mod metrics;

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempt::Shared,
     config::Config,
+    context::Contexts,
     desk::Desk,
     metrics::Metrics,
     pod,
@@ -127,6 +128,7 @@ impl Service {
         jetstream.set_timeout(ACK_TIMEOUT);
         let names = Names::new(config.prefix.clone());
         let desk = Desk::new(client.clone(), names.clone(), runner_id);
+        let contexts = Contexts::new(jetstream.clone(), &names, config.contexts_dir.clone());
         tracing::info!(runner.id = %runner_id, slots = config.slots, lanes = config.lanes.join(", "), "runner ready");
         let shared = Shared {
             client,
@@ -134,6 +136,7 @@ impl Service {
             names: names.clone(),
             desk,
             agents,
+            contexts,
             metrics: Metrics::default(),
             boots_max: config.boots_max,
             away_max: config.host_away_max,

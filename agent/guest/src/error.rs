@@ -25,6 +25,10 @@ pub(crate) enum Error {
     Folder { path: String },
     #[error("{path} is not a regular file")]
     NotRegular { path: String },
+    #[error("{path} is there already and is {is}, which {what} cannot replace")]
+    InTheWay { path: String, is: &'static str, what: &'static str },
+    #[error("the archive cannot be read")]
+    Archive(#[source] io::Error),
     #[error("{path} has {size} bytes, {max} were allowed")]
     TooLong { path: String, size: u64, max: u64 },
     #[error("no room for {path}: make some on its file system")]
@@ -65,10 +69,11 @@ impl Error {
 
     fn code(&self) -> Code {
         match self {
-            Self::Argument { .. } => Code::InvalidArgument,
+            Self::Argument { .. } | Self::Archive(_) => Code::InvalidArgument,
             Self::NoExec(_) => Code::NotFound,
             Self::ExecEnded(_)
             | Self::Folder { .. }
+            | Self::InTheWay { .. }
             | Self::NotRegular { .. }
             | Self::ReadOnly { .. }
             | Self::User(_) => Code::FailedPrecondition,

@@ -21,8 +21,8 @@ use ovenbird_guest_protocol::{
         ReadFileRequest, ReadFileResponse, RemovePathRequest, RemovePathResponse, ShutdownRequest,
         ShutdownResponse, SignalExecRequest, SignalExecResponse, StartExecRequest,
         StartExecResponse, SyncRequest, SyncResponse, ThawRequest, ThawResponse,
-        UnfollowExecsRequest, UnfollowExecsResponse, WriteFileRequest, WriteFileResponse,
-        guest_service_server::GuestService,
+        UnfollowExecsRequest, UnfollowExecsResponse, UnpackResponse, WriteFileRequest,
+        WriteFileResponse, guest_service_server::GuestService,
     },
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -138,6 +138,13 @@ impl GuestService for Service {
     ) -> Result<Response<WriteFileResponse>, Status> {
         let size = files::write(request.into_inner()).await?;
         Ok(Response::new(WriteFileResponse { size }))
+    }
+
+    async fn unpack(
+        &self,
+        request: Request<Streaming<WriteFileRequest>>,
+    ) -> Result<Response<UnpackResponse>, Status> {
+        Ok(Response::new(files::unpack::unpack(request.into_inner()).await?))
     }
 
     async fn read_file(

@@ -30,6 +30,8 @@ impl User {
 pub(crate) enum Error {
     #[error("no user {0:?} in /etc/passwd")]
     Unknown(String),
+    #[error("no group {0:?} in /etc/group")]
+    UnknownGroup(String),
     #[error("{file} cannot be read")]
     Unreadable { file: &'static str, source: io::Error },
 }
@@ -43,6 +45,44 @@ pub(crate) fn find(name: &str) -> Result<User, Error> {
         None if wanted == "root" => Ok(User::root()),
         None => Err(Error::Unknown(wanted.to_owned())),
     }
+}
+
+/// Ids of an owner, whose user and group are names or numbers. Without a group it is the user's primary one, or the
+/// user's number where that has no entry. An empty user is root.
+pub(crate) fn owner(user: &str, group: &str) -> Result<(u32, u32), Error> {
+    owner_in(user, group, &read("/etc/passwd")?, &read("/etc/group")?)
+}
+
+fn owner_in(user: &str, group: &str, passwd: &str, groups: &str) -> Result<(u32, u32), Error> {
+    let user = if user.is_empty() { "root" } else { user };
+    let (uid, primary) = match (find_in(user, passwd, groups), user.parse::<u32>()) {
+        (Some(found), _) => (found.uid, found.gid),
+        (None, Ok(uid)) => (uid, primary_group(uid, passwd).unwrap_or(uid)),
+        (None, Err(_)) if user == "root" => (0, 0),
+        (None, Err(_)) => return Err(Error::Unknown(user.to_owned())),
+    };
+    let gid = match (group, group.parse::<u32>()) {
+        ("", _) => primary,
+        (name, parsed) => group_named(name, groups)
+            .or(parsed.ok())
+            .ok_or_else(|| Error::UnknownGroup(name.to_owned()))?,
+    };
+    Ok((uid, gid))
+}
+
+fn primary_group(uid: u32, passwd: &str) -> Option<u32> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':').skip(2);
+        let (of, gid) = (fields.next()?, fields.next()?);
+        (of.parse() == Ok(uid)).then(|| gid.parse().ok())?
+    })
+}
+
+fn group_named(name: &str, groups: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
 }
 
 fn read(file: &'static str) -> Result<String, Error> {
@@ -106,6 +146,20 @@ mod tests {
     #[test]
     fn user_without_a_home_lives_in_the_root_folder() {
         assert_eq!(find_in("homeless", PASSWD, GROUP).unwrap().home, "/");
+    }
+
+    #[test]
+    fn owner_is_named_or_numbered_and_its_group_is_its_own_unless_another_is_named() {
+        let owner = |user, group| owner_in(user, group, PASSWD, GROUP).map_err(|it| it.to_string());
+        assert_eq!(owner("", ""), Ok((0, 0)));
+        assert_eq!(owner("app", ""), Ok((1000, 1000)));
+        assert_eq!(owner("app", "docker"), Ok((1000, 999)));
+        assert_eq!(owner("app", "33"), Ok((1000, 33)));
+        assert_eq!(owner("1001", ""), Ok((1001, 1001)));
+        assert_eq!(owner("4711", ""), Ok((4711, 4711)), "a number needs no entry");
+        assert_eq!(owner("4711", "sudo"), Ok((4711, 27)));
+        assert_eq!(owner("nobody", ""), Err("no user \"nobody\" in /etc/passwd".into()));
+        assert_eq!(owner("app", "wheel"), Err("no group \"wheel\" in /etc/group".into()));
     }
 
     #[test]

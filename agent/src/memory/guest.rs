@@ -19,7 +19,7 @@ use ovenbird_guest_protocol::{
         RemovePathRequest, RemovePathResponse, ShutdownRequest, ShutdownResponse,
         SignalExecRequest, SignalExecResponse, StartExecRequest, StartExecResponse, SyncRequest,
         SyncResponse, ThawRequest, ThawResponse, UnfollowExecsRequest, UnfollowExecsResponse,
-        WriteFileRequest, WriteFileResponse,
+        UnpackResponse, WriteFileRequest, WriteFileResponse,
         attach_exec_response::Event,
         guest_service_server::{GuestService, GuestServiceServer},
     },
@@ -270,6 +270,13 @@ impl GuestService for Guest {
         &self,
         _: Request<ReadFileRequest>,
     ) -> Result<Response<Self::ReadFileStream>, Status> {
+        Err(Status::unimplemented("a memory guest has no files"))
+    }
+
+    async fn unpack(
+        &self,
+        _: Request<Streaming<WriteFileRequest>>,
+    ) -> Result<Response<UnpackResponse>, Status> {
         Err(Status::unimplemented("a memory guest has no files"))
     }
 

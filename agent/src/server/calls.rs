@@ -22,8 +22,11 @@ use crate::metrics::exposed::{Metrics, code_name};
 
 /// Past which a call is answered for, whatever it waits for. Streams of answers may last longer.
 const CALL_MAX: Duration = Duration::from_secs(15 * 60);
-/// The one call whose answer comes after a stream, and which lasts as long as something comes.
-const UPLOAD: &str = "/hostagent.v1.HostAgentService/WriteFileStream";
+/// The calls whose answer comes after a stream, and which last as long as something comes.
+const UPLOADS: [&str; 2] = [
+    "/hostagent.v1.HostAgentService/WriteFileStream",
+    "/hostagent.v1.HostAgentService/UnpackStream",
+];
 /// The one call that says how long it may last.
 const EXEC: &str = "/hostagent.v1.HostAgentService/Exec";
 
@@ -146,7 +149,8 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let has_own_bound = [UPLOAD, EXEC].contains(&request.uri().path());
+        let path = request.uri().path();
+        let has_own_bound = path == EXEC || UPLOADS.contains(&path);
         let counting = Counting::new(self.counted.clone(), &request);
         let span = counting.span.clone();
         let answer = span.in_scope(|| self.inner.call(whole(request)));
@@ -194,7 +198,7 @@ impl TowerService<Request<Body>> for Bounded {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match request.uri().path() {
-            UPLOAD => self.uploads.call(request),
+            path if UPLOADS.contains(&path) => self.uploads.call(request),
             _ => self.service.call(request),
         }
     }

@@ -1,4 +1,4 @@
-//! WriteFileStream and ReadFileStream: files of any size, passed on piece by piece.
+//! WriteFileStream, UnpackStream and ReadFileStream: files and archives of any size, passed on piece by piece.
 //!
 //! ```text
 //!  caller ─ chunks ─► feed ─ one piece ─► guest      guest ─ chunks ─► pump ─ two chunks ─► caller
@@ -78,13 +78,15 @@ pub(super) struct FileStream {
 }
 
 impl FileStream {
-    /// Writes a file from the chunks that follow the meta. A caller who hangs up is noticed, and leaves nothing.
+    /// Writes a file, or unpacks an archive, from the chunks that follow the meta. A caller who hangs up is noticed; so
+    /// is one who may not go on, which `may_go_on` says before each chunk.
     pub(super) async fn write(
         self,
         manager: &Manager,
-        path: String,
+        target: Target,
         messages: Streaming<host::WriteFileStreamRequest>,
-    ) -> Result<(), Status> {
+        may_go_on: impl Fn() -> Result<(), Status> + Send + 'static,
+    ) -> Result<Written, Status> {
         let hung_up = CancellationToken::new();
         let _guard = hung_up.clone().drop_guard();
         let (sender, answer) = oneshot::channel();
@@ -94,7 +96,8 @@ impl FileStream {
             // All of it, with its place among the streams.
             let stream = self;
             let chunks = chunks(messages, stream.idle, hung_up);
-            let uploaded = upload(&stream.guest, path, chunks, stream.idle, &bytes).await;
+            let chunks = chunks.map(move |chunk| may_go_on().and(chunk));
+            let uploaded = upload(&stream.guest, target, chunks, stream.idle, &bytes).await;
             let _ = sender.send(uploaded);
         });
         answer.await.unwrap_or_else(|_| Err(failed_inside()))
@@ -212,18 +215,76 @@ enum Cut {
     Guest,
 }
 
-/// Writes a file of a guest: whole, or not at all. It replaces what is there and keeps its mode and owner.
+/// What becomes of an upload.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// One file, whole or not at all. It replaces what is there and keeps its mode and owner.
+    File(String),
+    /// An archive's files.
+    Tree(String, host::Unpack),
+}
+
+/// What an upload came to.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
+}
+
+impl Target {
+    fn meta(self) -> guest::WriteFileMeta {
+        match self {
+            Self::File(path) => guest::WriteFileMeta {
+                path,
+                make_parents: true,
+                keep_owner: true,
+                ..guest::WriteFileMeta::default()
+            },
+            Self::Tree(path, host::Unpack { user, group, as_file }) => guest::WriteFileMeta {
+                path,
+                user,
+                unpack: Some(guest::UnpackMeta { group, as_file }),
+                ..guest::WriteFileMeta::default()
+            },
+        }
+    }
+}
+
+/// The guest's side of an upload.
+async fn call(
+    mut client: InUse,
+    meta: guest::WriteFileMeta,
+    pieces: mpsc::Receiver<Piece>,
+) -> Result<Written, Status> {
+    if meta.unpack.is_none() {
+        let written = client.write_file(messages(meta, pieces)).await?.into_inner();
+        return Ok(Written { entries: 1, bytes: written.size });
+    }
+    match client.unpack(messages(meta, pieces)).await {
+        Ok(unpacked) => {
+            let guest::UnpackResponse { entries, bytes } = unpacked.into_inner();
+            Ok(Written { entries, bytes })
+        }
+        Err(status) if status.code() == Code::Unimplemented => {
+            let message = "the guest of this sandbox's snapshot is too old to unpack files: build \
+                the snapshot's template again";
+            Err(Status::failed_precondition(message))
+        }
+        Err(status) => Err(status),
+    }
+}
+
+/// Writes what comes into a guest.
 pub(super) async fn upload(
     guest: &InUse,
-    path: String,
+    target: Target,
     content: impl Stream<Item = Result<Bytes, Status>> + Send,
     idle: Duration,
     bytes: &Counter,
-) -> Result<(), Status> {
+) -> Result<Written, Status> {
     let late = |_: Elapsed| Status::unavailable("the guest does not answer");
     let (sender, pieces) = mpsc::channel(1);
-    let mut client = guest.clone();
-    let mut call = pin!(client.write_file(messages(path, pieces)));
+    let mut call = pin!(call(guest.clone(), target.meta(), pieces));
     let cut = tokio::select! {
         biased;
         // Refused before it was whole.
@@ -237,7 +298,7 @@ pub(super) async fn upload(
     };
     let answer = timeout(idle, call).await;
     match cut {
-        Ok(()) => answer.map_err(late)?.map(drop).map_err(|status| status::of_guest(&status)),
+        Ok(()) => answer.map_err(late)?.map_err(|status| status::of_guest(&status)),
         Err(Cut::Content(status)) => Err(status),
         Err(Cut::Guest) => match answer.map_err(late)? {
             Ok(_) => Err(Status::unavailable("the guest ended the file too early")),
@@ -270,21 +331,15 @@ async fn feed(
     send(Piece::Last).await
 }
 
-/// The messages of a guest's WriteFile. The end of a stream is a file's completion, so a sender that goes away
+/// The messages of a guest's WriteFile and Unpack. The end of a stream is a file's completion, so a sender that goes away
 /// before [`Piece::Last`], for whatever reason, must not look like it: a message without content makes the guest
 /// forget the file.
 fn messages(
-    path: String,
+    meta: guest::WriteFileMeta,
     pieces: mpsc::Receiver<Piece>,
 ) -> impl Stream<Item = guest::WriteFileRequest> + Send + 'static {
     use guest::write_file_request::Content;
     let message = |content| guest::WriteFileRequest { content };
-    let meta = guest::WriteFileMeta {
-        path,
-        make_parents: true,
-        keep_owner: true,
-        ..guest::WriteFileMeta::default()
-    };
     let rest = stream::unfold(Some(pieces), move |pieces| async move {
         let mut pieces = pieces?;
         match pieces.recv().await {

@@ -8,7 +8,10 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use super::{file_streams::upload, status};
+use super::{
+    file_streams::{Target, upload},
+    status,
+};
 use crate::sandbox::InUse;
 
 /// For one file.
@@ -26,7 +29,8 @@ pub(super) async fn write(
     bytes: &Counter,
 ) -> Result<(), Status> {
     let content = stream::iter([Ok(content.into())]);
-    timeout(PATIENCE, upload(&guest, path, content, PATIENCE, bytes)).await.map_err(late)?
+    let written = upload(&guest, Target::File(path), content, PATIENCE, bytes);
+    timeout(PATIENCE, written).await.map_err(late)?.map(drop)
 }
 
 /// Reads a file of at most `bytes_max`.

@@ -13,7 +13,7 @@ mod service;
 mod status;
 mod tls;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use calls::{Bounded, Calls};
 pub use fence::Fences;
@@ -79,7 +79,7 @@ fn service(parts: Parts) -> Service {
     let (accelerator, accelerator_reason) = parts.accelerator;
     Service {
         manager: parts.manager,
-        fences: parts.fences,
+        fences: Arc::new(parts.fences),
         facts: HostFacts {
             qemu_version: parts.qemu_version,
             accelerator,

@@ -2,6 +2,8 @@
 //!
 //! Nothing is decided here about sandboxes; see `crate::sandbox`.
 
+use std::sync::Arc;
+
 use ovenbird_guest_protocol::v1 as guest;
 use ovenbird_hostagent::v1::{self as host, host_agent_service_server::HostAgentService};
 use tokio_util::sync::CancellationToken;
@@ -11,7 +13,7 @@ use super::{
     directories, egress,
     exec::{self, Answers, Command, ask},
     fence::Fences,
-    file_streams::FileStreams,
+    file_streams::{FileStreams, Target, Written},
     files, metrics, status,
 };
 use crate::{
@@ -38,7 +40,7 @@ pub(super) struct HostFacts {
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) manager: Manager,
-    pub(super) fences: Fences,
+    pub(super) fences: Arc<Fences>,
     pub(super) facts: HostFacts,
     pub(super) message_max: usize,
     pub(super) file_streams: FileStreams,
@@ -98,17 +100,21 @@ fn info(info: Info) -> host::SandboxInfo {
     }
 }
 
+fn pass(fences: &Fences, fence: Option<&host::Fence>) -> Result<(), Status> {
+    let Some(fence) = fence else { return Ok(()) };
+    let span = tracing::Span::current();
+    span.record("build.id", &fence.build_id).record("attempt", fence.attempt);
+    if fence.build_id.is_empty() || fence.build_id.len() > 128 {
+        return Err(Status::invalid_argument("fence.build_id must be 1 to 128 bytes"));
+    }
+    fences
+        .pass(&fence.build_id, fence.attempt)
+        .map_err(|stale| Status::failed_precondition(stale.to_string()))
+}
+
 impl Service {
     fn pass(&self, fence: Option<&host::Fence>) -> Result<(), Status> {
-        let Some(fence) = fence else { return Ok(()) };
-        let span = tracing::Span::current();
-        span.record("build.id", &fence.build_id).record("attempt", fence.attempt);
-        if fence.build_id.is_empty() || fence.build_id.len() > 128 {
-            return Err(Status::invalid_argument("fence.build_id must be 1 to 128 bytes"));
-        }
-        self.fences
-            .pass(&fence.build_id, fence.attempt)
-            .map_err(|stale| Status::failed_precondition(stale.to_string()))
+        pass(&self.fences, fence)
     }
 
     fn guest(&self, id: &str) -> Result<InUse, Status> {
@@ -332,8 +338,28 @@ impl HostAgentService for Service {
         let meta = self.file_streams.meta(&mut messages).await?;
         self.pass(meta.fence.as_ref())?;
         let stream = self.file_streams.open(self.guest(&meta.sandbox_id)?)?;
-        stream.write(&self.manager, meta.path, messages).await?;
+        stream.write(&self.manager, Target::File(meta.path), messages, || Ok(())).await?;
         answer(host::WriteFileStreamResponse {})
+    }
+
+    async fn unpack_stream(
+        &self,
+        request: Request<Streaming<host::WriteFileStreamRequest>>,
+    ) -> Answer<host::UnpackStreamResponse> {
+        let mut messages = request.into_inner();
+        let meta = self.file_streams.meta(&mut messages).await?;
+        self.pass(meta.fence.as_ref())?;
+        let Some(unpack) = meta.unpack else {
+            return Err(Status::invalid_argument("the meta has no unpack"));
+        };
+        let stream = self.file_streams.open(self.guest(&meta.sandbox_id)?)?;
+        let (fences, fence) = (Arc::clone(&self.fences), meta.fence);
+        // What comes of an attempt that is over must not be among what the next one makes.
+        let may_go_on = move || pass(&fences, fence.as_ref());
+        let target = Target::Tree(meta.path, unpack);
+        let Written { entries, bytes } =
+            stream.write(&self.manager, target, messages, may_go_on).await?;
+        answer(host::UnpackStreamResponse { entries, bytes })
     }
 
     type ReadFileStreamStream = Answers<host::ReadFileStreamResponse>;

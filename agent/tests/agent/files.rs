@@ -17,7 +17,12 @@ pub(crate) const AGENT_GROWTH_KIB: u64 = 12 * 1024;
 const GUEST_GROWTH_KIB: u64 = 4 * 1024;
 
 fn meta(id: &str, path: &str) -> host::WriteFileStreamRequest {
-    let meta = host::WriteFileStreamMeta { sandbox_id: id.into(), path: path.into(), fence: None };
+    let meta = host::WriteFileStreamMeta {
+        sandbox_id: id.into(),
+        path: path.into(),
+        fence: None,
+        unpack: None,
+    };
     host::WriteFileStreamRequest { content: Some(Content::Meta(meta)) }
 }
 
@@ -270,7 +275,7 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
 
     let open = Open::begin(&host, host.client.clone(), "a", "/srv/file").await;
     let name = "middle".to_owned();
-    let keep = host::CheckpointRequest { sandbox_id: "a".into(), name, fence: None };
+    let keep = host::CheckpointRequest { sandbox_id: "a".into(), name, fence: None, unpack: None };
     host.client.clone().checkpoint(keep).await.unwrap();
     // An upload survives that.
     open.messages.send(chunk("end")).await.unwrap();
@@ -278,7 +283,8 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
     open.call.await.unwrap().unwrap();
     assert_eq!(host.shell("a", "tail -c 3 /srv/file; ls -A /srv").await, "endfile");
     let name = "middle".to_owned();
-    let back = host::RestoreCheckpointRequest { sandbox_id: "a".into(), name, fence: None };
+    let back =
+        host::RestoreCheckpointRequest { sandbox_id: "a".into(), name, fence: None, unpack: None };
     host.client.clone().restore_checkpoint(back).await.unwrap();
     let left = host.shell("a", "ls -A /srv").await;
     assert!(left.starts_with(".ovenbird-") && left.ends_with(".tmp"), "{left}");
@@ -308,8 +314,8 @@ async fn open_stream_is_use_and_a_stale_fence_writes_nothing() {
 
     let fenced = |attempt, content: &'static str| {
         let fence = Some(host::Fence { build_id: "bld_1".into(), attempt });
-        let meta =
-            host::WriteFileStreamMeta { sandbox_id: "a".into(), path: "/srv/by".into(), fence };
+        let (sandbox_id, path) = ("a".into(), "/srv/by".into());
+        let meta = host::WriteFileStreamMeta { sandbox_id, path, fence, unpack: None };
         let meta = host::WriteFileStreamRequest { content: Some(Content::Meta(meta)) };
         vec![meta, chunk(content)]
     };
@@ -318,5 +324,58 @@ async fn open_stream_is_use_and_a_stale_fence_writes_nothing() {
     assert_eq!(stale.code(), Code::FailedPrecondition, "{stale}");
     assert!(stale.message().contains("has called since"), "{stale}");
     assert_eq!(download(&host, "a", "/srv/by").await.unwrap(), b"two");
+    archive_ends_with_its_attempt(&host).await;
     host.stop().await;
+}
+
+/// An archive is unpacked file by file, and ends when a higher attempt has called; that one does it again.
+async fn archive_ends_with_its_attempt(host: &Host) {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, size) in [("small", 5), ("large", 3 * MIB)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o640);
+        builder.append_data(&mut header, name, random(size).as_slice()).unwrap();
+    }
+    let archive = builder.into_inner().unwrap();
+    let meta = |attempt, user: &str| {
+        let meta = host::WriteFileStreamMeta {
+            sandbox_id: "a".into(),
+            path: "/srv/tree".into(),
+            fence: Some(host::Fence { build_id: "bld_2".into(), attempt }),
+            unpack: Some(host::Unpack { user: user.into(), ..Default::default() }),
+        };
+        host::WriteFileStreamRequest { content: Some(Content::Meta(meta)) }
+    };
+    let unpack = async |messages: Vec<host::WriteFileStreamRequest>| {
+        let answer = host.client.clone().unpack_stream(tokio_stream::iter(messages)).await;
+        answer.map(tonic::Response::into_inner)
+    };
+    let refused = unpack(vec![meta(1, "nosuchuser"), chunk(archive.clone())]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("no user \"nosuchuser\""), "{refused}");
+
+    let (messages, receiver) = mpsc::channel(1);
+    let mut client = host.client.clone();
+    let call =
+        tokio::spawn(async move { client.unpack_stream(ReceiverStream::new(receiver)).await });
+    messages.send(meta(1, "games")).await.unwrap();
+    messages.send(chunk(archive[..MIB].to_vec())).await.unwrap();
+    wait_for("the first file", PATIENCE, || async {
+        host.shell("a", "test -e /srv/tree/small && echo yes || true")
+            .await
+            .contains("yes")
+            .then_some(())
+    })
+    .await
+    .unwrap();
+    let done = unpack(vec![meta(2, "games"), chunk(archive.clone())]).await.unwrap();
+    assert_eq!((done.entries, done.bytes), (2, 5 + 3 * MIB as u64));
+    let _ = messages.send(chunk(archive[MIB..].to_vec())).await;
+    drop(messages);
+    let stale = call.await.unwrap().unwrap_err();
+    assert!(stale.message().contains("has called since"), "{stale}");
+    let stat = "stat -c '%n %a %U %s' /srv/tree/*; ls -A /srv/tree | wc -l";
+    let expected = format!("/srv/tree/large 640 games {}\n/srv/tree/small 640 games 5\n2", 3 * MIB);
+    assert_eq!(host.shell("a", stat).await, expected);
 }

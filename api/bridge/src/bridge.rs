@@ -293,6 +293,7 @@ impl Bridge {
                 job_settled: self.config.job_settled,
                 job_fallback: self.config.job_fallback,
                 audit_kept: self.config.audit_kept,
+                contexts_kept: self.config.contexts_kept,
             },
             metrics: self.metrics.clone(),
         }

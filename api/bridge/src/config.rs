@@ -85,6 +85,9 @@ pub struct Config {
     /// How long the audit log goes back.
     #[serde(with = "humantime_serde")]
     pub audit_kept: Duration,
+    /// How long a context is kept that nobody uses.
+    #[serde(with = "humantime_serde")]
+    pub contexts_kept: Duration,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,

@@ -10,7 +10,7 @@ use async_nats::jetstream::{
     Context,
     consumer::{AckPolicy, pull},
     context::{CreateStreamError, GetStreamErrorKind},
-    stream::{self, RetentionPolicy, StorageType},
+    stream::{self, DiscardPolicy, RetentionPolicy, StorageType},
 };
 use ovenbird_contract::nats::{ConsumerSpec, Names, Retention, StreamSpec};
 use ovenbird_kit::telemetry::chain;
@@ -180,8 +180,8 @@ pub async fn ensure(js: &Context, names: &Names, replicas: usize) -> Result<(), 
     Ok(())
 }
 
-fn streams(names: &Names) -> [StreamSpec; 3] {
-    [names.builds_stream(), names.logs_stream(), names.events_stream()]
+fn streams(names: &Names) -> [StreamSpec; 4] {
+    [names.builds_stream(), names.logs_stream(), names.events_stream(), names.contexts_stream()]
 }
 
 /// The default lane's comes first: in a stream of an older version it reads all lanes, and makes room for the others now.
@@ -195,7 +195,9 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> stream::Config {
     let (retention, max_age) = match spec.retention {
         Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
         Retention::Age(age) => (RetentionPolicy::Limits, age),
+        Retention::Objects => (RetentionPolicy::Limits, Duration::ZERO),
     };
+    let is_object_store = spec.retention == Retention::Objects;
     stream::Config {
         name: spec.name,
         subjects: spec.subjects,
@@ -205,6 +207,9 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> stream::Config {
         duplicate_window: spec.duplicate_window,
         max_message_size: spec.max_message_bytes,
         allow_direct: true,
+        allow_rollup: is_object_store,
+        // Half an object is none: rather no new one than one that pushes out an old one's chunks.
+        discard: if is_object_store { DiscardPolicy::New } else { DiscardPolicy::Old },
         num_replicas: replicas,
         ..Default::default()
     }

@@ -118,6 +118,18 @@ pub enum Error {
     /// What was to be written did not come to its end; nothing was written.
     #[error("the upload broke off")]
     UploadBroken(#[source] std::io::Error),
+    /// More was uploaded than may be.
+    #[error("the upload is larger than {max} bytes")]
+    UploadTooLarge {
+        /// Most bytes.
+        max: u64,
+    },
+    /// Nothing came for too long.
+    #[error("the upload stands still")]
+    UploadTooSlow,
+    /// No more can be uploaded at once.
+    #[error("as much is uploaded as may be")]
+    TooManyUploads,
     /// A service did not answer, or not in time.
     #[error("{service} is unavailable")]
     Unavailable {
@@ -154,6 +166,7 @@ impl From<ovenbird_db::Error> for Error {
     fn from(error: ovenbird_db::Error) -> Self {
         match &error {
             ovenbird_db::Error::TemplateDeleted => Self::TemplateDeleted,
+            ovenbird_db::Error::ContextGone => Self::Invalid(vec![Problem::context_not_found()]),
             ovenbird_db::Error::Database(cause) if is_away(cause) => {
                 Self::unavailable("Postgres", error)
             }

@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod builds;
+pub mod contexts;
 pub mod control;
 pub mod error;
 pub mod events;
@@ -48,6 +49,7 @@ pub struct App {
     limiter: rate::Limiter,
     slots: slots::Slots,
     registrar: registration::Registrar,
+    contexts: contexts::Contexts,
     bounds: Bounds,
     changes: TaskTracker,
     strangers: strangers::Strangers,
@@ -70,6 +72,7 @@ impl App {
         limiter: rate::Limiter,
         slots: slots::Slots,
         registrar: registration::Registrar,
+        contexts: contexts::Contexts,
         bounds: Bounds,
     ) -> Self {
         Self {
@@ -82,6 +85,7 @@ impl App {
             limiter,
             slots,
             registrar,
+            contexts,
             bounds,
             changes: TaskTracker::new(),
             strangers: strangers::Strangers::default(),

@@ -39,6 +39,13 @@ impl Problem {
         }
     }
 
+    /// A build's context is not there.
+    pub fn context_not_found() -> Self {
+        let message = "is not there: it was never uploaded, or is removed because nobody used it";
+        Self::new("context", "context_not_found", message)
+            .hint("upload the archive (again) with PUT /v1/admin/contexts/{sha256}")
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

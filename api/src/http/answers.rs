@@ -40,6 +40,7 @@ const OWN: &[(&str, &[Code])] = &[
     // It has no body of its own, but submits one.
     ("build_retry", &[Code::BuildNotEnded, Code::TemplateDeleted, Code::Invalid]),
     ("build_create", &[Code::TemplateDeleted]),
+    ("context_upload", &[Code::TooManyUploads]),
     ("build_events", &[Code::TooManyStreams]),
     ("build_logs_stream", &[Code::TooManyStreams]),
     ("key_revoke", &[Code::LastAdminKey]),
@@ -68,6 +69,8 @@ const OWN: &[(&str, &[Code])] = &[
 const NOT: &[(&str, &[Code])] = &[
     // It tells what is wrong in its answer.
     ("build_validate", &[Code::Invalid]),
+    // It makes what is not there.
+    ("context_upload", &[Code::NotFound]),
 ];
 
 /// Describes every error of an operation, and the header by which it can be sent again.

@@ -1,7 +1,8 @@
 //! The stable words of an error answer, each with its status and its meaning.
 //!
 //! The list is closed and kept in a golden file: clients match on these words. What was wrong with which
-//! field stands in the answer's `details`, under codes of its own: [`DETAILS`], and those of the recipe language.
+//! field stands in the answer's `details`, under codes of its own: [`DETAILS`], and those of the recipe language
+//! and of archives.
 
 use poem::http::StatusCode;
 
@@ -102,6 +103,8 @@ codes! {
         "The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.";
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS,
         "This server follows as many logs or commands as it may, or as the key may; try again later.";
+    TooManyUploads = "too_many_uploads", TOO_MANY_REQUESTS,
+        "This server takes as many uploads of contexts as it may; try again later.";
     Internal = "internal", INTERNAL_SERVER_ERROR,
         "A fault of Ovenbird; the request id in the answer's header finds it in the log.";
     NoCapacity = "no_capacity", SERVICE_UNAVAILABLE,
@@ -129,7 +132,12 @@ pub const DETAILS: &[(&str, &str)] = &[
         "The name is that of a host's templates, or another key's; only a key of scope admin may use it.",
     ),
     ("unknown_lane", "There is no such lane."),
-    ("context_not_available", "Build contexts cannot be uploaded yet."),
+    ("missing_context", "The recipe copies from a context, and the build names none."),
+    (
+        "context_not_found",
+        "There is no such context: it was never uploaded, or is removed because nobody used it.",
+    ),
+    ("wrong_digest", "The body has another sha256 than the path says."),
     ("contradiction", "Two fields exclude each other."),
     ("fixed", "A snapshot decides it; it cannot be changed."),
     ("bad_text", "The text holds a character that cannot be passed on."),
@@ -144,7 +152,9 @@ pub const DETAILS: &[(&str, &str)] = &[
 /// Whether a word is a known code of `details`.
 pub fn is_detail(word: &str) -> bool {
     let recipe = ovenbird_recipe::Code::ALL.iter().map(|code| code.as_str());
-    DETAILS.iter().map(|(known, _)| *known).chain(recipe).any(|known| known == word)
+    let context = ovenbird_context::Code::ALL.iter().map(|code| code.as_str());
+    let known = DETAILS.iter().map(|(known, _)| *known);
+    known.chain(recipe).chain(context).any(|known| known == word)
 }
 
 #[cfg(test)]
@@ -160,7 +170,10 @@ mod tests {
         let recipe = ovenbird_recipe::Code::ALL
             .iter()
             .map(|code| format!("recipe {} {}", code.as_str(), code.meaning()));
-        let list: Vec<_> = errors.chain(details).chain(recipe).collect();
+        let context = ovenbird_context::Code::ALL
+            .iter()
+            .map(|code| format!("context {} {}", code.as_str(), code.meaning()));
+        let list: Vec<_> = errors.chain(details).chain(recipe).chain(context).collect();
         insta::assert_snapshot!(list.join("\n"));
         assert!(is_detail("missing") && is_detail("unknown_step") && !is_detail("other"));
     }

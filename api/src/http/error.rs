@@ -141,6 +141,7 @@ impl IntoResponse for Failure {
             Code::Unavailable
             | Code::TooManyStreams
             | Code::RateLimited
+            | Code::TooManyUploads
             | Code::IdempotencyHeld
             | Code::NoCapacity
             | Code::HostUnavailable
@@ -225,6 +226,11 @@ impl From<app::Error> for Failure {
             app::Error::UploadBroken(_) => {
                 Self::with_message(Code::MalformedRequest, "the body ended before its time")
             }
+            app::Error::UploadTooLarge { max } => {
+                Self::with_message(Code::BodyTooLarge, format!("the body is over {max} bytes"))
+            }
+            app::Error::UploadTooSlow => Self::new(Code::RequestTimeout),
+            app::Error::TooManyUploads => Self::new(Code::TooManyUploads),
             app::Error::HostUnavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
                 Self::new(Code::HostUnavailable)

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod body;
 pub mod builds;
 pub mod code;
+pub mod contexts;
 mod cut;
 mod dashboard;
 mod docs;
@@ -83,6 +84,7 @@ Lists are newest first and paged: pass `next_cursor` as `cursor` until it is abs
 
 type Routes = (
     builds::BuildRoutes,
+    contexts::ContextRoutes,
     logs::LogRoutes,
     templates::TemplateRoutes,
     sandboxes::SandboxRoutes,
@@ -107,6 +109,7 @@ pub fn service(
 ) -> OpenApiService<Routes, ()> {
     let routes = (
         builds::BuildRoutes::new(Arc::clone(app)),
+        contexts::ContextRoutes::new(Arc::clone(app)),
         logs::LogRoutes::new(Arc::clone(app), logs.clone()),
         templates::TemplateRoutes::new(Arc::clone(app)),
         sandboxes::SandboxRoutes::new(Arc::clone(app)),

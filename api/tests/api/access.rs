@@ -23,6 +23,8 @@ const OPERATIONS: &[(&str, &[Scope])] = &[
     ("build_logs_stream", &Scope::ALL),
     ("build_retry", BUILDS),
     ("build_validate", &Scope::ALL),
+    ("context_get", &Scope::ALL),
+    ("context_upload", BUILDS),
     ("key_create", ADMIN),
     ("key_get", ADMIN),
     ("key_list", ADMIN),
@@ -70,6 +72,7 @@ const OF_HOSTS: &[&str] = &["host_register", "host_renew"];
 /// What stands for a parameter below each collection. Nothing of this name exists.
 const PARAMETERS: &[(&str, &str)] = &[
     ("builds", "bld_01h455vb4pex5vsknk084sn02q"),
+    ("contexts", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"),
     ("hosts", "hst_01h455vb4pex5vsknk084sn02q"),
     ("keys", "key_01h455vb4pex5vsknk084sn02q"),
     ("sandboxes", "sbx_01h455vb4pex5vsknk084sn02q"),

@@ -9,6 +9,7 @@ mod audit;
 mod builds;
 mod cancel;
 mod connections;
+mod contexts;
 mod contract;
 mod dashboard;
 mod documents;

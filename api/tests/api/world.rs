@@ -140,6 +140,7 @@ impl World {
         };
         let jetstream = jetstream::new(client);
         logs_stream(&jetstream, &names).await;
+        contexts_stream(&jetstream, &names).await;
 
         let stopping = CancellationToken::new();
         let service = Service::bind(config.clone(), stopping.clone()).await.unwrap();
@@ -301,6 +302,19 @@ pub(crate) async fn logs_stream(jetstream: &jetstream::Context, names: &Names) {
         max_age,
         duplicate_window: spec.duplicate_window,
         max_message_size: spec.max_message_bytes,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.unwrap();
+}
+
+async fn contexts_stream(jetstream: &jetstream::Context, names: &Names) {
+    let spec = names.contexts_stream();
+    let config = stream::Config {
+        name: spec.name,
+        subjects: spec.subjects,
+        max_message_size: spec.max_message_bytes,
+        allow_direct: true,
+        allow_rollup: true,
         ..Default::default()
     };
     jetstream.create_stream(config).await.unwrap();

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt as _, stream};
 use ovenbird_hostagent::v1::{self, write_file_stream_request::Content};
 use tokio::{io::AsyncRead, sync::oneshot};
 use tokio_util::io::ReaderStream;
-use tonic::{Request, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     agent::{Agent, Client},
@@ -51,6 +51,26 @@ impl FileChunks {
     }
 }
 
+/// Whose what is unpacked shall be, and as what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpack {
+    /// A name or a number; empty: root.
+    pub user: String,
+    /// A name or a number; empty: the user's primary group.
+    pub group: String,
+    /// The archive is one file, which gets the path as its name, unless that is a directory or ends with a slash.
+    pub as_file: bool,
+}
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files, directories and links.
+    pub entries: u64,
+    /// Of all files.
+    pub bytes: u64,
+}
+
 impl Agent {
     /// Writes a file of any size from a source. Not repeated: a source is read once. Without a deadline; it ends when
     /// either side makes no progress. A source that fails, or a call that is dropped, leaves what was there.
@@ -67,16 +87,42 @@ impl Agent {
             sandbox_id: sandbox_id.to_owned(),
             path: path.to_owned(),
             fence: self.fence.clone(),
+            unpack: None,
         };
-        let (messages, mut failure) = messages(meta, source);
+        let (messages, failure) = messages(meta, source);
         let mut request = Request::new(messages);
         self.trace(&mut request);
         let written = self.client.clone().write_file_stream(request).await;
-        match (failure.try_recv(), written) {
-            (Ok(source), _) => Err(Error::Source(source)),
-            (Err(_), Ok(_)) => Ok(()),
-            (Err(_), Err(status)) => Err(Error::from_status(status)),
-        }
+        answer_of(failure, written).map(drop)
+    }
+
+    /// Unpacks a tar archive of files, directories and symbolic links from a source, file by file: what was unpacked
+    /// before it broke off stays, and unpacking it once more replaces it. Not repeated; without a deadline, as
+    /// [`Agent::write_file_stream`].
+    ///
+    /// # Errors
+    /// [`Error::Source`] when the source fails; [`Error::FailedPrecondition`] for an owner that the sandbox does not
+    /// know, and where a file and a directory are in each other's way.
+    pub async fn unpack_stream(
+        &self,
+        sandbox_id: &str,
+        path: &str,
+        unpack: Unpack,
+        source: impl AsyncRead + Send + Unpin + 'static,
+    ) -> Result<Unpacked, Error> {
+        let Unpack { user, group, as_file } = unpack;
+        let meta = v1::WriteFileStreamMeta {
+            sandbox_id: sandbox_id.to_owned(),
+            path: path.to_owned(),
+            fence: self.fence.clone(),
+            unpack: Some(v1::Unpack { user, group, as_file }),
+        };
+        let (messages, failure) = messages(meta, source);
+        let mut request = Request::new(messages);
+        self.trace(&mut request);
+        let unpacked = self.client.clone().unpack_stream(request).await;
+        let v1::UnpackStreamResponse { entries, bytes } = answer_of(failure, unpacked)?;
+        Ok(Unpacked { entries, bytes })
     }
 
     /// Reads a part of a file of any size: `length` bytes from `from_offset` on, or all that there are; behind the
@@ -105,6 +151,18 @@ impl Agent {
             async move { client.read_file_stream(request).await }
         };
         FileChunks::begin(self.repeated(deadline, message, open).await?).await
+    }
+}
+
+/// What an upload came to: a source that failed explains everything else.
+fn answer_of<T>(
+    mut failure: oneshot::Receiver<std::io::Error>,
+    answer: Result<Response<T>, Status>,
+) -> Result<T, Error> {
+    match (failure.try_recv(), answer) {
+        (Ok(source), _) => Err(Error::Source(source)),
+        (Err(_), Ok(answer)) => Ok(answer.into_inner()),
+        (Err(_), Err(status)) => Err(Error::from_status(status)),
     }
 }
 

@@ -27,7 +27,7 @@ pub use agent::Agent;
 pub use config::{Config, Deadlines};
 pub use error::Error;
 pub use exec::{CallEvents, ExecEvents};
-pub use files::FileChunks;
+pub use files::{FileChunks, Unpack, Unpacked};
 pub use pool::{Agents, Target};
 pub use types::{
     CallEvent, Command, DirectoryEntry, DirectoryPage, ExecEnd, ExecEvent, ExecOutput, FileKind,

@@ -93,6 +93,9 @@ pub struct Claim<P> {
     /// Size of the root disk, in MiB; absent means the base template's.
     #[serde(default)]
     pub disk_mb: Option<u32>,
+    /// sha256, in hex, of the context that `COPY` takes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
     /// What the sandbox starts from.
     pub base: Base,
     /// Where it runs.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
+
 use crate::id::BuildId;
 
 /// Header with which a log publish names the stream sequence of the last message on its subject.
@@ -35,6 +37,9 @@ pub const JOB_PROGRESS_EVERY: Duration = Duration::from_secs(10);
 pub enum Retention {
     /// Until it is acknowledged.
     WorkQueue,
+    /// Until it is removed. What an object store needs comes with it: the last message of a subject can be asked for, and
+    /// a newer one can replace all before it.
+    Objects,
     /// For this long.
     Age(Duration),
 }
@@ -177,6 +182,28 @@ impl Names {
     /// The object store of COPY contexts.
     pub fn contexts_bucket(&self) -> String {
         self.stream("CONTEXTS")
+    }
+
+    /// The stream behind the object store, as clients of NATS know one.
+    pub fn contexts_stream(&self) -> StreamSpec {
+        let bucket = self.contexts_bucket();
+        StreamSpec {
+            name: format!("OBJ_{bucket}"),
+            subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
+            retention: Retention::Objects,
+            duplicate_window: Duration::from_secs(120),
+            max_message_bytes: 1024 * 1024,
+        }
+    }
+
+    /// Where the object store says what it has of a context: its name in base64, for URLs.
+    pub fn context_meta(&self, digest: &str) -> String {
+        format!("$O.{}.M.{}", self.contexts_bucket(), URL_SAFE.encode(digest))
+    }
+
+    /// Where the object store has the chunks of an object with this nuid.
+    pub fn context_chunks(&self, nuid: &str) -> String {
+        format!("$O.{}.C.{nuid}", self.contexts_bucket())
     }
 
     /// The durable that runners pull the jobs of the default lane from.

@@ -20,21 +20,26 @@ impl Plan {
 
     /// The digest of each step, chained: equal digests mean that the recipes are equal up to and including
     /// that step in all that changes its result. Time limits and retries do not, so they are left out; the
-    /// base template is not in it either.
-    pub fn step_digests(&self) -> Vec<String> {
+    /// base template is not in it either. `context` is the digest of what `COPY` takes from.
+    pub fn step_digests(&self, context: Option<&str>) -> Vec<String> {
         let mut digests: Vec<String> = Vec::with_capacity(self.steps.len());
         for step in &self.steps {
             let previous = digests.last().map_or(CHAIN_START, String::as_str);
-            let digest = sha256(&[previous, "\n", &canonical(&what_counts(&step.action))]);
-            digests.push(digest);
+            let counts = canonical(&what_counts(&step.action));
+            digests.push(match (&step.action, context) {
+                (Action::Copy { .. }, Some(context)) => {
+                    sha256(&[previous, "\n", &counts, "\n", context])
+                }
+                _ => sha256(&[previous, "\n", &counts]),
+            });
         }
         digests
     }
 
     /// The entry of [`Plan::step_digests`] for the step with this number (from 1).
-    pub fn step_digest(&self, number: u32) -> Option<String> {
+    pub fn step_digest(&self, number: u32, context: Option<&str>) -> Option<String> {
         let index = self.steps.iter().position(|step| step.number == number)?;
-        self.step_digests().into_iter().nth(index)
+        self.step_digests(context).into_iter().nth(index)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Does what [`State`] says comes next, and cleans up.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ovenbird_agent_client::{Agent, Error as AgentError};
 use ovenbird_contract::{
@@ -24,6 +24,7 @@ use super::{
     state::{Event, Next, State},
 };
 use crate::{
+    context::{Context, Contexts},
     metrics::Metrics,
     publish::{Budget, Closed, Events, GaveUp, Log, Note, Tail},
     stop::{Interrupt, Stop},
@@ -47,6 +48,8 @@ pub struct Setup {
     pub events: Events,
     /// What interrupts it.
     pub stop: Stop,
+    /// Where its context comes from.
+    pub contexts: Contexts,
     /// What counts it.
     pub metrics: Metrics,
     /// Most microVMs that are tried.
@@ -126,6 +129,8 @@ pub async fn run(setup: Setup) -> Done {
         log: setup.log,
         events: setup.events,
         stop: setup.stop,
+        contexts: setup.contexts,
+        context: None,
         metrics: setup.metrics,
         away_max: setup.away_max,
         budget,
@@ -156,6 +161,9 @@ pub(super) struct Driver {
     pub(super) log: Log,
     pub(super) events: Events,
     pub(super) stop: Stop,
+    pub(super) contexts: Contexts,
+    /// The context, once a step has asked for it.
+    pub(super) context: Option<Arc<Context>>,
     metrics: Metrics,
     pub(super) away_max: Duration,
     pub(super) budget: Budget,

@@ -9,6 +9,7 @@
 mod away;
 mod cancel;
 mod check;
+mod copy;
 mod create;
 mod driver;
 mod follow;

@@ -15,13 +15,15 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ovenbird_context::names_directory;
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
     desk::{Base, Published, TemplateKind},
     limits::COMMAND_SHOWN_MAX,
 };
 use ovenbird_recipe::{
-    Action, Healthcheck, Plan, Step, env_apply, expand, path_join, user_name_is_valid,
+    Action, Healthcheck, Owner, Plan, Step, context_path_is_valid, env_apply, expand, path_join,
+    user_name_is_valid,
 };
 
 /// Pause before the second try of a step, or of a boot: what broke may be back then. Doubles with each further one.
@@ -100,6 +102,8 @@ pub enum Task {
         /// May become root.
         sudo: bool,
     },
+    /// Copy from the context.
+    Copy(Copying),
     /// Nothing in the guest: the new environment.
     Environment(BTreeMap<String, String>),
     /// It cannot be done at all.
@@ -109,6 +113,17 @@ pub enum Task {
         /// Why, for people.
         message: String,
     },
+}
+
+/// A `COPY`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copying {
+    /// Paths or patterns within the context, in order.
+    pub sources: Vec<String>,
+    /// Absolute. Ends with a slash when it can only be a directory.
+    pub destination: String,
+    /// Whose it shall be; absent means root.
+    pub owner: Option<Owner>,
 }
 
 /// What comes next.
@@ -376,8 +391,42 @@ impl State {
                 Ok(name) => impossible(format!("`{name}` is no user name: use [a-z_][a-z0-9_-]*")),
                 Err(error) => impossible(error.to_string()),
             },
-            Action::Copy { .. } => unsupported("COPY"),
+            Action::Copy { sources, destination, owner } => {
+                match self.copying(sources, destination) {
+                    Ok((sources, destination)) => {
+                        Task::Copy(Copying { sources, destination, owner: owner.clone() })
+                    }
+                    Err(message) => impossible(message),
+                }
+            }
         }
+    }
+
+    /// Sources and destination of a `COPY`, or why there are none.
+    fn copying(
+        &self,
+        sources: &[String],
+        destination: &str,
+    ) -> Result<(Vec<String>, String), String> {
+        let variables = self.context.variables();
+        let expanded = |text: &str| expand(text, &variables).map_err(|error| error.to_string());
+        let source = |text: &String| match expanded(text)? {
+            path if context_path_is_valid(&path) => Ok(path),
+            path => Err(format!(
+                "the source {path:?} is outside of the context: sources are relative to its root"
+            )),
+        };
+        let sources = sources.iter().map(source).collect::<Result<_, _>>()?;
+        let destination = expanded(destination)?;
+        if destination.is_empty() {
+            return Err("the destination is empty".into());
+        }
+        let current = self.context.workdir.as_deref().unwrap_or("/");
+        let mut path = path_join(current, &destination);
+        if names_directory(&destination) && !path.ends_with('/') {
+            path.push('/');
+        }
+        Ok((sources, path))
     }
 
     /// What a step that passed changes for the ones after it.
@@ -386,7 +435,7 @@ impl State {
             Task::Environment(env) => self.context.env = env,
             Task::Directory { path } => self.context.workdir = Some(path),
             Task::User { name, .. } => self.context.user = Some(name),
-            Task::Run { .. } | Task::Start { .. } | Task::Impossible { .. } => {}
+            Task::Run { .. } | Task::Start { .. } | Task::Copy(_) | Task::Impossible { .. } => {}
         }
     }
 

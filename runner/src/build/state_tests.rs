@@ -235,9 +235,40 @@ fn environment_directory_and_user_hold_for_later_steps_and_for_the_template() {
 }
 
 #[test]
+fn copy_is_expanded_and_relative_to_the_directory_of_its_step() {
+    let copy = |source: &str, destination: &str| Action::Copy {
+        sources: vec![source.into()],
+        destination: destination.into(),
+        owner: None,
+    };
+    let variable = Variable { key: "DIR".into(), value: "app".into() };
+    let (_, done) = walk(vec![
+        Action::Env { variables: vec![variable] },
+        Action::Workdir { path: "/srv".into() },
+        copy("$DIR/*.c", "$DIR"),
+        copy("a", "."),
+        copy("a", "/opt/$DIR/"),
+        copy("a", "/"),
+    ]);
+    let destinations: Vec<_> = done[2..]
+        .iter()
+        .map(|work| match &work.task {
+            Task::Copy(copying) => (copying.sources[0].as_str(), copying.destination.as_str()),
+            task => panic!("{task:?}"),
+        })
+        .collect();
+    let expected = [("app/*.c", "/srv/app"), ("a", "/srv/"), ("a", "/opt/app/"), ("a", "/")];
+    assert_eq!(destinations, expected);
+    let (state, _) = walk(vec![copy("$HOME", "/x")]);
+    let Next::Over(end) = state.next() else { panic!("not over") };
+    assert!(end.unwrap_err().message.contains("outside of the context"));
+}
+
+#[test]
 fn what_is_not_available_fails_with_its_step() {
-    let copy = Action::Copy { sources: vec!["a".into()], destination: "/b".into(), owner: None };
-    let (state, _) = walk(vec![Action::Env { variables: Vec::new() }, copy]);
+    let secrets = vec!["TOKEN".into()];
+    let run = Action::Run { command: "x".into(), timeout_ms: 5, retries: 0, secrets };
+    let (state, _) = walk(vec![Action::Env { variables: Vec::new() }, run]);
     let Next::Over(end) = state.next() else { panic!("not over") };
     let reason = end.unwrap_err();
     assert_eq!((reason.code, reason.step), (ReasonCode::Unsupported, Some(2)));

@@ -89,6 +89,13 @@ impl Driver {
                 }));
             }
             Task::Start { script } => return self.start(work, script).await,
+            Task::Copy(copying) => {
+                let event = self.copy(work.number, copying).await?;
+                return Ok(match event {
+                    Event::StepPassed => Done::Nothing,
+                    event => Done::Failed(event),
+                });
+            }
             Task::Run { script, timeout } => (in_context(script, &work.context), *timeout),
             Task::Directory { path } => {
                 (scripts::directory(path, work.context.user.as_deref()), HOUSEKEEPING)

@@ -43,6 +43,8 @@ pub(crate) struct Agent {
     pub(crate) writes_wait: Arc<watch::Sender<bool>>,
     /// No connection lives while it is true.
     cut: Arc<watch::Sender<bool>>,
+    /// No more of an archive than its first message is taken while it is true.
+    pub(crate) unpacks_wait: Arc<watch::Sender<bool>>,
 }
 
 /// What `gate` has written, and how it ended.
@@ -82,6 +84,12 @@ pub(crate) struct Seen {
     pub(crate) attached: Vec<(String, u64)>,
     pub(crate) acked: Vec<(String, u64)>,
     pub(crate) written: Vec<(String, &'static str)>,
+    /// What was unpacked: where, as whose, and each path with its content. Without the last one as long as it goes on.
+    pub(crate) unpacked: Vec<(String, Unpack, Vec<(String, Vec<u8>)>)>,
+    /// Archives whose unpacking was begun.
+    pub(crate) unpackings: usize,
+    /// Calls of UnpackStream that are still to be refused, with this.
+    pub(crate) unpack_refusals: Vec<Status>,
     /// Templates whose writing was begun.
     pub(crate) writing: HashSet<String>,
     pub(crate) deleted: Vec<String>,
@@ -509,11 +517,63 @@ impl HostAgentService for Agent {
         Ok(Response::new(GetHostResponse { templates, ..GetHostResponse::default() }))
     }
 
+    async fn list_sandboxes(
+        &self,
+        _: Request<ListSandboxesRequest>,
+    ) -> Reply<ListSandboxesResponse> {
+        let info = |sandbox_id| SandboxInfo {
+            sandbox_id,
+            status: "running".into(),
+            ..SandboxInfo::default()
+        };
+        let sandboxes = self.left().into_iter().map(info).collect();
+        Ok(Response::new(ListSandboxesResponse { sandboxes, ..ListSandboxesResponse::default() }))
+    }
+
+    async fn unpack_stream(
+        &self,
+        request: Request<Streaming<WriteFileStreamRequest>>,
+    ) -> Reply<UnpackStreamResponse> {
+        use write_file_stream_request::Content;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|first| first.content);
+        let Some(Content::Meta(meta)) = first else { panic!("no meta") };
+        self.fence(meta.fence.clone(), "unpack")?;
+        self.here()?;
+        {
+            let mut seen = self.seen.lock().unwrap();
+            if let Some(refusal) = seen.unpack_refusals.pop() {
+                return Err(refusal);
+            }
+            seen.unpackings += 1;
+        }
+        let _ = self.unpacks_wait.subscribe().wait_for(|wait| !wait).await;
+        let mut bytes = Vec::new();
+        while let Some(message) = messages.message().await? {
+            self.fence(meta.fence.clone(), "unpack")?;
+            match message.content {
+                Some(Content::Chunk(chunk)) => bytes.extend(chunk),
+                _ => return Err(Status::invalid_argument("it broke off")),
+            }
+        }
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut files = Vec::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content)?;
+            files.push((entry.path()?.to_string_lossy().into_owned(), content));
+        }
+        let unpack = meta.unpack.expect("what to unpack as");
+        let entries = files.len() as u64;
+        self.seen.lock().unwrap().unpacked.push((meta.path, unpack, files));
+        Ok(Response::new(UnpackStreamResponse { entries, bytes: 0 }))
+    }
+
     not_scripted! {
         pause_sandbox(PauseSandboxRequest) -> PauseSandboxResponse;
         resume_sandbox(ResumeSandboxRequest) -> ResumeSandboxResponse;
         exec(ExecRequest) -> ExecResponse;
-        list_sandboxes(ListSandboxesRequest) -> ListSandboxesResponse;
         write_file(WriteFileRequest) -> WriteFileResponse;
         read_file(ReadFileRequest) -> ReadFileResponse;
         exec_stream(ExecStreamRequest) -> Self::ExecStreamStream;

@@ -55,6 +55,7 @@ struct Script {
     cancel: bool,
     lose: bool,
     previous_sandbox_id: Option<String>,
+    context: Option<String>,
     resume: Option<ResumeFrom>,
     log: LogPosition,
     log_caps: LogCaps,
@@ -81,6 +82,7 @@ impl Desk {
             cancel: false,
             lose: false,
             previous_sandbox_id: None,
+            context: None,
             resume: None,
             log: LogPosition { next_seq: 1, stream_seq: 0 },
             log_caps: LogCaps::default(),
@@ -145,6 +147,11 @@ impl Desk {
 
     pub(crate) fn leave_sandbox(&self, id: &str) {
         self.shared.lock().unwrap().previous_sandbox_id = Some(id.into());
+    }
+
+    /// The builds copy from the context of this digest.
+    pub(crate) fn give_context(&self, digest: &str) {
+        self.shared.lock().unwrap().context = Some(digest.to_owned());
     }
 
     /// The next claim goes on where the log says, as the desk's does. The runner before has its lease no more.
@@ -284,6 +291,7 @@ fn claim(script: &Script, request: &ClaimRequest) -> Claim<Plan> {
         vcpus: 1,
         memory_mb: 256,
         disk_mb: None,
+        context: script.context.clone(),
         base: Base {
             name: "minimal".into(),
             host_name: "minimal".into(),

@@ -9,6 +9,7 @@
 mod agent;
 mod attempt;
 mod caps;
+mod copy;
 mod desk;
 mod handover;
 mod log;

@@ -33,7 +33,12 @@ impl Server {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(Duration::from_secs(2));
         let names = Names::default();
-        for spec in [names.builds_stream(), names.logs_stream(), names.events_stream()] {
+        for spec in [
+            names.builds_stream(),
+            names.logs_stream(),
+            names.events_stream(),
+            names.contexts_stream(),
+        ] {
             jetstream.create_stream(config(spec)).await.unwrap();
         }
         for spec in names.runners_consumers() {
@@ -119,7 +124,9 @@ fn config(spec: StreamSpec) -> stream::Config {
     let (retention, max_age) = match spec.retention {
         Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
         Retention::Age(age) => (RetentionPolicy::Limits, age),
+        Retention::Objects => (RetentionPolicy::Limits, Duration::ZERO),
     };
+    let is_object_store = spec.retention == Retention::Objects;
     stream::Config {
         name: spec.name,
         subjects: spec.subjects,
@@ -127,6 +134,8 @@ fn config(spec: StreamSpec) -> stream::Config {
         max_age,
         duplicate_window: spec.duplicate_window,
         max_message_size: spec.max_message_bytes,
+        allow_direct: is_object_store,
+        allow_rollup: is_object_store,
         ..stream::Config::default()
     }
 }

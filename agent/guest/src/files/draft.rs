@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown, lchown, symlink},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -78,17 +78,8 @@ impl Draft {
         };
         let asked = asked.map(|user| Owner { uid: user.uid, gid: user.gid });
         let failed = || Error::file(&meta.path);
-        let number = Number::take();
-        let mut draft = Self {
-            mode: meta.mode,
-            owner: asked.unwrap_or(Owner { uid: 0, gid: 0 }),
-            folder: folder.to_owned(),
-            path: path.to_owned(),
-            temporary: folder.join(format!(".ovenbird-{}.tmp", number.0)),
-            parents: Vec::new(),
-            is_published: false,
-            _number: number,
-        };
+        let mut draft = Self::new(path, folder, asked.unwrap_or(Owner { uid: 0, gid: 0 }));
+        draft.mode = meta.mode;
         let replaced = replaced(path)?;
         if meta.mode == 0 {
             draft.mode = replaced.as_ref().map_or(0o644, |file| file.mode() & MODE);
@@ -101,6 +92,36 @@ impl Draft {
         }
         let file = draft.open().map_err(failed())?;
         Ok((draft, file))
+    }
+
+    fn new(path: &Path, folder: &Path, owner: Owner) -> Self {
+        let number = Number::take();
+        Self {
+            mode: 0,
+            owner,
+            folder: folder.to_owned(),
+            path: path.to_owned(),
+            temporary: folder.join(format!(".ovenbird-{}.tmp", number.0)),
+            parents: Vec::new(),
+            is_published: false,
+            _number: number,
+        }
+    }
+
+    /// As [`Draft::begin`], for a file in a folder that is there.
+    pub(super) fn of_file(path: &Path, folder: &Path, owner: Owner) -> io::Result<(Self, File)> {
+        let draft = Self::new(path, folder, owner);
+        let file = draft.open()?;
+        Ok((draft, file))
+    }
+
+    /// A symbolic link in a folder that is there.
+    pub(super) fn of_link(path: &Path, folder: &Path, owner: Owner, to: &Path) -> io::Result<Self> {
+        let draft = Self::new(path, folder, owner);
+        draft.clear()?;
+        symlink(to, &draft.temporary)?;
+        lchown(&draft.temporary, Some(owner.uid), Some(owner.gid))?;
+        Ok(draft)
     }
 
     fn make_parents(&mut self) -> io::Result<()> {
@@ -118,11 +139,16 @@ impl Draft {
         Ok(())
     }
 
-    fn open(&self) -> io::Result<File> {
+    /// Takes away what a machine left that ended in the middle.
+    fn clear(&self) -> io::Result<()> {
         match fs::remove_file(&self.temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
+    }
+
+    fn open(&self) -> io::Result<File> {
+        self.clear()?;
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.temporary)
     }
 

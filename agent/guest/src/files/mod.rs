@@ -1,7 +1,9 @@
-//! Files in and out: a write is whole or not at all, a read is of a regular file. Directories stand in [`directory`].
+//! Files in and out: a write is whole or not at all, a read is of a regular file. Directories stand in [`directory`],
+//! archives in [`unpack`].
 
 pub(crate) mod directory;
 mod draft;
+pub(crate) mod unpack;
 
 use std::{
     fs::Permissions,

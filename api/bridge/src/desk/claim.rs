@@ -107,6 +107,7 @@ impl Desk {
             vcpus: unsigned(build.vcpus),
             memory_mb: unsigned(build.memory_mb),
             disk_mb: build.disk_mb.map(unsigned),
+            context: build.context_digest,
             base: Base {
                 name: base.name,
                 host_name: base.host_name,

@@ -55,7 +55,7 @@ const OUTCOMES: [&str; 8] = [
     "unavailable",
 ];
 /// Every rule of the sweep.
-const RULES: [&str; 12] = [
+const RULES: [&str; 14] = [
     "leases",
     "times",
     "cancels",
@@ -66,8 +66,10 @@ const RULES: [&str; 12] = [
     "queue",
     "answers",
     "audit",
+    "contexts",
     "sandboxes",
     "templates",
+    "context_chunks",
 ];
 /// What the ledger reads.
 const FEEDS: [&str; 2] = ["logs", "events"];

@@ -13,6 +13,8 @@
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |
 //! | answers | answers to requests with an `Idempotency-Key` whose 24 hours are over | forgets them |
 //! | audit | audit entries that are too old | removes them |
+//! | contexts | contexts that were not used for long and that no build needs which is not over | removes them |
+//! | context chunks | chunks in the object store that no object claims | removes them |
 //! | sandboxes | sandboxes on hosts whose build is over, unknown, elsewhere, or has a newer one | destroys them |
 //! | sandboxes | users' sandboxes whose rows and hosts disagree: paused or ended by themselves, half made, to be destroyed | the host's word into the row; or the row's onto the host |
 //! | templates | built templates on hosts that were never published, or were deleted | removes them |
@@ -21,6 +23,7 @@
 //! by [`crate::streams`].
 
 mod cancels;
+mod contexts;
 mod control;
 mod expired;
 mod orphans;
@@ -87,6 +90,9 @@ pub enum Error {
     /// A host.
     #[error("host")]
     Agent(#[from] AgentError),
+    /// The object store of contexts.
+    #[error("the object store of contexts")]
+    Contexts(#[source] async_nats::Error),
     /// The work queue did not say how it stands.
     #[error("the work queue cannot be looked at")]
     Look(#[source] async_nats::Error),
@@ -113,6 +119,8 @@ pub struct Times {
     pub job_fallback: Duration,
     /// An audit entry is kept for so long.
     pub audit_kept: Duration,
+    /// A context that nobody uses is kept for so long.
+    pub contexts_kept: Duration,
 }
 
 /// The service; every rule can also be run by itself.
@@ -193,6 +201,7 @@ impl Service {
     async fn orphans(&self) {
         self.rule("sandboxes", HOSTS_RULE_MAX, self.sandboxes()).await;
         self.rule("templates", HOSTS_RULE_MAX, self.templates()).await;
+        self.rule("context_chunks", HOSTS_RULE_MAX, self.context_leftovers()).await;
     }
 
     async fn rule(
@@ -221,6 +230,7 @@ impl Service {
         self.rule("queue", RULE_MAX, self.queued()).await;
         self.rule("answers", RULE_MAX, self.answers()).await;
         self.rule("audit", RULE_MAX, self.audit()).await;
+        self.rule("contexts", RULE_MAX, self.contexts()).await;
     }
 
     /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.

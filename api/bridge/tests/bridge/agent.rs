@@ -305,6 +305,7 @@ impl HostAgentService for Agent {
         create_snapshot(CreateSnapshotRequest) -> CreateSnapshotResponse;
         exec_stream(ExecStreamRequest) -> Self::ExecStreamStream;
         write_file_stream(Streaming<WriteFileStreamRequest>) -> WriteFileStreamResponse;
+        unpack_stream(Streaming<WriteFileStreamRequest>) -> UnpackStreamResponse;
         read_file_stream(ReadFileStreamRequest) -> Self::ReadFileStreamStream;
         ping_sandbox(PingSandboxRequest) -> PingSandboxResponse;
         terminate(TerminateRequest) -> TerminateResponse;

@@ -4,6 +4,7 @@
 
 mod agent;
 mod cancel;
+mod contexts;
 mod desk;
 mod handover;
 mod hosts;

@@ -249,12 +249,18 @@ impl Rig {
                 job_settled: Duration::ZERO,
                 job_fallback: Duration::from_secs(600),
                 audit_kept: Duration::from_secs(600),
+                contexts_kept: Duration::from_secs(600),
             },
             metrics: Metrics::default(),
         }
     }
 
     pub(crate) async fn build(&self, name: &str) -> BuildId {
+        self.build_from(name, None).await
+    }
+
+    /// A build that names a context.
+    pub(crate) async fn build_from(&self, name: &str, context: Option<&str>) -> BuildId {
         let base = self.store.template_resolve("minimal", "latest").await.unwrap().unwrap();
         let new = NewBuild {
             id: BuildId::new(),
@@ -270,6 +276,7 @@ impl Rig {
             vcpus: 1,
             memory_mb: 512,
             disk_mb: None,
+            context: context.map(str::to_owned),
             skip_hooks: false,
             labels: Default::default(),
             total_steps: 1,

@@ -4,6 +4,7 @@
 pub mod api_key;
 pub mod audit_log;
 pub mod build_log_chunk;
+pub mod context;
 pub mod host;
 pub mod idempotency_key;
 pub mod sandbox;

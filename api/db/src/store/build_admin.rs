@@ -51,6 +51,8 @@ pub struct NewBuild {
     pub memory_mb: u32,
     /// Root disk, in MiB.
     pub disk_mb: Option<u32>,
+    /// sha256, in hex, of the context that `COPY` takes from.
+    pub context: Option<String>,
     /// Leave out the hooks of the base template.
     pub skip_hooks: bool,
     /// Labels that its host must have.
@@ -110,7 +112,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then, or the answer was lost: with the same id it is safe to
-    /// repeat.
+    /// repeat. [`Error::TemplateDeleted`], [`Error::ContextGone`].
     pub async fn build_insert(&self, new: &NewBuild) -> Result<Inserted, Error> {
         let row = template_build::ActiveModel {
             id: Set(new.id.uuid()),
@@ -126,6 +128,7 @@ impl Store {
             vcpus: Set(signed(new.vcpus)),
             memory_mb: Set(signed(new.memory_mb)),
             disk_mb: Set(new.disk_mb.map(signed)),
+            context_digest: Set(new.context.clone()),
             skip_hooks: Set(new.skip_hooks),
             labels: Set(super::json(&new.labels)?),
             total_steps: Set(signed(new.total_steps)),

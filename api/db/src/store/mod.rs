@@ -8,6 +8,7 @@ pub mod build;
 pub mod build_admin;
 pub mod cancel;
 pub mod claim;
+pub mod context;
 pub mod finish;
 pub mod host;
 pub mod host_admin;
@@ -76,6 +77,9 @@ pub enum Error {
     /// What was to start from a template came too late: it is deleted.
     #[error("the template is deleted")]
     TemplateDeleted,
+    /// The context that a new build names is not there any more.
+    #[error("the context is gone")]
+    ContextGone,
     /// A row holds what this code never writes.
     #[error("{table}.{column} holds an unknown value")]
     Corrupt {
@@ -106,7 +110,11 @@ impl Error {
     /// (Postgres away, a deadlock, a full pool) is worth another try.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::TemplateDeleted | Self::Corrupt { .. } | Self::Chunk(_) | Self::Json(_) => true,
+            Self::TemplateDeleted
+            | Self::ContextGone
+            | Self::Corrupt { .. }
+            | Self::Chunk(_)
+            | Self::Json(_) => true,
             Self::Database(error) => sqlstate(error).is_some_and(|code| {
                 // Data exceptions and broken constraints; see Postgres' appendix A.
                 code.starts_with("22") || code.starts_with("23")
@@ -119,6 +127,7 @@ impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
         match refusal(&error).and_then(|refusal| refusal.constraint()) {
             Some(TEMPLATE_IS_KEPT) => Self::TemplateDeleted,
+            Some(CONTEXT_IS_THERE) => Self::ContextGone,
             _ => Self::Database(error),
         }
     }
@@ -126,6 +135,9 @@ impl From<DbErr> for Error {
 
 /// The name under which the trigger of `template_builds` and `sandboxes` refuses a deleted template.
 const TEMPLATE_IS_KEPT: &str = "template_is_kept";
+
+/// The name under which the trigger of `template_builds` refuses a context that is gone.
+const CONTEXT_IS_THERE: &str = "context_is_there";
 
 /// What Postgres said, when it was Postgres that refused.
 fn refusal(error: &DbErr) -> Option<&dyn sea_orm::sqlx::error::DatabaseError> {

@@ -84,6 +84,7 @@ impl World {
             vcpus: 1,
             memory_mb: 512,
             disk_mb: None,
+            context: None,
             skip_hooks: false,
             labels: Default::default(),
             total_steps: 1,

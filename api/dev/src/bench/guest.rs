@@ -115,6 +115,7 @@ impl Guest {
             make_parents: false,
             sync: false,
             keep_owner: false,
+            unpack: None,
         };
         let chunk = bytes::Bytes::from(super::noise(WRITE_CHUNK_MAX));
         let chunks = super::chunks(bytes, WRITE_CHUNK_MAX)

@@ -139,6 +139,7 @@ impl Subject {
             sandbox_id: id.to_owned(),
             path: path.to_owned(),
             fence: None,
+            unpack: None,
         };
         let chunk = bytes::Bytes::from(super::noise(CHUNK));
         let chunks =

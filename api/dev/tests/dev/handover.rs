@@ -23,19 +23,19 @@ fn counting(lines: u32) -> String {
 }
 
 /// A build whose log is read as it grows.
-struct Watched {
-    id: String,
-    records: Vec<Value>,
+pub(crate) struct Watched {
+    pub(crate) id: String,
+    pub(crate) records: Vec<Value>,
 }
 
 impl Watched {
-    async fn submit(stage: &Stage, request: &Value) -> Self {
+    pub(crate) async fn submit(stage: &Stage, request: &Value) -> Self {
         let build = stage.api.build_create(request).await.unwrap();
         Self { id: build["id"].as_str().unwrap().to_owned(), records: Vec::new() }
     }
 
     /// Reads on until a record's text contains `text`; answers when that record was written.
-    async fn until(&mut self, stage: &Stage, text: &str) -> DateTime<Utc> {
+    pub(crate) async fn until(&mut self, stage: &Stage, text: &str) -> DateTime<Utc> {
         let found =
             |record: &Value| record["text"].as_str().is_some_and(|logged| logged.contains(text));
         self.read_until(stage, text, found).await;
@@ -43,7 +43,7 @@ impl Watched {
     }
 
     /// Reads to the end; answers the build.
-    async fn end(&mut self, stage: &Stage) -> Value {
+    pub(crate) async fn end(&mut self, stage: &Stage) -> Value {
         self.read_until(stage, "the end", |record| record.get("end").is_some()).await;
         stage.api.build_get(&self.id).await.unwrap()
     }
@@ -65,7 +65,7 @@ impl Watched {
         }
     }
 
-    fn texts(&self, stream: &str) -> Vec<&str> {
+    pub(crate) fn texts(&self, stream: &str) -> Vec<&str> {
         let of = |record: &&Value| record["stream"] == stream;
         self.records.iter().filter(of).map(|record| record["text"].as_str().unwrap()).collect()
     }
@@ -83,7 +83,7 @@ impl Watched {
 }
 
 /// The runner that has the build, by its log.
-async fn runner_of(stage: &Stage, build: &str) -> String {
+pub(crate) async fn runner_of(stage: &Stage, build: &str) -> String {
     let logs = stage.platform.logs();
     wait_for("a runner that has the build", LONG, || async {
         ["runner-1", "runner-2"].into_iter().find(|name| {

@@ -6,6 +6,7 @@ mod asyncapi;
 mod caps;
 mod cluster;
 mod collector;
+mod contexts;
 mod dashboard;
 mod deploy;
 mod failures;

@@ -3,13 +3,13 @@
 
 use ovenbird_contract::nats::LANES;
 use ovenbird_db::{entity::template, store::host::Capacity};
-use ovenbird_recipe::{Available, Diagnostic, Part, Plan, Source};
+use ovenbird_recipe::{Action, Available, Diagnostic, Part, Plan, Source};
 
 use super::Draft;
 use crate::app::{App, Error, Problem, keys::Caller, registration::label_problems};
 
 /// What this version can do.
-const AVAILABLE: Available = Available { copy: false, secrets: false };
+const AVAILABLE: Available = Available { copy: true, secrets: false };
 /// Names that a hint lists.
 const HINT_NAMES: u64 = 8;
 
@@ -50,10 +50,7 @@ impl App {
             problems.extend(self.template_name_problem(caller, name).await?);
         }
         problems.extend(label_problems(&draft.labels));
-        if draft.context.is_some() {
-            let problem = Problem::new("context", "context_not_available", "is not available yet");
-            problems.push(problem.hint("leave it out; the recipe must not use COPY"));
-        }
+        self.context(draft, plan.as_ref(), &mut problems).await?;
         if draft.lane.as_deref().is_some_and(|lane| !LANES.contains(&lane)) {
             let message = format!("must be one of {}", LANES.join(", "));
             problems.push(Problem::new("lane", "unknown_lane", message).hint("leave it out"));
@@ -80,6 +77,31 @@ impl App {
         let message = format!("there is no template {name}:{tag}");
         problems.push(Problem::new("base_template", "unknown_template", message).hint(hint));
         Ok(None)
+    }
+
+    async fn context(
+        &self,
+        draft: &Draft,
+        plan: Option<&Plan>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), Error> {
+        match &draft.context {
+            Some(digest) if !self.context_is_there(digest).await? => {
+                problems.push(Problem::context_not_found());
+            }
+            Some(_) => {}
+            // Told already, when its form is wrong.
+            None if problems.iter().any(|problem| problem.field == "context") => {}
+            None => {
+                let mut steps = plan.into_iter().flat_map(|plan| &plan.steps);
+                if let Some(step) = steps.find(|step| matches!(step.action, Action::Copy { .. })) {
+                    let message = format!("is missing: step {} copies from it", step.number);
+                    let hint = "upload an archive with PUT /v1/admin/contexts/{sha256}, and name its sha256";
+                    problems.push(Problem::new("context", "missing_context", message).hint(hint));
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn size(&self, draft: &Draft, problems: &mut Vec<Problem>) -> Result<(), Error> {

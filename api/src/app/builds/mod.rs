@@ -129,6 +129,7 @@ impl App {
             memory_mb: checked.memory_mb,
             healthcheck: draft.healthcheck,
             disk_mb: draft.disk_mb,
+            context: draft.context,
             skip_hooks: draft.skip_hooks,
             labels: draft.labels,
             trace: origin.trace,

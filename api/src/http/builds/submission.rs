@@ -49,7 +49,7 @@ pub struct BuildCreate {
     /// Size of the root disk, in MiB; as large as the base template's when absent.
     #[oai(validator(minimum(value = "1"), maximum(value = "16777216")))]
     pub disk_mb: Option<u32>,
-    /// sha256, in hex, of an uploaded build context for `COPY`. Not available yet.
+    /// sha256, in hex, of an uploaded build context, which `COPY` takes from.
     #[oai(validator(pattern = "^[0-9a-f]{64}$"))]
     pub context: Option<String>,
     /// The lane whose runners may take the build.
@@ -148,7 +148,7 @@ pub struct RecipeStep {
     pub secret: Option<Vec<String>>,
     /// `USER`: may become root without a password.
     pub sudo: Option<bool>,
-    /// `COPY`: `user:group` of what is copied. Not available yet.
+    /// `COPY`: `user:group` of what is copied, names or numbers; root's when absent.
     pub chown: Option<String>,
 }
 

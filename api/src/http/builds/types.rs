@@ -85,6 +85,9 @@ pub struct Build {
     /// Size of the root disk, in MiB, where one was asked for.
     #[oai(validator(minimum(value = "0")))]
     pub disk_mb: Option<u32>,
+    /// sha256, in hex, of the context that `COPY` takes from.
+    #[oai(validator(pattern = "^[0-9a-f]{64}$"))]
+    pub context: Option<String>,
     /// The lane whose runners may take it.
     pub lane: String,
     /// Labels that its host must have, where some were asked for.
@@ -314,6 +317,7 @@ impl Build {
             vcpus: row.vcpus.unsigned_abs(),
             memory_mb: row.memory_mb.unsigned_abs(),
             disk_mb: row.disk_mb.map(i32::unsigned_abs),
+            context: row.context_digest,
             lane: row.lane,
             labels: Some(labels).filter(|labels| !labels.is_empty()),
             status: status.into(),

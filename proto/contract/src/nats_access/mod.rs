@@ -204,7 +204,7 @@ fn api(names: &Names) -> Permissions {
 }
 
 fn bridge(names: &Names) -> Permissions {
-    let (contexts, _) = contexts(names);
+    let (contexts, bucket) = contexts(names);
     let builds = names.builds_stream().name;
     let [logs, events] = [names.logs_stream().name, names.events_stream().name];
     let mut publish = vec![names.builds("*"), names.logs_all(), names.events_all()];
@@ -213,6 +213,9 @@ fn bridge(names: &Names) -> Permissions {
             ["CREATE", "UPDATE", "INFO"].map(|verb| js(&format!("STREAM.{verb}.{stream}"))),
         );
     }
+    // Contexts that nobody needs go.
+    publish.push(js(&format!("DIRECT.GET.{contexts}.$O.{bucket}.>")));
+    publish.push(js(&format!("STREAM.PURGE.{contexts}")));
     for consumer in names.runners_consumers().into_iter().chain(names.ledger_consumers()) {
         let name = format!("{}.{}", consumer.stream, consumer.durable);
         let filtered = consumer.subject.map(|subject| format!("{name}.{subject}"));
@@ -268,8 +271,7 @@ fn runner(names: &Names) -> Permissions {
 
 /// The object store of COPY contexts: its stream and its bucket.
 fn contexts(names: &Names) -> (String, String) {
-    let bucket = names.contexts_bucket();
-    (format!("OBJ_{bucket}"), bucket)
+    (names.contexts_stream().name, names.contexts_bucket())
 }
 
 fn js(call: &str) -> String {

@@ -72,7 +72,7 @@ fn digests_stay_what_they_are() {
     let plan = plan("ENV A=1\nRUN make", Some("true"));
     assert_eq!(plan.digest(), "9e501dfb2ad3be9c4ab9733a839fd70834d579dd79168bee441adffaf84647bf");
     assert_eq!(
-        plan.step_digests(),
+        plan.step_digests(None),
         [
             "7cddccc5efe385e4f40a5d54dc08c8084fc2fc63b22acaba9fe979167be148f2",
             "070f621c9200980f547110b032e5db4b328b647f68ddc924adf955d155ca8a10"
@@ -86,13 +86,13 @@ fn step_digest_depends_on_all_steps_before_and_on_no_time_limit() {
     let late = plan("RUN a\nRUN b\nRUN x", None);
     let early = plan("RUN x\nRUN b\nRUN c", None);
     let limits = plan("RUN --timeout=1m a\n# same\nRUN --retries=2 b\nRUN c", Some("true"));
-    assert_eq!(base.step_digests()[..2], late.step_digests()[..2]);
-    assert_ne!(base.step_digest(3), late.step_digest(3));
-    assert_ne!(base.step_digest(3), early.step_digest(3));
-    assert_eq!(base.step_digests(), limits.step_digests());
+    assert_eq!(base.step_digests(None)[..2], late.step_digests(None)[..2]);
+    assert_ne!(base.step_digest(3, None), late.step_digest(3, None));
+    assert_ne!(base.step_digest(3, None), early.step_digest(3, None));
+    assert_eq!(base.step_digests(None), limits.step_digests(None));
     assert_ne!(base.digest(), limits.digest());
-    assert_eq!(base.step_digest(2).as_ref(), base.step_digests().get(1));
-    assert_eq!((base.step_digest(0), base.step_digest(4)), (None, None));
+    assert_eq!(base.step_digest(2, None).as_ref(), base.step_digests(None).get(1));
+    assert_eq!((base.step_digest(0, None), base.step_digest(4, None)), (None, None));
 }
 
 #[test]
@@ -116,4 +116,13 @@ fn hostile_submission_of_two_megabytes_is_answered_in_time() {
         let _ = parse(&Source::from(text), None, Available::ALL);
     }
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[test]
+fn digest_of_a_copy_depends_on_its_context_and_that_of_a_step_before_it_does_not() {
+    let plan = plan("RUN a\nCOPY a /b\nRUN c", None);
+    let (one, other) = (plan.step_digests(Some("1")), plan.step_digests(Some("2")));
+    assert_eq!(one[0], other[0]);
+    assert_ne!(one[1], other[1]);
+    assert_ne!(one[2], other[2]);
 }
