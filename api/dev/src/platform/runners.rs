@@ -10,7 +10,7 @@ use super::{
 impl Platform {
     /// The monitoring endpoint of NATS, `http://127.0.0.1:<port>`.
     pub fn nats_monitor_url(&self) -> String {
-        self.nats.monitor_url()
+        self.nats.first().monitor_url()
     }
 
     /// Starts another runner, `runner-<number>`, with the configuration of the others and `variables` over it.

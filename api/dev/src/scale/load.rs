@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Plan;
@@ -15,6 +15,10 @@ use crate::{api::Api, build};
 
 /// Lines per second of a step: as much as a quiet build writes.
 const LINES_PER_SECOND: u32 = 5;
+
+/// What a machine with other work may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// A build that ended.
 #[derive(Debug, Clone)]
@@ -52,7 +56,11 @@ async fn one(api: &Api, number: usize, work: Duration) -> anyhow::Result<Built> 
     let name = format!("scale-{number}");
     let lane = if number % 6 == 5 { "high" } else { "default" };
     let request = json!({ "name": name, "recipe": [&step, &step], "lane": lane });
-    let ended = build::follow(api, &request, |_| {}).await?;
+    // The key makes it one build however often it is asked for.
+    let submitted = patiently(async || api.build_submit(&request, &name).await).await?;
+    let id = submitted["id"].as_str().context("a build without id")?;
+    let begun = Instant::now().into_std();
+    let ended = patiently(async || build::follow_existing(api, id, begun, |_| {}).await).await?;
     let restarted = ended.records.iter().any(|record| {
         let text = record["text"].as_str().unwrap_or_default();
         let again = record["attempt"].as_u64().is_some_and(|attempt| attempt > 1);
@@ -62,6 +70,19 @@ async fn one(api: &Api, number: usize, work: Duration) -> anyhow::Result<Built> 
     let moment = |key: &str| moment(&ended.build, key);
     let took = (moment("completed_at")? - moment("started_at")?).to_std().unwrap_or_default();
     Ok(Built { name, status: ended.status().to_owned(), attempts, restarted, took })
+}
+
+/// Asks again while a service behind the API does not answer: whatever is asked here may be asked twice.
+async fn patiently<T>(mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(error) if error.to_string().contains("503") && Instant::now() < until => {
+                sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn moment(build: &Value, key: &str) -> anyhow::Result<DateTime<Utc>> {

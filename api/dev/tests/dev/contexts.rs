@@ -56,7 +56,7 @@ fn made() -> Made {
 }
 
 #[tokio::test]
-async fn large_context_lands_whole_with_owner_and_mode_also_when_its_runner_is_killed_in_the_middle()
+async fn fault_8_large_context_lands_whole_with_owner_and_mode_though_its_runner_is_killed_in_the_middle()
  {
     let made = tokio::task::spawn_blocking(made);
     let options = Options { lease: Some(Duration::from_secs(8)), ..Options::default() };

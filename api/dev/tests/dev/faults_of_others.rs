@@ -17,8 +17,9 @@
 //!    that it always ends, in `runner`: `always_ends_within_its_deadline`.
 //! 7. Logs are one column that is rewritten whole, silent while a step runs, and part of every list:
 //!    [`fault_7_list_tells_no_logs`], `a_line_is_seen_over_sse_while_its_step_still_runs`.
-//! 8. COPY re-owns whole directories and breaks on spaces: COPY is checked, and refused as long as there is no
-//!    upload of contexts; in `recipe`: the corpus.
+//! 8. COPY re-owns whole directories and breaks on spaces:
+//!    `fault_8_large_context_lands_whole_with_owner_and_mode_though_its_runner_is_killed_in_the_middle`; in `recipe`: the
+//!    corpus.
 //! 9. Step numbers count hidden steps: `fault_9_failed_step_is_reported_with_its_number_and_the_tail_of_its_output`.
 //! 10. Cancel works only on the replica that runs the build, and a deleted template stays on hosts that were away:
 //!     [`fault_10_cancel_needs_nobody_who_runs_the_build`]; in `api`:
