@@ -275,7 +275,7 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
 
     let open = Open::begin(&host, host.client.clone(), "a", "/srv/file").await;
     let name = "middle".to_owned();
-    let keep = host::CheckpointRequest { sandbox_id: "a".into(), name, fence: None, unpack: None };
+    let keep = host::CheckpointRequest { sandbox_id: "a".into(), name, fence: None };
     host.client.clone().checkpoint(keep).await.unwrap();
     // An upload survives that.
     open.messages.send(chunk("end")).await.unwrap();
@@ -283,8 +283,7 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
     open.call.await.unwrap().unwrap();
     assert_eq!(host.shell("a", "tail -c 3 /srv/file; ls -A /srv").await, "endfile");
     let name = "middle".to_owned();
-    let back =
-        host::RestoreCheckpointRequest { sandbox_id: "a".into(), name, fence: None, unpack: None };
+    let back = host::RestoreCheckpointRequest { sandbox_id: "a".into(), name, fence: None };
     host.client.clone().restore_checkpoint(back).await.unwrap();
     let left = host.shell("a", "ls -A /srv").await;
     assert!(left.starts_with(".ovenbird-") && left.ends_with(".tmp"), "{left}");

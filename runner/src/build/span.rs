@@ -10,7 +10,7 @@ use super::state::{Event, Next};
 /// The phase and the span of what comes next; nothing when nothing does.
 pub(super) fn of(next: &Next) -> Option<(Phase, Span)> {
     match next {
-        Next::Boot { nth } => {
+        Next::Boot { nth, .. } => {
             let span = tracing::info_span!("boot", nth, otel.status_code = Empty);
             Some((Phase::Boot, span))
         }

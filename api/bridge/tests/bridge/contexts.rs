@@ -114,7 +114,7 @@ async fn context_whose_store_is_away_is_kept_until_it_answers() {
     sweep.times.contexts_kept = Duration::from_secs(3600);
     sweep.contexts().await.unwrap_err();
     assert!(rig.store.context_get(&old).await.unwrap().is_some());
-    ovenbird_bridge::streams::ensure(&rig.js, &rig.names).await.unwrap();
+    ovenbird_bridge::streams::ensure(&rig.js, &rig.names, 1).await.unwrap();
     assert_eq!(sweep.contexts().await.unwrap(), 1);
     assert!(rig.store.context_get(&old).await.unwrap().is_none());
 }

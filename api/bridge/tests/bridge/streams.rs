@@ -69,7 +69,7 @@ async fn queue_of_a_version_without_lanes_makes_room_for_them() {
         rig.js.publish(rig.names.builds(lane), "a job".into()).await.unwrap().await.unwrap();
     }
     for _ in 0..2 {
-        ensure(&rig.js, &rig.names).await.unwrap();
+        ensure(&rig.js, &rig.names, 1).await.unwrap();
     }
     for spec in rig.names.runners_consumers() {
         let mut consumer = stream.get_consumer::<pull::Config>(&spec.durable).await.unwrap();

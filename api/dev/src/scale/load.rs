@@ -57,10 +57,10 @@ async fn one(api: &Api, number: usize, work: Duration) -> anyhow::Result<Built> 
     let lane = if number % 6 == 5 { "high" } else { "default" };
     let request = json!({ "name": name, "recipe": [&step, &step], "lane": lane });
     // The key makes it one build however often it is asked for.
-    let submitted = patiently(async || api.build_submit(&request, &name).await).await?;
+    let submitted = patiently(|| api.build_submit(&request, &name)).await?;
     let id = submitted["id"].as_str().context("a build without id")?;
     let begun = Instant::now().into_std();
-    let ended = patiently(async || build::follow_existing(api, id, begun, |_| {}).await).await?;
+    let ended = patiently(|| build::follow_existing(api, id, begun, |_| {})).await?;
     let restarted = ended.records.iter().any(|record| {
         let text = record["text"].as_str().unwrap_or_default();
         let again = record["attempt"].as_u64().is_some_and(|attempt| attempt > 1);
@@ -73,7 +73,9 @@ async fn one(api: &Api, number: usize, work: Duration) -> anyhow::Result<Built> 
 }
 
 /// Asks again while a service behind the API does not answer: whatever is asked here may be asked twice.
-async fn patiently<T>(mut ask: impl AsyncFnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+async fn patiently<T, F: Future<Output = anyhow::Result<T>>>(
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<T> {
     let until = Instant::now() + PATIENCE;
     loop {
         match ask().await {

@@ -6,7 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 const LISTS: [&str; 4] = ["api/src", "api/bridge/src", "runner/src", "agent/src"];
-/// Labels whose values are words of ours, or operations of ours: there are few of each. `lane` is one word for now.
+/// Labels whose values are words of ours, or operations of ours: there are few of each.
 const LABELS: [&str; 16] = [
     "code",
     "direction",

@@ -86,7 +86,7 @@ impl Sandboxes {
 
     /// Commands that are followed now.
     pub fn streams_open(&self) -> usize {
-        self.limits.streams_max.saturating_sub(self.streams.available_permits())
+        self.streams.taken()
     }
 
     fn agents(&self) -> Result<&Agents, Error> {
