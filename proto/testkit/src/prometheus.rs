@@ -21,7 +21,7 @@ pub async fn address(log: &Path) -> anyhow::Result<String> {
         let text = std::fs::read_to_string(log).ok()?;
         let line = text.lines().find(|line| line.contains("metrics are served"))?;
         let rest = line.split_once("address=").or_else(|| line.split_once(r#""address":""#))?.1;
-        Some(rest.split(|end| end == '"' || end == ' ').next()?.trim().to_owned())
+        Some(rest.split(['"', ' ']).next()?.trim().to_owned())
     })
     .await
 }

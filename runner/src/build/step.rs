@@ -90,7 +90,7 @@ impl Driver {
             }
             Task::Start { script } => return self.start(work, script).await,
             Task::Copy(copying) => {
-                let event = self.copy(work.number, copying).await?;
+                let event = Box::pin(self.copy(work.number, copying)).await?;
                 return Ok(match event {
                     Event::StepPassed => Done::Nothing,
                     event => Done::Failed(event),

@@ -177,12 +177,12 @@ impl Service {
             },
             async {
                 while pause(self.times.interval, &woken.ends, &shutdown).await {
-                    shutdown.run_until_cancelled(self.rest()).await;
+                    shutdown.run_until_cancelled(Box::pin(self.rest())).await;
                 }
             },
             async {
                 while sleep(self.times.orphans_interval, &shutdown).await {
-                    shutdown.run_until_cancelled(self.orphans()).await;
+                    shutdown.run_until_cancelled(Box::pin(self.orphans())).await;
                 }
             },
         );
