@@ -69,7 +69,8 @@ impl World {
 
     /// A world whose configuration `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::on(nats::Options::default(), Folder::new("api").unwrap(), change).await
+        let folder = Folder::new("api").unwrap();
+        Box::pin(Self::on(nats::Options::default(), folder, change)).await
     }
 
     /// A world whose NATS asks who everybody is, as it does in production, with a host.
@@ -79,7 +80,7 @@ impl World {
         files::write(&dir, &Names::default(), true).unwrap();
         let include = Some(dir.join(files::SERVER_CONFIG));
         let options = nats::Options { include, ..nats::Options::default() };
-        let world = Self::on(options, folder, |config| {
+        let world = Box::pin(Self::on(options, folder, |config| {
             config.nats_nkey = Some(files::seed(&dir, Role::Api));
             config.nats_access.nkeys = Some(Nkeys {
                 issuer: files::issuer(&dir),
@@ -87,7 +88,7 @@ impl World {
                 revoker: files::seed(&dir, Role::Revoker),
             });
             change(config);
-        })
+        }))
         .await;
         world.host(4, 8192).await;
         let open = async {

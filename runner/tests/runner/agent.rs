@@ -47,6 +47,9 @@ pub(crate) struct Agent {
     pub(crate) unpacks_wait: Arc<watch::Sender<bool>>,
 }
 
+/// Paths, each with its content.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// What `gate` has written, and how it ended.
 #[derive(Debug, Clone, Default)]
 struct Gate {
@@ -85,7 +88,7 @@ pub(crate) struct Seen {
     pub(crate) acked: Vec<(String, u64)>,
     pub(crate) written: Vec<(String, &'static str)>,
     /// What was unpacked: where, as whose, and each path with its content. Without the last one as long as it goes on.
-    pub(crate) unpacked: Vec<(String, Unpack, Vec<(String, Vec<u8>)>)>,
+    pub(crate) unpacked: Vec<(String, Unpack, Files)>,
     /// Archives whose unpacking was begun.
     pub(crate) unpackings: usize,
     /// Calls of UnpackStream that are still to be refused, with this.

@@ -182,14 +182,12 @@ async fn copy_in_whose_middle_a_runner_ends_is_done_again_by_the_next_one() {
     agent.unpacks_wait.send_replace(false);
     let finish = running.desk.finished().await;
     assert_eq!((succeeded(&finish.outcome), finish.attempt), (TemplateKind::Image, 2));
-    let seen = agent.seen.lock().unwrap();
-    assert_eq!(seen.unpacked.len(), 1, "what broke off was not taken for an archive");
-    assert_eq!(seen.unpacked[0].2.len(), 2);
-    assert_eq!(
-        (seen.created.len(), seen.started.len()),
-        (1, 1),
-        "the same sandbox, and no step again"
-    );
-    drop(seen);
+    {
+        let seen = agent.seen.lock().unwrap();
+        assert_eq!(seen.unpacked.len(), 1, "what broke off was not taken for an archive");
+        assert_eq!(seen.unpacked[0].2.len(), 2);
+        let done = (seen.created.len(), seen.started.len());
+        assert_eq!(done, (1, 1), "the same sandbox, and no step again");
+    }
     running.stop().await;
 }

@@ -32,7 +32,8 @@ fn made() -> Made {
         header.set_size(content.len() as u64);
         header.set_mode(mode);
         header.set_mtime(1_700_000_000);
-        (header.set_uid(501), header.set_gid(20));
+        header.set_uid(501);
+        header.set_gid(20);
         builder.append_data(&mut header, name, content).unwrap();
     };
     for n in 0..FILES {

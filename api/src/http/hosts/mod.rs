@@ -68,7 +68,7 @@ pub struct HostCreate {
 
 /// Labels of a host.
 #[derive(Debug, Object)]
-pub struct HostLabels {
+pub struct HostRelabel {
     /// As in the announcement of a host. They replace those that it has.
     pub labels: BTreeMap<String, String>,
 }
@@ -161,7 +161,7 @@ impl HostRoutes {
         /// The host.
         #[oai(validator(pattern = "^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$"))]
         id: Path<String>,
-        body: Submitted<HostLabels>,
+        body: Submitted<HostRelabel>,
     ) -> Result<Json<Host>, Failure> {
         let labels = accepted(body.accepted()?.labels)?;
         Ok(Json(told(self.app.host_labels_set(parameters::id(&id.0)?, &labels).await?)?))
