@@ -25,7 +25,7 @@ pub mod types {
     pub struct AuditEntry {
         ///The operation, by its id in the OpenAPI document.
         pub action: ::std::string::String,
-        ///The id of the key that asked; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
+        ///The id of the key that asked, or of the host whose agent did; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
         pub actor: ::std::string::String,
         ///Where the request came from.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
@@ -114,66 +114,6 @@ pub mod types {
         }
     }
     impl<'de> ::serde::Deserialize<'de> for AuditListAction {
-        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
-        where
-            D: ::serde::Deserializer<'de>,
-        {
-            ::std::string::String::deserialize(deserializer)?.parse().map_err(
-                |e: self::error::ConversionError| {
-                    <D::Error as ::serde::de::Error>::custom(e.to_string())
-                },
-            )
-        }
-    }
-    ///`AuditListActor`
-    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-    #[serde(transparent)]
-    pub struct AuditListActor(::std::string::String);
-    impl ::std::ops::Deref for AuditListActor {
-        type Target = ::std::string::String;
-        fn deref(&self) -> &::std::string::String {
-            &self.0
-        }
-    }
-    impl ::std::convert::From<AuditListActor> for ::std::string::String {
-        fn from(value: AuditListActor) -> Self {
-            value.0
-        }
-    }
-    impl ::std::str::FromStr for AuditListActor {
-        type Err = self::error::ConversionError;
-        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
-            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
-                ::std::sync::LazyLock::new(|| {
-                    ::regress::Regex::new(
-                        "^(key_[0-7][0-9a-hjkmnp-tv-z]{25}|anonymous|command-line)$",
-                    )
-                    .unwrap()
-                });
-            if PATTERN.find(value).is_none() {
-                return Err(
-                    "doesn't match pattern \"^(key_[0-7][0-9a-hjkmnp-tv-z]{25}|anonymous|command-line)$\""
-                        .into(),
-                );
-            }
-            Ok(Self(value.to_string()))
-        }
-    }
-    impl ::std::convert::TryFrom<&str> for AuditListActor {
-        type Error = self::error::ConversionError;
-        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
-            value.parse()
-        }
-    }
-    impl ::std::convert::TryFrom<::std::string::String> for AuditListActor {
-        type Error = self::error::ConversionError;
-        fn try_from(
-            value: ::std::string::String,
-        ) -> ::std::result::Result<Self, self::error::ConversionError> {
-            value.parse()
-        }
-    }
-    impl<'de> ::serde::Deserialize<'de> for AuditListActor {
         fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
         where
             D: ::serde::Deserializer<'de>,
@@ -307,6 +247,9 @@ pub mod types {
         ///When it ended.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub completed_at: ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+        ///sha256, in hex, of the context that `COPY` takes from.
+        #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+        pub context: ::std::option::Option<BuildContext>,
         ///When it was submitted.
         pub created_at: ::chrono::DateTime<::chrono::offset::Utc>,
         ///The step that was started last, as you numbered it; 0 before the first.
@@ -328,6 +271,9 @@ pub mod types {
         pub host_id: ::std::option::Option<::std::string::String>,
         ///Its id.
         pub id: ::std::string::String,
+        ///Labels that its host must have, where some were asked for.
+        #[serde(default, skip_serializing_if = ":: std :: collections :: HashMap::is_empty")]
+        pub labels: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
         ///The lane whose runners may take it.
         pub lane: ::std::string::String,
         ///Where to go from here.
@@ -555,6 +501,58 @@ pub mod types {
             )
         }
     }
+    ///sha256, in hex, of the context that `COPY` takes from.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct BuildContext(::std::string::String);
+    impl ::std::ops::Deref for BuildContext {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<BuildContext> for ::std::string::String {
+        fn from(value: BuildContext) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for BuildContext {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| ::regress::Regex::new("^[0-9a-f]{64}$").unwrap());
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[0-9a-f]{64}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for BuildContext {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for BuildContext {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for BuildContext {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
     ///A build to be: a recipe and what it becomes. Unknown fields are refused.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     #[serde(deny_unknown_fields)]
@@ -562,7 +560,7 @@ pub mod types {
         ///The template to start from, as `name` or `name:tag`.
         #[serde(default = "defaults::build_create_base_template")]
         pub base_template: BuildCreateBaseTemplate,
-        ///sha256, in hex, of an uploaded build context for `COPY`. Not available yet.
+        ///sha256, in hex, of an uploaded build context, which `COPY` takes from.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub context: ::std::option::Option<BuildCreateContext>,
         ///Size of the root disk, in MiB; as large as the base template's when absent.
@@ -572,6 +570,9 @@ pub mod types {
         command>`. With it the template is a memory snapshot of the running sandbox, without it an image.*/
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub healthcheck: ::std::option::Option<::std::string::String>,
+        ///Labels that the host must have, all of them; any host will do when absent.
+        #[serde(default, skip_serializing_if = ":: std :: collections :: HashMap::is_empty")]
+        pub labels: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
         ///The lane whose runners may take the build.
         #[serde(default = "defaults::build_create_lane")]
         pub lane: BuildCreateLane,
@@ -662,7 +663,7 @@ pub mod types {
             )
         }
     }
-    ///sha256, in hex, of an uploaded build context for `COPY`. Not available yet.
+    ///sha256, in hex, of an uploaded build context, which `COPY` takes from.
     #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
     #[serde(transparent)]
     pub struct BuildCreateContext(::std::string::String);
@@ -1455,6 +1456,186 @@ pub mod types {
             Default::default()
         }
     }
+    ///An archive that `COPY` can take from.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    pub struct Context {
+        ///Files, directories and links in it.
+        pub entries: u64,
+        ///sha256 of the archive, in hex: a build's `context`.
+        pub sha256: ContextSha256,
+        ///Size of the archive, in bytes.
+        pub size_bytes: u64,
+        ///Size of its files when they are unpacked, in bytes.
+        pub unpacked_bytes: u64,
+        ///When it was uploaded first.
+        pub uploaded_at: ::chrono::DateTime<::chrono::offset::Utc>,
+        ///Who uploaded it first.
+        pub uploaded_by: ::std::string::String,
+        /**When it was last uploaded, or named by a new build. It is removed a while after that (14 days unless the
+        installation says otherwise), and not while a build needs it.*/
+        pub used_at: ::chrono::DateTime<::chrono::offset::Utc>,
+    }
+    impl Context {
+        pub fn builder() -> builder::Context {
+            Default::default()
+        }
+    }
+    ///`ContextGetSha256`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct ContextGetSha256(::std::string::String);
+    impl ::std::ops::Deref for ContextGetSha256 {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<ContextGetSha256> for ::std::string::String {
+        fn from(value: ContextGetSha256) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for ContextGetSha256 {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| ::regress::Regex::new("^[0-9a-f]{64}$").unwrap());
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[0-9a-f]{64}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for ContextGetSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for ContextGetSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for ContextGetSha256 {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///sha256 of the archive, in hex: a build's `context`.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct ContextSha256(::std::string::String);
+    impl ::std::ops::Deref for ContextSha256 {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<ContextSha256> for ::std::string::String {
+        fn from(value: ContextSha256) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for ContextSha256 {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| ::regress::Regex::new("^[0-9a-f]{64}$").unwrap());
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[0-9a-f]{64}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for ContextSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for ContextSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for ContextSha256 {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///`ContextUploadSha256`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct ContextUploadSha256(::std::string::String);
+    impl ::std::ops::Deref for ContextUploadSha256 {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<ContextUploadSha256> for ::std::string::String {
+        fn from(value: ContextUploadSha256) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for ContextUploadSha256 {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| ::regress::Regex::new("^[0-9a-f]{64}$").unwrap());
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[0-9a-f]{64}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for ContextUploadSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for ContextUploadSha256 {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for ContextUploadSha256 {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
     ///A directory that is there.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct Directory {
@@ -1947,7 +2128,7 @@ pub mod types {
     ///A machine that runs sandboxes.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct Host {
-        ///`host:port` of its agent.
+        ///`host:port` of its agent; empty until it has registered.
         pub address: ::std::string::String,
         ///What it has promised, by its agent's count.
         pub allocated: HostAllocated,
@@ -1955,6 +2136,10 @@ pub mod types {
         pub builds: u64,
         ///What it may promise to sandboxes.
         pub capacity: HostCapacity,
+        ///When its agent's certificate ends, which the agent renews before.
+        #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+        pub certificate_expires_at:
+            ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
         ///When it was first seen.
         pub created_at: ::chrono::DateTime<::chrono::offset::Utc>,
         ///There while the host is to take nothing new, also while it does not answer.
@@ -1965,6 +2150,14 @@ pub mod types {
         pub heartbeat: ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
         ///Its id.
         pub id: ::std::string::String,
+        ///Words for placement.
+        pub labels: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+        ///What people call it.
+        #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+        pub name: ::std::option::Option<::std::string::String>,
+        ///When its agent registered; absent for a host of the bridges' configuration.
+        #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+        pub registered_at: ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
         ///Sandboxes that were started from templates there, paused ones too.
         pub sandboxes: u64,
         ///The name in its agent's certificate.
@@ -2013,6 +2206,164 @@ pub mod types {
     impl HostCapacity {
         pub fn builder() -> builder::HostCapacity {
             Default::default()
+        }
+    }
+    ///A certificate for an agent.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    pub struct HostCertificate {
+        ///The authority that signed it, and whose clients may call the agent, PEM.
+        pub ca: ::std::string::String,
+        ///The certificate, PEM.
+        pub certificate: ::std::string::String,
+        ///When it ends.
+        pub expires_at: ::chrono::DateTime<::chrono::offset::Utc>,
+        ///The host.
+        pub host_id: ::std::string::String,
+        ///When it was signed.
+        pub issued_at: ::chrono::DateTime<::chrono::offset::Utc>,
+        ///The only name in the certificate.
+        pub server_name: ::std::string::String,
+    }
+    impl HostCertificate {
+        pub fn builder() -> builder::HostCertificate {
+            Default::default()
+        }
+    }
+    ///A host to be. Unknown fields are refused.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug, Default)]
+    #[serde(deny_unknown_fields)]
+    pub struct HostCreate {
+        /**Words for placement: a build that asks for some runs on hosts that have all of them. At most 16; a name is 1 to
+        63 of a-z, 0-9 and, between them, `.`, `_`, `/` and `-`; a value at most 63 of A-Z, a-z, 0-9, `.`, `_`, `-`.*/
+        #[serde(default, skip_serializing_if = ":: std :: collections :: HashMap::is_empty")]
+        pub labels: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+        ///What people call it; it need not be unique.
+        #[serde(skip_serializing_if = "::std::option::Option::is_none")]
+        pub name: ::std::option::Option<HostCreateName>,
+    }
+    impl HostCreate {
+        pub fn builder() -> builder::HostCreate {
+            Default::default()
+        }
+    }
+    ///`HostCreateIdempotencyKey`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostCreateIdempotencyKey(::std::string::String);
+    impl ::std::ops::Deref for HostCreateIdempotencyKey {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostCreateIdempotencyKey> for ::std::string::String {
+        fn from(value: HostCreateIdempotencyKey) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostCreateIdempotencyKey {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new("^[\\x21-\\x7e]{1,255}$").unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[\\x21-\\x7e]{1,255}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostCreateIdempotencyKey {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostCreateIdempotencyKey {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostCreateIdempotencyKey {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///What people call it; it need not be unique.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostCreateName(::std::string::String);
+    impl ::std::ops::Deref for HostCreateName {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostCreateName> for ::std::string::String {
+        fn from(value: HostCreateName) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostCreateName {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            if value.chars().count() > 128usize {
+                return Err("longer than 128 characters".into());
+            }
+            if value.chars().count() < 1usize {
+                return Err("shorter than 1 characters".into());
+            }
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new(
+                        "^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$",
+                    )
+                    .unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err(
+                    "doesn't match pattern \"^[^\\x00-\\x1f\\x7f]*[^\\x00-\\x20\\x7f][^\\x00-\\x1f\\x7f]*$\""
+                        .into(),
+                );
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostCreateName {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostCreateName {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostCreateName {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
         }
     }
     ///`HostDeleteId`
@@ -2244,6 +2595,60 @@ pub mod types {
             )
         }
     }
+    ///`HostLabelsSetId`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostLabelsSetId(::std::string::String);
+    impl ::std::ops::Deref for HostLabelsSetId {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostLabelsSetId> for ::std::string::String {
+        fn from(value: HostLabelsSetId) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostLabelsSetId {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new("^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$").unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostLabelsSetId {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostLabelsSetId {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostLabelsSetId {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
     ///A page of hosts.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct HostList {
@@ -2297,6 +2702,270 @@ pub mod types {
         }
     }
     impl<'de> ::serde::Deserialize<'de> for HostListCursor {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///What an agent registers with. Unknown fields are refused.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    #[serde(deny_unknown_fields)]
+    pub struct HostRegister {
+        ///Where the agent is reached, as `host:port`; an IPv6 address in brackets.
+        pub address: HostRegisterAddress,
+        ///A certificate signing request, PEM, for an ECDSA key on P-256. Only its key counts.
+        pub csr: HostRegisterCsr,
+        ///The token of the host's announcement.
+        pub token: HostRegisterToken,
+    }
+    impl HostRegister {
+        pub fn builder() -> builder::HostRegister {
+            Default::default()
+        }
+    }
+    ///Where the agent is reached, as `host:port`; an IPv6 address in brackets.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostRegisterAddress(::std::string::String);
+    impl ::std::ops::Deref for HostRegisterAddress {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostRegisterAddress> for ::std::string::String {
+        fn from(value: HostRegisterAddress) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostRegisterAddress {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            if value.chars().count() > 261usize {
+                return Err("longer than 261 characters".into());
+            }
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> = ::std::sync::LazyLock::new(
+                || {
+                    ::regress::Regex::new(
+                        "^([A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]{2,45}\\]):[1-9][0-9]{0,4}$",
+                    )
+                    .unwrap()
+                },
+            );
+            if PATTERN.find(value).is_none() {
+                return Err(
+                    "doesn't match pattern \"^([A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\\[[0-9A-Fa-f:.]{2,45}\\]):[1-9][0-9]{0,4}$\""
+                        .into(),
+                );
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostRegisterAddress {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostRegisterAddress {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostRegisterAddress {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///A certificate signing request, PEM, for an ECDSA key on P-256. Only its key counts.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostRegisterCsr(::std::string::String);
+    impl ::std::ops::Deref for HostRegisterCsr {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostRegisterCsr> for ::std::string::String {
+        fn from(value: HostRegisterCsr) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostRegisterCsr {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            if value.chars().count() > 8192usize {
+                return Err("longer than 8192 characters".into());
+            }
+            if value.chars().count() < 1usize {
+                return Err("shorter than 1 characters".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostRegisterCsr {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostRegisterCsr {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostRegisterCsr {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///The token of the host's announcement.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostRegisterToken(::std::string::String);
+    impl ::std::ops::Deref for HostRegisterToken {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostRegisterToken> for ::std::string::String {
+        fn from(value: HostRegisterToken) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostRegisterToken {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new("^ovr_[A-Za-z0-9_-]{43}$").unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^ovr_[A-Za-z0-9_-]{43}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostRegisterToken {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostRegisterToken {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostRegisterToken {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///Labels of a host.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    #[serde(deny_unknown_fields)]
+    pub struct HostRelabel {
+        ///As in the announcement of a host. They replace those that it has.
+        pub labels: ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+    }
+    impl HostRelabel {
+        pub fn builder() -> builder::HostRelabel {
+            Default::default()
+        }
+    }
+    ///What an agent renews with. Unknown fields are refused.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    #[serde(deny_unknown_fields)]
+    pub struct HostRenew {
+        ///A certificate signing request, PEM, for the key that the agent registered with, and signed by it.
+        pub csr: HostRenewCsr,
+    }
+    impl HostRenew {
+        pub fn builder() -> builder::HostRenew {
+            Default::default()
+        }
+    }
+    ///A certificate signing request, PEM, for the key that the agent registered with, and signed by it.
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostRenewCsr(::std::string::String);
+    impl ::std::ops::Deref for HostRenewCsr {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostRenewCsr> for ::std::string::String {
+        fn from(value: HostRenewCsr) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostRenewCsr {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            if value.chars().count() > 8192usize {
+                return Err("longer than 8192 characters".into());
+            }
+            if value.chars().count() < 1usize {
+                return Err("shorter than 1 characters".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostRenewCsr {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostRenewCsr {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostRenewCsr {
         fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
         where
             D: ::serde::Deserializer<'de>,
@@ -2365,6 +3034,114 @@ pub mod types {
             value: ::std::string::String,
         ) -> ::std::result::Result<Self, self::error::ConversionError> {
             value.parse()
+        }
+    }
+    ///`HostTokenId`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostTokenId(::std::string::String);
+    impl ::std::ops::Deref for HostTokenId {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostTokenId> for ::std::string::String {
+        fn from(value: HostTokenId) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostTokenId {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new("^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$").unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^hst_[0-7][0-9a-hjkmnp-tv-z]{25}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostTokenId {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostTokenId {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostTokenId {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
+        }
+    }
+    ///`HostTokenIdempotencyKey`
+    #[derive(::serde::Serialize, Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+    #[serde(transparent)]
+    pub struct HostTokenIdempotencyKey(::std::string::String);
+    impl ::std::ops::Deref for HostTokenIdempotencyKey {
+        type Target = ::std::string::String;
+        fn deref(&self) -> &::std::string::String {
+            &self.0
+        }
+    }
+    impl ::std::convert::From<HostTokenIdempotencyKey> for ::std::string::String {
+        fn from(value: HostTokenIdempotencyKey) -> Self {
+            value.0
+        }
+    }
+    impl ::std::str::FromStr for HostTokenIdempotencyKey {
+        type Err = self::error::ConversionError;
+        fn from_str(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            static PATTERN: ::std::sync::LazyLock<::regress::Regex> =
+                ::std::sync::LazyLock::new(|| {
+                    ::regress::Regex::new("^[\\x21-\\x7e]{1,255}$").unwrap()
+                });
+            if PATTERN.find(value).is_none() {
+                return Err("doesn't match pattern \"^[\\x21-\\x7e]{1,255}$\"".into());
+            }
+            Ok(Self(value.to_string()))
+        }
+    }
+    impl ::std::convert::TryFrom<&str> for HostTokenIdempotencyKey {
+        type Error = self::error::ConversionError;
+        fn try_from(value: &str) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl ::std::convert::TryFrom<::std::string::String> for HostTokenIdempotencyKey {
+        type Error = self::error::ConversionError;
+        fn try_from(
+            value: ::std::string::String,
+        ) -> ::std::result::Result<Self, self::error::ConversionError> {
+            value.parse()
+        }
+    }
+    impl<'de> ::serde::Deserialize<'de> for HostTokenIdempotencyKey {
+        fn deserialize<D>(deserializer: D) -> ::std::result::Result<Self, D::Error>
+        where
+            D: ::serde::Deserializer<'de>,
+        {
+            ::std::string::String::deserialize(deserializer)?.parse().map_err(
+                |e: self::error::ConversionError| {
+                    <D::Error as ::serde::de::Error>::custom(e.to_string())
+                },
+            )
         }
     }
     ///`HostUndrainId`
@@ -3114,6 +3891,21 @@ pub mod types {
             value.parse()
         }
     }
+    ///A host that waits for its agent.
+    #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
+    pub struct NewHost {
+        ///The host.
+        pub host: Host,
+        ///What its agent is to register with, `ovr_…`. It is told here only, and can be used once.
+        pub token: ::std::string::String,
+        ///When the token is over.
+        pub token_expires_at: ::chrono::DateTime<::chrono::offset::Utc>,
+    }
+    impl NewHost {
+        pub fn builder() -> builder::NewHost {
+            Default::default()
+        }
+    }
     ///A key that was just made.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct NewKey {
@@ -3233,9 +4025,11 @@ pub mod types {
     pub struct Queue {
         ///Builds that wait, everybody's.
         pub depth: u64,
-        ///Slots of runners that wait for a build; absent while NATS does not say.
+        ///Slots of runners that wait for a build of the default lane; absent while NATS does not say.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub free_slots: ::std::option::Option<u64>,
+        ///Those of them that wait because their key has as many builds running as it may.
+        pub held: u64,
         ///The builds that wait, the one that waits longest first. A key of scope `build` sees its own.
         pub items: ::std::vec::Vec<WaitingBuild>,
         ///Pass it as `cursor` for the next page; absent on the last one.
@@ -3243,7 +4037,7 @@ pub mod types {
         pub next_cursor: ::std::option::Option<::std::string::String>,
         ///Builds that hold a slot of a runner, everybody's.
         pub running: u64,
-        /**Slots with which no build would wait for a runner: `depth` and `running` together. An autoscaler divides
+        /**Slots with which no build would wait for a runner: `depth` without `held`, and `running`. An autoscaler divides
         it by the slots of one runner; work in flight counts, so no busy runner is scaled away.*/
         pub slots_wanted: u64,
     }
@@ -3334,7 +4128,7 @@ pub mod types {
         ///What it works on. Those of `RUN` and `START` are joined by a blank.
         #[serde(default, skip_serializing_if = "::std::vec::Vec::is_empty")]
         pub args: ::std::vec::Vec<::std::string::String>,
-        ///`COPY`: `user:group` of what is copied. Not available yet.
+        ///`COPY`: `user:group` of what is copied, names or numbers; root's when absent.
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub chown: ::std::option::Option<::std::string::String>,
         ///`RUN`: tries after the first one failed.
@@ -6509,6 +7303,8 @@ pub mod types {
         BaseDeleted,
         #[serde(rename = "no_host")]
         NoHost,
+        #[serde(rename = "key_limit")]
+        KeyLimit,
         #[serde(rename = "no_room")]
         NoRoom,
         #[serde(rename = "not_relayed")]
@@ -6525,6 +7321,7 @@ pub mod types {
             match *self {
                 Self::BaseDeleted => f.write_str("base_deleted"),
                 Self::NoHost => f.write_str("no_host"),
+                Self::KeyLimit => f.write_str("key_limit"),
                 Self::NoRoom => f.write_str("no_room"),
                 Self::NotRelayed => f.write_str("not_relayed"),
                 Self::NoRunner => f.write_str("no_runner"),
@@ -6539,6 +7336,7 @@ pub mod types {
             match value {
                 "base_deleted" => Ok(Self::BaseDeleted),
                 "no_host" => Ok(Self::NoHost),
+                "key_limit" => Ok(Self::KeyLimit),
                 "no_room" => Ok(Self::NoRoom),
                 "not_relayed" => Ok(Self::NotRelayed),
                 "no_runner" => Ok(Self::NoRunner),
@@ -6577,7 +7375,7 @@ pub mod types {
         pub message: ::std::string::String,
         ///Name of the template to be.
         pub name: ::std::string::String,
-        ///Its place in the lane, from 1; everybody's builds count.
+        ///Its place in the lane, from 1; everybody's builds count, but those that wait for the limit of their key.
         pub position: ::std::num::NonZeroU64,
         ///When it was put into the queue.
         pub queued_at: ::chrono::DateTime<::chrono::offset::Utc>,
@@ -6897,6 +7695,10 @@ pub mod types {
                 ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
                 ::std::string::String,
             >,
+            context: ::std::result::Result<
+                ::std::option::Option<super::BuildContext>,
+                ::std::string::String,
+            >,
             created_at: ::std::result::Result<
                 ::chrono::DateTime<::chrono::offset::Utc>,
                 ::std::string::String,
@@ -6920,6 +7722,10 @@ pub mod types {
                 ::std::string::String,
             >,
             id: ::std::result::Result<::std::string::String, ::std::string::String>,
+            labels: ::std::result::Result<
+                ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                ::std::string::String,
+            >,
             lane: ::std::result::Result<::std::string::String, ::std::string::String>,
             links: ::std::result::Result<super::BuildLinks, ::std::string::String>,
             logs: ::std::result::Result<::std::vec::Vec<super::StepEntry>, ::std::string::String>,
@@ -6968,6 +7774,7 @@ pub mod types {
                     base_template: Err("no value supplied for base_template".to_string()),
                     cancel: Ok(Default::default()),
                     completed_at: Ok(Default::default()),
+                    context: Ok(Default::default()),
                     created_at: Err("no value supplied for created_at".to_string()),
                     current_step: Err("no value supplied for current_step".to_string()),
                     default_env: Ok(Default::default()),
@@ -6976,6 +7783,7 @@ pub mod types {
                     healthcheck: Ok(Default::default()),
                     host_id: Ok(Default::default()),
                     id: Err("no value supplied for id".to_string()),
+                    labels: Ok(Default::default()),
                     lane: Err("no value supplied for lane".to_string()),
                     links: Err("no value supplied for links".to_string()),
                     logs: Ok(Default::default()),
@@ -7038,6 +7846,16 @@ pub mod types {
                 self.completed_at = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for completed_at: {e}"));
+                self
+            }
+            pub fn context<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::option::Option<super::BuildContext>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.context = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for context: {e}"));
                 self
             }
             pub fn created_at<T>(mut self, value: T) -> Self
@@ -7120,6 +7938,18 @@ pub mod types {
                 self.id = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for id: {e}"));
+                self
+            }
+            pub fn labels<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.labels = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for labels: {e}"));
                 self
             }
             pub fn lane<T>(mut self, value: T) -> Self
@@ -7317,6 +8147,7 @@ pub mod types {
                     base_template: value.base_template?,
                     cancel: value.cancel?,
                     completed_at: value.completed_at?,
+                    context: value.context?,
                     created_at: value.created_at?,
                     current_step: value.current_step?,
                     default_env: value.default_env?,
@@ -7325,6 +8156,7 @@ pub mod types {
                     healthcheck: value.healthcheck?,
                     host_id: value.host_id?,
                     id: value.id?,
+                    labels: value.labels?,
                     lane: value.lane?,
                     links: value.links?,
                     logs: value.logs?,
@@ -7353,6 +8185,7 @@ pub mod types {
                     base_template: Ok(value.base_template),
                     cancel: Ok(value.cancel),
                     completed_at: Ok(value.completed_at),
+                    context: Ok(value.context),
                     created_at: Ok(value.created_at),
                     current_step: Ok(value.current_step),
                     default_env: Ok(value.default_env),
@@ -7361,6 +8194,7 @@ pub mod types {
                     healthcheck: Ok(value.healthcheck),
                     host_id: Ok(value.host_id),
                     id: Ok(value.id),
+                    labels: Ok(value.labels),
                     lane: Ok(value.lane),
                     links: Ok(value.links),
                     logs: Ok(value.logs),
@@ -7435,6 +8269,10 @@ pub mod types {
                 ::std::option::Option<::std::string::String>,
                 ::std::string::String,
             >,
+            labels: ::std::result::Result<
+                ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                ::std::string::String,
+            >,
             lane: ::std::result::Result<super::BuildCreateLane, ::std::string::String>,
             memory_mb: ::std::result::Result<::std::num::NonZeroU32, ::std::string::String>,
             name: ::std::result::Result<super::BuildCreateName, ::std::string::String>,
@@ -7451,6 +8289,7 @@ pub mod types {
                     context: Ok(Default::default()),
                     disk_mb: Ok(Default::default()),
                     healthcheck: Ok(Default::default()),
+                    labels: Ok(Default::default()),
                     lane: Ok(super::defaults::build_create_lane()),
                     memory_mb: Ok(super::defaults::default_nzu64::<::std::num::NonZeroU32, 512>()),
                     name: Err("no value supplied for name".to_string()),
@@ -7500,6 +8339,18 @@ pub mod types {
                 self.healthcheck = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for healthcheck: {e}"));
+                self
+            }
+            pub fn labels<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.labels = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for labels: {e}"));
                 self
             }
             pub fn lane<T>(mut self, value: T) -> Self
@@ -7583,6 +8434,7 @@ pub mod types {
                     context: value.context?,
                     disk_mb: value.disk_mb?,
                     healthcheck: value.healthcheck?,
+                    labels: value.labels?,
                     lane: value.lane?,
                     memory_mb: value.memory_mb?,
                     name: value.name?,
@@ -7600,6 +8452,7 @@ pub mod types {
                     context: Ok(value.context),
                     disk_mb: Ok(value.disk_mb),
                     healthcheck: Ok(value.healthcheck),
+                    labels: Ok(value.labels),
                     lane: Ok(value.lane),
                     memory_mb: Ok(value.memory_mb),
                     name: Ok(value.name),
@@ -7929,6 +8782,136 @@ pub mod types {
         impl ::std::convert::From<super::Cancel> for Cancel {
             fn from(value: super::Cancel) -> Self {
                 Self { at: Ok(value.at), by: Ok(value.by), why: Ok(value.why) }
+            }
+        }
+        #[derive(Clone, Debug)]
+        pub struct Context {
+            entries: ::std::result::Result<u64, ::std::string::String>,
+            sha256: ::std::result::Result<super::ContextSha256, ::std::string::String>,
+            size_bytes: ::std::result::Result<u64, ::std::string::String>,
+            unpacked_bytes: ::std::result::Result<u64, ::std::string::String>,
+            uploaded_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+            uploaded_by: ::std::result::Result<::std::string::String, ::std::string::String>,
+            used_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+        }
+        impl ::std::default::Default for Context {
+            fn default() -> Self {
+                Self {
+                    entries: Err("no value supplied for entries".to_string()),
+                    sha256: Err("no value supplied for sha256".to_string()),
+                    size_bytes: Err("no value supplied for size_bytes".to_string()),
+                    unpacked_bytes: Err("no value supplied for unpacked_bytes".to_string()),
+                    uploaded_at: Err("no value supplied for uploaded_at".to_string()),
+                    uploaded_by: Err("no value supplied for uploaded_by".to_string()),
+                    used_at: Err("no value supplied for used_at".to_string()),
+                }
+            }
+        }
+        impl Context {
+            pub fn entries<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<u64>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.entries = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for entries: {e}"));
+                self
+            }
+            pub fn sha256<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::ContextSha256>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.sha256 = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for sha256: {e}"));
+                self
+            }
+            pub fn size_bytes<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<u64>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.size_bytes = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for size_bytes: {e}"));
+                self
+            }
+            pub fn unpacked_bytes<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<u64>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.unpacked_bytes = value.try_into().map_err(|e| {
+                    format!("error converting supplied value for unpacked_bytes: {e}")
+                });
+                self
+            }
+            pub fn uploaded_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.uploaded_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for uploaded_at: {e}"));
+                self
+            }
+            pub fn uploaded_by<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.uploaded_by = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for uploaded_by: {e}"));
+                self
+            }
+            pub fn used_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.used_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for used_at: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<Context> for super::Context {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: Context,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self {
+                    entries: value.entries?,
+                    sha256: value.sha256?,
+                    size_bytes: value.size_bytes?,
+                    unpacked_bytes: value.unpacked_bytes?,
+                    uploaded_at: value.uploaded_at?,
+                    uploaded_by: value.uploaded_by?,
+                    used_at: value.used_at?,
+                })
+            }
+        }
+        impl ::std::convert::From<super::Context> for Context {
+            fn from(value: super::Context) -> Self {
+                Self {
+                    entries: Ok(value.entries),
+                    sha256: Ok(value.sha256),
+                    size_bytes: Ok(value.size_bytes),
+                    unpacked_bytes: Ok(value.unpacked_bytes),
+                    uploaded_at: Ok(value.uploaded_at),
+                    uploaded_by: Ok(value.uploaded_by),
+                    used_at: Ok(value.used_at),
+                }
             }
         }
         #[derive(Clone, Debug)]
@@ -8606,6 +9589,10 @@ pub mod types {
             allocated: ::std::result::Result<super::HostAllocated, ::std::string::String>,
             builds: ::std::result::Result<u64, ::std::string::String>,
             capacity: ::std::result::Result<super::HostCapacity, ::std::string::String>,
+            certificate_expires_at: ::std::result::Result<
+                ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+                ::std::string::String,
+            >,
             created_at: ::std::result::Result<
                 ::chrono::DateTime<::chrono::offset::Utc>,
                 ::std::string::String,
@@ -8619,6 +9606,18 @@ pub mod types {
                 ::std::string::String,
             >,
             id: ::std::result::Result<::std::string::String, ::std::string::String>,
+            labels: ::std::result::Result<
+                ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                ::std::string::String,
+            >,
+            name: ::std::result::Result<
+                ::std::option::Option<::std::string::String>,
+                ::std::string::String,
+            >,
+            registered_at: ::std::result::Result<
+                ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+                ::std::string::String,
+            >,
             sandboxes: ::std::result::Result<u64, ::std::string::String>,
             server_name: ::std::result::Result<::std::string::String, ::std::string::String>,
             status: ::std::result::Result<super::HostStatus, ::std::string::String>,
@@ -8632,10 +9631,14 @@ pub mod types {
                     allocated: Err("no value supplied for allocated".to_string()),
                     builds: Err("no value supplied for builds".to_string()),
                     capacity: Err("no value supplied for capacity".to_string()),
+                    certificate_expires_at: Ok(Default::default()),
                     created_at: Err("no value supplied for created_at".to_string()),
                     drain: Ok(Default::default()),
                     heartbeat: Ok(Default::default()),
                     id: Err("no value supplied for id".to_string()),
+                    labels: Err("no value supplied for labels".to_string()),
+                    name: Ok(Default::default()),
+                    registered_at: Ok(Default::default()),
                     sandboxes: Err("no value supplied for sandboxes".to_string()),
                     server_name: Err("no value supplied for server_name".to_string()),
                     status: Err("no value supplied for status".to_string()),
@@ -8685,6 +9688,18 @@ pub mod types {
                     .map_err(|e| format!("error converting supplied value for capacity: {e}"));
                 self
             }
+            pub fn certificate_expires_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.certificate_expires_at = value.try_into().map_err(|e| {
+                    format!("error converting supplied value for certificate_expires_at: {e}")
+                });
+                self
+            }
             pub fn created_at<T>(mut self, value: T) -> Self
             where
                 T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
@@ -8725,6 +9740,40 @@ pub mod types {
                 self.id = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for id: {e}"));
+                self
+            }
+            pub fn labels<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.labels = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for labels: {e}"));
+                self
+            }
+            pub fn name<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::option::Option<::std::string::String>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.name = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for name: {e}"));
+                self
+            }
+            pub fn registered_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.registered_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for registered_at: {e}"));
                 self
             }
             pub fn sandboxes<T>(mut self, value: T) -> Self
@@ -8786,10 +9835,14 @@ pub mod types {
                     allocated: value.allocated?,
                     builds: value.builds?,
                     capacity: value.capacity?,
+                    certificate_expires_at: value.certificate_expires_at?,
                     created_at: value.created_at?,
                     drain: value.drain?,
                     heartbeat: value.heartbeat?,
                     id: value.id?,
+                    labels: value.labels?,
+                    name: value.name?,
+                    registered_at: value.registered_at?,
                     sandboxes: value.sandboxes?,
                     server_name: value.server_name?,
                     status: value.status?,
@@ -8805,10 +9858,14 @@ pub mod types {
                     allocated: Ok(value.allocated),
                     builds: Ok(value.builds),
                     capacity: Ok(value.capacity),
+                    certificate_expires_at: Ok(value.certificate_expires_at),
                     created_at: Ok(value.created_at),
                     drain: Ok(value.drain),
                     heartbeat: Ok(value.heartbeat),
                     id: Ok(value.id),
+                    labels: Ok(value.labels),
+                    name: Ok(value.name),
+                    registered_at: Ok(value.registered_at),
                     sandboxes: Ok(value.sandboxes),
                     server_name: Ok(value.server_name),
                     status: Ok(value.status),
@@ -8984,6 +10041,175 @@ pub mod types {
             }
         }
         #[derive(Clone, Debug)]
+        pub struct HostCertificate {
+            ca: ::std::result::Result<::std::string::String, ::std::string::String>,
+            certificate: ::std::result::Result<::std::string::String, ::std::string::String>,
+            expires_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+            host_id: ::std::result::Result<::std::string::String, ::std::string::String>,
+            issued_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+            server_name: ::std::result::Result<::std::string::String, ::std::string::String>,
+        }
+        impl ::std::default::Default for HostCertificate {
+            fn default() -> Self {
+                Self {
+                    ca: Err("no value supplied for ca".to_string()),
+                    certificate: Err("no value supplied for certificate".to_string()),
+                    expires_at: Err("no value supplied for expires_at".to_string()),
+                    host_id: Err("no value supplied for host_id".to_string()),
+                    issued_at: Err("no value supplied for issued_at".to_string()),
+                    server_name: Err("no value supplied for server_name".to_string()),
+                }
+            }
+        }
+        impl HostCertificate {
+            pub fn ca<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.ca = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for ca: {e}"));
+                self
+            }
+            pub fn certificate<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.certificate = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for certificate: {e}"));
+                self
+            }
+            pub fn expires_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.expires_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for expires_at: {e}"));
+                self
+            }
+            pub fn host_id<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.host_id = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for host_id: {e}"));
+                self
+            }
+            pub fn issued_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.issued_at = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for issued_at: {e}"));
+                self
+            }
+            pub fn server_name<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.server_name = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for server_name: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<HostCertificate> for super::HostCertificate {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: HostCertificate,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self {
+                    ca: value.ca?,
+                    certificate: value.certificate?,
+                    expires_at: value.expires_at?,
+                    host_id: value.host_id?,
+                    issued_at: value.issued_at?,
+                    server_name: value.server_name?,
+                })
+            }
+        }
+        impl ::std::convert::From<super::HostCertificate> for HostCertificate {
+            fn from(value: super::HostCertificate) -> Self {
+                Self {
+                    ca: Ok(value.ca),
+                    certificate: Ok(value.certificate),
+                    expires_at: Ok(value.expires_at),
+                    host_id: Ok(value.host_id),
+                    issued_at: Ok(value.issued_at),
+                    server_name: Ok(value.server_name),
+                }
+            }
+        }
+        #[derive(Clone, Debug)]
+        pub struct HostCreate {
+            labels: ::std::result::Result<
+                ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                ::std::string::String,
+            >,
+            name: ::std::result::Result<
+                ::std::option::Option<super::HostCreateName>,
+                ::std::string::String,
+            >,
+        }
+        impl ::std::default::Default for HostCreate {
+            fn default() -> Self {
+                Self { labels: Ok(Default::default()), name: Ok(Default::default()) }
+            }
+        }
+        impl HostCreate {
+            pub fn labels<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.labels = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for labels: {e}"));
+                self
+            }
+            pub fn name<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::option::Option<super::HostCreateName>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.name = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for name: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<HostCreate> for super::HostCreate {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: HostCreate,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self { labels: value.labels?, name: value.name? })
+            }
+        }
+        impl ::std::convert::From<super::HostCreate> for HostCreate {
+            fn from(value: super::HostCreate) -> Self {
+                Self { labels: Ok(value.labels), name: Ok(value.name) }
+            }
+        }
+        #[derive(Clone, Debug)]
         pub struct HostDrain {
             at: ::std::result::Result<
                 ::chrono::DateTime<::chrono::offset::Utc>,
@@ -9083,6 +10309,139 @@ pub mod types {
         impl ::std::convert::From<super::HostList> for HostList {
             fn from(value: super::HostList) -> Self {
                 Self { items: Ok(value.items), next_cursor: Ok(value.next_cursor) }
+            }
+        }
+        #[derive(Clone, Debug)]
+        pub struct HostRegister {
+            address: ::std::result::Result<super::HostRegisterAddress, ::std::string::String>,
+            csr: ::std::result::Result<super::HostRegisterCsr, ::std::string::String>,
+            token: ::std::result::Result<super::HostRegisterToken, ::std::string::String>,
+        }
+        impl ::std::default::Default for HostRegister {
+            fn default() -> Self {
+                Self {
+                    address: Err("no value supplied for address".to_string()),
+                    csr: Err("no value supplied for csr".to_string()),
+                    token: Err("no value supplied for token".to_string()),
+                }
+            }
+        }
+        impl HostRegister {
+            pub fn address<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::HostRegisterAddress>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.address = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for address: {e}"));
+                self
+            }
+            pub fn csr<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::HostRegisterCsr>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.csr = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for csr: {e}"));
+                self
+            }
+            pub fn token<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::HostRegisterToken>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.token = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for token: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<HostRegister> for super::HostRegister {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: HostRegister,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self { address: value.address?, csr: value.csr?, token: value.token? })
+            }
+        }
+        impl ::std::convert::From<super::HostRegister> for HostRegister {
+            fn from(value: super::HostRegister) -> Self {
+                Self { address: Ok(value.address), csr: Ok(value.csr), token: Ok(value.token) }
+            }
+        }
+        #[derive(Clone, Debug)]
+        pub struct HostRelabel {
+            labels: ::std::result::Result<
+                ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                ::std::string::String,
+            >,
+        }
+        impl ::std::default::Default for HostRelabel {
+            fn default() -> Self {
+                Self { labels: Err("no value supplied for labels".to_string()) }
+            }
+        }
+        impl HostRelabel {
+            pub fn labels<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<
+                        ::std::collections::HashMap<::std::string::String, ::std::string::String>,
+                    >,
+                T::Error: ::std::fmt::Display,
+            {
+                self.labels = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for labels: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<HostRelabel> for super::HostRelabel {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: HostRelabel,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self { labels: value.labels? })
+            }
+        }
+        impl ::std::convert::From<super::HostRelabel> for HostRelabel {
+            fn from(value: super::HostRelabel) -> Self {
+                Self { labels: Ok(value.labels) }
+            }
+        }
+        #[derive(Clone, Debug)]
+        pub struct HostRenew {
+            csr: ::std::result::Result<super::HostRenewCsr, ::std::string::String>,
+        }
+        impl ::std::default::Default for HostRenew {
+            fn default() -> Self {
+                Self { csr: Err("no value supplied for csr".to_string()) }
+            }
+        }
+        impl HostRenew {
+            pub fn csr<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::HostRenewCsr>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.csr = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for csr: {e}"));
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<HostRenew> for super::HostRenew {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: HostRenew,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self { csr: value.csr? })
+            }
+        }
+        impl ::std::convert::From<super::HostRenew> for HostRenew {
+            fn from(value: super::HostRenew) -> Self {
+                Self { csr: Ok(value.csr) }
             }
         }
         #[derive(Clone, Debug)]
@@ -9733,6 +11092,77 @@ pub mod types {
             }
         }
         #[derive(Clone, Debug)]
+        pub struct NewHost {
+            host: ::std::result::Result<super::Host, ::std::string::String>,
+            token: ::std::result::Result<::std::string::String, ::std::string::String>,
+            token_expires_at: ::std::result::Result<
+                ::chrono::DateTime<::chrono::offset::Utc>,
+                ::std::string::String,
+            >,
+        }
+        impl ::std::default::Default for NewHost {
+            fn default() -> Self {
+                Self {
+                    host: Err("no value supplied for host".to_string()),
+                    token: Err("no value supplied for token".to_string()),
+                    token_expires_at: Err("no value supplied for token_expires_at".to_string()),
+                }
+            }
+        }
+        impl NewHost {
+            pub fn host<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<super::Host>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.host = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for host: {e}"));
+                self
+            }
+            pub fn token<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::std::string::String>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.token = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for token: {e}"));
+                self
+            }
+            pub fn token_expires_at<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<::chrono::DateTime<::chrono::offset::Utc>>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.token_expires_at = value.try_into().map_err(|e| {
+                    format!("error converting supplied value for token_expires_at: {e}")
+                });
+                self
+            }
+        }
+        impl ::std::convert::TryFrom<NewHost> for super::NewHost {
+            type Error = super::error::ConversionError;
+            fn try_from(
+                value: NewHost,
+            ) -> ::std::result::Result<Self, super::error::ConversionError> {
+                Ok(Self {
+                    host: value.host?,
+                    token: value.token?,
+                    token_expires_at: value.token_expires_at?,
+                })
+            }
+        }
+        impl ::std::convert::From<super::NewHost> for NewHost {
+            fn from(value: super::NewHost) -> Self {
+                Self {
+                    host: Ok(value.host),
+                    token: Ok(value.token),
+                    token_expires_at: Ok(value.token_expires_at),
+                }
+            }
+        }
+        #[derive(Clone, Debug)]
         pub struct NewKey {
             created_at: ::std::result::Result<
                 ::chrono::DateTime<::chrono::offset::Utc>,
@@ -10021,6 +11451,7 @@ pub mod types {
         pub struct Queue {
             depth: ::std::result::Result<u64, ::std::string::String>,
             free_slots: ::std::result::Result<::std::option::Option<u64>, ::std::string::String>,
+            held: ::std::result::Result<u64, ::std::string::String>,
             items:
                 ::std::result::Result<::std::vec::Vec<super::WaitingBuild>, ::std::string::String>,
             next_cursor: ::std::result::Result<
@@ -10035,6 +11466,7 @@ pub mod types {
                 Self {
                     depth: Err("no value supplied for depth".to_string()),
                     free_slots: Ok(Default::default()),
+                    held: Err("no value supplied for held".to_string()),
                     items: Err("no value supplied for items".to_string()),
                     next_cursor: Ok(Default::default()),
                     running: Err("no value supplied for running".to_string()),
@@ -10061,6 +11493,16 @@ pub mod types {
                 self.free_slots = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for free_slots: {e}"));
+                self
+            }
+            pub fn held<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<u64>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.held = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for held: {e}"));
                 self
             }
             pub fn items<T>(mut self, value: T) -> Self
@@ -10112,6 +11554,7 @@ pub mod types {
                 Ok(Self {
                     depth: value.depth?,
                     free_slots: value.free_slots?,
+                    held: value.held?,
                     items: value.items?,
                     next_cursor: value.next_cursor?,
                     running: value.running?,
@@ -10124,6 +11567,7 @@ pub mod types {
                 Self {
                     depth: Ok(value.depth),
                     free_slots: Ok(value.free_slots),
+                    held: Ok(value.held),
                     items: Ok(value.items),
                     next_cursor: Ok(value.next_cursor),
                     running: Ok(value.running),
@@ -12310,7 +13754,7 @@ pub mod types {
 
 Ovenbird bakes recipes into microVM templates.
 
-Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
+Submit a build, follow its log, and start sandboxes from its template. Every call but the health checks and those of hosts' agents needs an API key, as `Authorization: Bearer <key>` or `X-API-Key: <key>`. The dashboard is at `/admin/templates`.
 
 Every error has one shape: `{"error":{"code","message","details"}}`. Match on `code`; `details` lists everything that is wrong with a request. Every answer carries an `X-Request-Id`.
 
@@ -12404,7 +13848,7 @@ impl Client {
 
     Arguments:
     - `action`: Only of this operation, by its id in the OpenAPI document.
-    - `actor`: Only of this key, of `anonymous`, or of `command-line`.
+    - `actor`: Only of this key, of this host, of `anonymous`, or of `command-line`.
     - `cursor`: `next_cursor` of the page before.
     - `limit`: Entries of a page.
     - `since`: Only from then on.
@@ -12594,6 +14038,44 @@ impl Client {
     pub fn build_retry(&self) -> builder::BuildRetry<'_> {
         builder::BuildRetry::new(self)
     }
+    /**Get a context
+
+    Whether an archive is there, and what is known of it. `HEAD` answers the same without a body.
+
+    Sends a `GET` request to `/v1/admin/contexts/{sha256}`
+
+    Arguments:
+    - `sha256`: sha256 of the archive, in hex.
+    ```ignore
+    let response = client.context_get()
+        .sha256(sha256)
+        .send()
+        .await;
+    ```*/
+    pub fn context_get(&self) -> builder::ContextGet<'_> {
+        builder::ContextGet::new(self)
+    }
+    /**Upload a context
+
+    Streams an archive (tar, tar.gz or zip) that `COPY` can take from: the request's body is the file, and its path
+    the file's sha256. It is stored whole or not at all, once. All of it is read and checked first; `details` names
+    the entry that is not accepted. Ask with `HEAD` before: what is there need not be sent.
+
+    Sends a `PUT` request to `/v1/admin/contexts/{sha256}`
+
+    Arguments:
+    - `sha256`: sha256 of the body, in hex.
+    - `body`
+    ```ignore
+    let response = client.context_upload()
+        .sha256(sha256)
+        .body(body)
+        .send()
+        .await;
+    ```*/
+    pub fn context_upload(&self) -> builder::ContextUpload<'_> {
+        builder::ContextUpload::new(self)
+    }
     /**Watch builds
 
     Server-sent events: each build that changed, a moment after it did. A key of scope `build` sees its own.
@@ -12627,6 +14109,26 @@ impl Client {
     pub fn host_list(&self) -> builder::HostList<'_> {
         builder::HostList::new(self)
     }
+    /**Announce a host
+
+    It is `pending` until an agent has registered with the token of this answer (`ovenbird-agent register`) and has
+    answered. The token can be used once and for a limited time; make another one where it was not.
+
+    Sends a `POST` request to `/v1/admin/hosts`
+
+    Arguments:
+    - `idempotency_key`: Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+    - `body`
+    ```ignore
+    let response = client.host_create()
+        .idempotency_key(idempotency_key)
+        .body(body)
+        .send()
+        .await;
+    ```*/
+    pub fn host_create(&self) -> builder::HostCreate<'_> {
+        builder::HostCreate::new(self)
+    }
     /**Get a host
 
     With what it may promise, what it has promised and what is on it.
@@ -12646,9 +14148,10 @@ impl Client {
     }
     /**Delete a host
 
-    Only a host that is drained or unreachable, on which there is no build, no sandbox and no template that
+    Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no template that
     no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone from
-    then on, even while it is in their configuration and answers; undrain it to have it back.
+    then on, even while it is in their configuration and answers, and its agent's certificate is not renewed;
+    undrain it to have it back.
 
     Sends a `DELETE` request to `/v1/admin/hosts/{id}`
 
@@ -12683,6 +14186,46 @@ impl Client {
     ```*/
     pub fn host_drain(&self) -> builder::HostDrain<'_> {
         builder::HostDrain::new(self)
+    }
+    /**Set a host's labels
+
+    They count for builds that are placed from now on; what runs there goes on.
+
+    Sends a `PUT` request to `/v1/admin/hosts/{id}/labels`
+
+    Arguments:
+    - `id`: The host.
+    - `body`
+    ```ignore
+    let response = client.host_labels_set()
+        .id(id)
+        .body(body)
+        .send()
+        .await;
+    ```*/
+    pub fn host_labels_set(&self) -> builder::HostLabelsSet<'_> {
+        builder::HostLabelsSet::new(self)
+    }
+    /**Make another token for a host
+
+    For an agent that has lost its key or whose certificate is over, or where the first token was not used in time.
+    The token before it is worth nothing any more; the key that the agent has holds until another one registers.
+    Not for a host of the bridges' configuration.
+
+    Sends a `POST` request to `/v1/admin/hosts/{id}/token`
+
+    Arguments:
+    - `id`: The host.
+    - `idempotency_key`: Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+    ```ignore
+    let response = client.host_token()
+        .id(id)
+        .idempotency_key(idempotency_key)
+        .send()
+        .await;
+    ```*/
+    pub fn host_token(&self) -> builder::HostToken<'_> {
+        builder::HostToken::new(self)
     }
     /**Undrain a host
 
@@ -12923,6 +14466,39 @@ impl Client {
     ```*/
     pub fn template_tag_remove(&self) -> builder::TemplateTagRemove<'_> {
         builder::TemplateTagRemove::new(self)
+    }
+    /**Register a host's agent
+
+    Called by the agent, without an API key: the token says who it is. The private key stays with the agent. An agent
+    that does not get the answer renews.
+
+    Sends a `POST` request to `/v1/hosts/register`
+
+    ```ignore
+    let response = client.host_register()
+        .body(body)
+        .send()
+        .await;
+    ```*/
+    pub fn host_register(&self) -> builder::HostRegister<'_> {
+        builder::HostRegister::new(self)
+    }
+    /**Renew an agent's certificate
+
+    Called by the agent, without an API key: the signature of the request shows that it has the key that it
+    registered with. Not for a host that was deleted, nor once the certificate has ended; such an agent registers
+    again, with another token.
+
+    Sends a `POST` request to `/v1/hosts/renew`
+
+    ```ignore
+    let response = client.host_renew()
+        .body(body)
+        .send()
+        .await;
+    ```*/
+    pub fn host_renew(&self) -> builder::HostRenew<'_> {
+        builder::HostRenew::new(self)
     }
     /**List sandboxes
 
@@ -13406,7 +14982,7 @@ pub mod builder {
     pub struct AuditList<'a> {
         client: &'a super::Client,
         action: Result<Option<types::AuditListAction>, String>,
-        actor: Result<Option<types::AuditListActor>, String>,
+        actor: Result<Option<::std::string::String>, String>,
         cursor: Result<Option<types::AuditListCursor>, String>,
         limit: Result<Option<::std::num::NonZeroU32>, String>,
         since: Result<Option<::chrono::DateTime<::chrono::offset::Utc>>, String>,
@@ -13434,12 +15010,11 @@ pub mod builder {
         }
         pub fn actor<V>(mut self, value: V) -> Self
         where
-            V: std::convert::TryInto<types::AuditListActor>,
+            V: std::convert::TryInto<::std::string::String>,
         {
-            self.actor = value
-                .try_into()
-                .map(Some)
-                .map_err(|_| "conversion to `AuditListActor` for actor failed".to_string());
+            self.actor = value.try_into().map(Some).map_err(|_| {
+                "conversion to `:: std :: string :: String` for actor failed".to_string()
+            });
             self
         }
         pub fn cursor<V>(mut self, value: V) -> Self
@@ -14271,6 +15846,155 @@ pub mod builder {
             }
         }
     }
+    /**Builder for [`Client::context_get`]
+
+    [`Client::context_get`]: super::Client::context_get*/
+    #[derive(Debug, Clone)]
+    pub struct ContextGet<'a> {
+        client: &'a super::Client,
+        sha256: Result<types::ContextGetSha256, String>,
+    }
+    impl<'a> ContextGet<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client, sha256: Err("sha256 was not initialized".to_string()) }
+        }
+        pub fn sha256<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::ContextGetSha256>,
+        {
+            self.sha256 = value
+                .try_into()
+                .map_err(|_| "conversion to `ContextGetSha256` for sha256 failed".to_string());
+            self
+        }
+        ///Sends a `GET` request to `/v1/admin/contexts/{sha256}`
+        pub async fn send(self) -> Result<ResponseValue<types::Context>, Error<types::Error>> {
+            let Self { client, sha256 } = self;
+            let sha256 = sha256.map_err(Error::InvalidRequest)?;
+            let url = format!(
+                "{}/v1/admin/contexts/{}",
+                client.baseurl,
+                encode_path(&sha256.to_string()),
+            );
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .get(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "context_get" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                404u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::context_upload`]
+
+    [`Client::context_upload`]: super::Client::context_upload*/
+    #[derive(Debug)]
+    pub struct ContextUpload<'a> {
+        client: &'a super::Client,
+        sha256: Result<types::ContextUploadSha256, String>,
+        body: Result<reqwest::Body, String>,
+    }
+    impl<'a> ContextUpload<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                sha256: Err("sha256 was not initialized".to_string()),
+                body: Err("body was not initialized".to_string()),
+            }
+        }
+        pub fn sha256<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::ContextUploadSha256>,
+        {
+            self.sha256 = value
+                .try_into()
+                .map_err(|_| "conversion to `ContextUploadSha256` for sha256 failed".to_string());
+            self
+        }
+        pub fn body<B>(mut self, value: B) -> Self
+        where
+            B: std::convert::TryInto<reqwest::Body>,
+        {
+            self.body = value
+                .try_into()
+                .map_err(|_| "conversion to `reqwest::Body` for body failed".to_string());
+            self
+        }
+        ///Sends a `PUT` request to `/v1/admin/contexts/{sha256}`
+        pub async fn send(self) -> Result<ResponseValue<types::Context>, Error<types::Error>> {
+            let Self { client, sha256, body } = self;
+            let sha256 = sha256.map_err(Error::InvalidRequest)?;
+            let body = body.map_err(Error::InvalidRequest)?;
+            let url = format!(
+                "{}/v1/admin/contexts/{}",
+                client.baseurl,
+                encode_path(&sha256.to_string()),
+            );
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .put(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .header(
+                    ::reqwest::header::CONTENT_TYPE,
+                    ::reqwest::header::HeaderValue::from_static("application/octet-stream"),
+                )
+                .body(body)
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "context_upload" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
     /**Builder for [`Client::build_events`]
 
     [`Client::build_events`]: super::Client::build_events*/
@@ -14375,6 +16099,99 @@ pub mod builder {
                 400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::host_create`]
+
+    [`Client::host_create`]: super::Client::host_create*/
+    #[derive(Debug, Clone)]
+    pub struct HostCreate<'a> {
+        client: &'a super::Client,
+        idempotency_key: Result<Option<types::HostCreateIdempotencyKey>, String>,
+        body: Result<types::builder::HostCreate, String>,
+    }
+    impl<'a> HostCreate<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                idempotency_key: Ok(None),
+                body: Ok(::std::default::Default::default()),
+            }
+        }
+        pub fn idempotency_key<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostCreateIdempotencyKey>,
+        {
+            self.idempotency_key = value.try_into().map(Some).map_err(|_| {
+                "conversion to `HostCreateIdempotencyKey` for idempotency_key failed".to_string()
+            });
+            self
+        }
+        pub fn body<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostCreate>,
+            <V as std::convert::TryInto<types::HostCreate>>::Error: std::fmt::Display,
+        {
+            self.body = value
+                .try_into()
+                .map(From::from)
+                .map_err(|s| format!("conversion to `HostCreate` for body failed: {}", s));
+            self
+        }
+        pub fn body_map<F>(mut self, f: F) -> Self
+        where
+            F: std::ops::FnOnce(types::builder::HostCreate) -> types::builder::HostCreate,
+        {
+            self.body = self.body.map(f);
+            self
+        }
+        ///Sends a `POST` request to `/v1/admin/hosts`
+        pub async fn send(self) -> Result<ResponseValue<types::NewHost>, Error<types::Error>> {
+            let Self { client, idempotency_key, body } = self;
+            let idempotency_key = idempotency_key.map_err(Error::InvalidRequest)?;
+            let body = body
+                .and_then(|v| types::HostCreate::try_from(v).map_err(|e| e.to_string()))
+                .map_err(Error::InvalidRequest)?;
+            let url = format!("{}/v1/admin/hosts", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(2usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            if let Some(value) = idempotency_key {
+                header_map.append("Idempotency-Key", value.to_string().try_into()?);
+            }
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .post(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .json(&body)
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "host_create" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                201u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
@@ -14572,6 +16389,182 @@ pub mod builder {
             let response = result?;
             match response.status().as_u16() {
                 200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                404u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::host_labels_set`]
+
+    [`Client::host_labels_set`]: super::Client::host_labels_set*/
+    #[derive(Debug, Clone)]
+    pub struct HostLabelsSet<'a> {
+        client: &'a super::Client,
+        id: Result<types::HostLabelsSetId, String>,
+        body: Result<types::builder::HostRelabel, String>,
+    }
+    impl<'a> HostLabelsSet<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                id: Err("id was not initialized".to_string()),
+                body: Ok(::std::default::Default::default()),
+            }
+        }
+        pub fn id<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostLabelsSetId>,
+        {
+            self.id = value
+                .try_into()
+                .map_err(|_| "conversion to `HostLabelsSetId` for id failed".to_string());
+            self
+        }
+        pub fn body<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostRelabel>,
+            <V as std::convert::TryInto<types::HostRelabel>>::Error: std::fmt::Display,
+        {
+            self.body = value
+                .try_into()
+                .map(From::from)
+                .map_err(|s| format!("conversion to `HostRelabel` for body failed: {}", s));
+            self
+        }
+        pub fn body_map<F>(mut self, f: F) -> Self
+        where
+            F: std::ops::FnOnce(types::builder::HostRelabel) -> types::builder::HostRelabel,
+        {
+            self.body = self.body.map(f);
+            self
+        }
+        ///Sends a `PUT` request to `/v1/admin/hosts/{id}/labels`
+        pub async fn send(self) -> Result<ResponseValue<types::Host>, Error<types::Error>> {
+            let Self { client, id, body } = self;
+            let id = id.map_err(Error::InvalidRequest)?;
+            let body = body
+                .and_then(|v| types::HostRelabel::try_from(v).map_err(|e| e.to_string()))
+                .map_err(Error::InvalidRequest)?;
+            let url = format!(
+                "{}/v1/admin/hosts/{}/labels",
+                client.baseurl,
+                encode_path(&id.to_string()),
+            );
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .put(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .json(&body)
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "host_labels_set" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                404u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::host_token`]
+
+    [`Client::host_token`]: super::Client::host_token*/
+    #[derive(Debug, Clone)]
+    pub struct HostToken<'a> {
+        client: &'a super::Client,
+        id: Result<types::HostTokenId, String>,
+        idempotency_key: Result<Option<types::HostTokenIdempotencyKey>, String>,
+    }
+    impl<'a> HostToken<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self {
+                client: client,
+                id: Err("id was not initialized".to_string()),
+                idempotency_key: Ok(None),
+            }
+        }
+        pub fn id<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostTokenId>,
+        {
+            self.id = value
+                .try_into()
+                .map_err(|_| "conversion to `HostTokenId` for id failed".to_string());
+            self
+        }
+        pub fn idempotency_key<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostTokenIdempotencyKey>,
+        {
+            self.idempotency_key = value.try_into().map(Some).map_err(|_| {
+                "conversion to `HostTokenIdempotencyKey` for idempotency_key failed".to_string()
+            });
+            self
+        }
+        ///Sends a `POST` request to `/v1/admin/hosts/{id}/token`
+        pub async fn send(self) -> Result<ResponseValue<types::NewHost>, Error<types::Error>> {
+            let Self { client, id, idempotency_key } = self;
+            let id = id.map_err(Error::InvalidRequest)?;
+            let idempotency_key = idempotency_key.map_err(Error::InvalidRequest)?;
+            let url = format!(
+                "{}/v1/admin/hosts/{}/token",
+                client.baseurl,
+                encode_path(&id.to_string()),
+            );
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(2usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            if let Some(value) = idempotency_key {
+                header_map.append("Idempotency-Key", value.to_string().try_into()?);
+            }
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .post(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "host_token" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                201u16 => ResponseValue::from_response(response).await,
                 400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
@@ -15534,6 +17527,158 @@ pub mod builder {
                 401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 404u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::host_register`]
+
+    [`Client::host_register`]: super::Client::host_register*/
+    #[derive(Debug, Clone)]
+    pub struct HostRegister<'a> {
+        client: &'a super::Client,
+        body: Result<types::builder::HostRegister, String>,
+    }
+    impl<'a> HostRegister<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client, body: Ok(::std::default::Default::default()) }
+        }
+        pub fn body<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostRegister>,
+            <V as std::convert::TryInto<types::HostRegister>>::Error: std::fmt::Display,
+        {
+            self.body = value
+                .try_into()
+                .map(From::from)
+                .map_err(|s| format!("conversion to `HostRegister` for body failed: {}", s));
+            self
+        }
+        pub fn body_map<F>(mut self, f: F) -> Self
+        where
+            F: std::ops::FnOnce(types::builder::HostRegister) -> types::builder::HostRegister,
+        {
+            self.body = self.body.map(f);
+            self
+        }
+        ///Sends a `POST` request to `/v1/hosts/register`
+        pub async fn send(
+            self,
+        ) -> Result<ResponseValue<types::HostCertificate>, Error<types::Error>> {
+            let Self { client, body } = self;
+            let body = body
+                .and_then(|v| types::HostRegister::try_from(v).map_err(|e| e.to_string()))
+                .map_err(Error::InvalidRequest)?;
+            let url = format!("{}/v1/hosts/register", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .post(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .json(&body)
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "host_register" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                _ => Err(Error::UnexpectedResponse(response)),
+            }
+        }
+    }
+    /**Builder for [`Client::host_renew`]
+
+    [`Client::host_renew`]: super::Client::host_renew*/
+    #[derive(Debug, Clone)]
+    pub struct HostRenew<'a> {
+        client: &'a super::Client,
+        body: Result<types::builder::HostRenew, String>,
+    }
+    impl<'a> HostRenew<'a> {
+        pub fn new(client: &'a super::Client) -> Self {
+            Self { client: client, body: Ok(::std::default::Default::default()) }
+        }
+        pub fn body<V>(mut self, value: V) -> Self
+        where
+            V: std::convert::TryInto<types::HostRenew>,
+            <V as std::convert::TryInto<types::HostRenew>>::Error: std::fmt::Display,
+        {
+            self.body = value
+                .try_into()
+                .map(From::from)
+                .map_err(|s| format!("conversion to `HostRenew` for body failed: {}", s));
+            self
+        }
+        pub fn body_map<F>(mut self, f: F) -> Self
+        where
+            F: std::ops::FnOnce(types::builder::HostRenew) -> types::builder::HostRenew,
+        {
+            self.body = self.body.map(f);
+            self
+        }
+        ///Sends a `POST` request to `/v1/hosts/renew`
+        pub async fn send(
+            self,
+        ) -> Result<ResponseValue<types::HostCertificate>, Error<types::Error>> {
+            let Self { client, body } = self;
+            let body = body
+                .and_then(|v| types::HostRenew::try_from(v).map_err(|e| e.to_string()))
+                .map_err(Error::InvalidRequest)?;
+            let url = format!("{}/v1/hosts/renew", client.baseurl,);
+            let mut header_map = ::reqwest::header::HeaderMap::with_capacity(1usize);
+            header_map.append(
+                ::reqwest::header::HeaderName::from_static("api-version"),
+                ::reqwest::header::HeaderValue::from_static(super::Client::api_version()),
+            );
+            #[allow(unused_mut)]
+            let mut request = client
+                .client
+                .post(url)
+                .header(
+                    ::reqwest::header::ACCEPT,
+                    ::reqwest::header::HeaderValue::from_static("application/json"),
+                )
+                .json(&body)
+                .headers(header_map)
+                .build()?;
+            let info = OperationInfo { operation_id: "host_renew" };
+            client.pre(&mut request, &info).await?;
+            let result = client.exec(request, &info).await;
+            client.post(&result, &info).await?;
+            let response = result?;
+            match response.status().as_u16() {
+                200u16 => ResponseValue::from_response(response).await,
+                400u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 429u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 500u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 503u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),

@@ -2,7 +2,7 @@
 
 import { client } from './client.gen.js';
 import type { Client, ClientMeta, Options as Options2, RequestResult, ServerSentEventsResult, TDataShape } from './client/index.js';
-import type { AuditListData, AuditListErrors, AuditListResponses, BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildEventsData, BuildEventsErrors, BuildEventsResponse, BuildEventsResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, HealthzData, HealthzResponses, HostDeleteData, HostDeleteErrors, HostDeleteResponses, HostDrainData, HostDrainErrors, HostDrainResponses, HostGetData, HostGetErrors, HostGetResponses, HostListData, HostListErrors, HostListResponses, HostUndrainData, HostUndrainErrors, HostUndrainResponses, KeyCreateData, KeyCreateErrors, KeyCreateResponses, KeyGetData, KeyGetErrors, KeyGetResponses, KeyListData, KeyListErrors, KeyListResponses, KeyRevokeData, KeyRevokeErrors, KeyRevokeResponses, QueueGetData, QueueGetErrors, QueueGetResponses, ReadyzData, ReadyzErrors, ReadyzResponses, SandboxCreateData, SandboxCreateErrors, SandboxCreateResponses, SandboxDeleteData, SandboxDeleteErrors, SandboxDeleteResponses, SandboxDirectoryListData, SandboxDirectoryListErrors, SandboxDirectoryListResponses, SandboxDirectoryMakeData, SandboxDirectoryMakeErrors, SandboxDirectoryMakeResponses, SandboxExecData, SandboxExecErrors, SandboxExecResponses, SandboxExecStreamData, SandboxExecStreamErrors, SandboxExecStreamResponse, SandboxExecStreamResponses, SandboxFileReadData, SandboxFileReadErrors, SandboxFileReadResponses, SandboxFileRemoveData, SandboxFileRemoveErrors, SandboxFileRemoveResponses, SandboxFileWriteData, SandboxFileWriteErrors, SandboxFileWriteResponses, SandboxGetData, SandboxGetErrors, SandboxGetResponses, SandboxListData, SandboxListErrors, SandboxListResponses, SandboxMetricsData, SandboxMetricsErrors, SandboxMetricsResponses, SandboxPauseData, SandboxPauseErrors, SandboxPauseResponses, SandboxPingData, SandboxPingErrors, SandboxPingResponses, SandboxResumeData, SandboxResumeErrors, SandboxResumeResponses, SandboxSnapshotData, SandboxSnapshotErrors, SandboxSnapshotResponses, SessionCloseData, SessionCloseErrors, SessionCloseResponses, SessionGetData, SessionGetErrors, SessionGetResponses, SessionOpenData, SessionOpenErrors, SessionOpenResponses, TemplateDeleteData, TemplateDeleteErrors, TemplateDeleteResponses, TemplateGetData, TemplateGetErrors, TemplateGetResponses, TemplateListData, TemplateListErrors, TemplateListResponses, TemplateTagListData, TemplateTagListErrors, TemplateTagListResponses, TemplateTagRemoveData, TemplateTagRemoveErrors, TemplateTagRemoveResponses, TemplateTagSetData, TemplateTagSetErrors, TemplateTagSetResponses } from './types.gen.js';
+import type { AuditListData, AuditListErrors, AuditListResponses, BuildCancelData, BuildCancelErrors, BuildCancelResponses, BuildCreateData, BuildCreateErrors, BuildCreateResponses, BuildEventsData, BuildEventsErrors, BuildEventsResponse, BuildEventsResponses, BuildGetData, BuildGetErrors, BuildGetResponses, BuildListData, BuildListErrors, BuildListResponses, BuildLogsData, BuildLogsErrors, BuildLogsResponses, BuildLogsStreamData, BuildLogsStreamErrors, BuildLogsStreamResponse, BuildLogsStreamResponses, BuildRetryData, BuildRetryErrors, BuildRetryResponses, BuildValidateData, BuildValidateErrors, BuildValidateResponses, ContextGetData, ContextGetErrors, ContextGetResponses, ContextUploadData, ContextUploadErrors, ContextUploadResponses, HealthzData, HealthzResponses, HostCreateData, HostCreateErrors, HostCreateResponses, HostDeleteData, HostDeleteErrors, HostDeleteResponses, HostDrainData, HostDrainErrors, HostDrainResponses, HostGetData, HostGetErrors, HostGetResponses, HostLabelsSetData, HostLabelsSetErrors, HostLabelsSetResponses, HostListData, HostListErrors, HostListResponses, HostRegisterData, HostRegisterErrors, HostRegisterResponses, HostRenewData, HostRenewErrors, HostRenewResponses, HostTokenData, HostTokenErrors, HostTokenResponses, HostUndrainData, HostUndrainErrors, HostUndrainResponses, KeyCreateData, KeyCreateErrors, KeyCreateResponses, KeyGetData, KeyGetErrors, KeyGetResponses, KeyListData, KeyListErrors, KeyListResponses, KeyRevokeData, KeyRevokeErrors, KeyRevokeResponses, QueueGetData, QueueGetErrors, QueueGetResponses, ReadyzData, ReadyzErrors, ReadyzResponses, SandboxCreateData, SandboxCreateErrors, SandboxCreateResponses, SandboxDeleteData, SandboxDeleteErrors, SandboxDeleteResponses, SandboxDirectoryListData, SandboxDirectoryListErrors, SandboxDirectoryListResponses, SandboxDirectoryMakeData, SandboxDirectoryMakeErrors, SandboxDirectoryMakeResponses, SandboxExecData, SandboxExecErrors, SandboxExecResponses, SandboxExecStreamData, SandboxExecStreamErrors, SandboxExecStreamResponse, SandboxExecStreamResponses, SandboxFileReadData, SandboxFileReadErrors, SandboxFileReadResponses, SandboxFileRemoveData, SandboxFileRemoveErrors, SandboxFileRemoveResponses, SandboxFileWriteData, SandboxFileWriteErrors, SandboxFileWriteResponses, SandboxGetData, SandboxGetErrors, SandboxGetResponses, SandboxListData, SandboxListErrors, SandboxListResponses, SandboxMetricsData, SandboxMetricsErrors, SandboxMetricsResponses, SandboxPauseData, SandboxPauseErrors, SandboxPauseResponses, SandboxPingData, SandboxPingErrors, SandboxPingResponses, SandboxResumeData, SandboxResumeErrors, SandboxResumeResponses, SandboxSnapshotData, SandboxSnapshotErrors, SandboxSnapshotResponses, SessionCloseData, SessionCloseErrors, SessionCloseResponses, SessionGetData, SessionGetErrors, SessionGetResponses, SessionOpenData, SessionOpenErrors, SessionOpenResponses, TemplateDeleteData, TemplateDeleteErrors, TemplateDeleteResponses, TemplateGetData, TemplateGetErrors, TemplateGetResponses, TemplateListData, TemplateListErrors, TemplateListResponses, TemplateTagListData, TemplateTagListErrors, TemplateTagListResponses, TemplateTagRemoveData, TemplateTagRemoveErrors, TemplateTagRemoveResponses, TemplateTagSetData, TemplateTagSetErrors, TemplateTagSetResponses } from './types.gen.js';
 
 export type Options<TData extends TDataShape = TDataShape, ThrowOnError extends boolean = boolean, TResponse = unknown> = Options2<TData, ThrowOnError, TResponse> & {
     /**
@@ -228,6 +228,51 @@ export const buildRetry = <ThrowOnError extends boolean = false>(options: Option
 });
 
 /**
+ * Get a context
+ *
+ * Whether an archive is there, and what is known of it. `HEAD` answers the same without a body.
+ */
+export const contextGet = <ThrowOnError extends boolean = false>(options: Options<ContextGetData, ThrowOnError>): RequestResult<ContextGetResponses, ContextGetErrors, ThrowOnError> => (options.client ?? client).get<ContextGetResponses, ContextGetErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/contexts/{sha256}',
+    ...options
+});
+
+/**
+ * Upload a context
+ *
+ * Streams an archive (tar, tar.gz or zip) that `COPY` can take from: the request's body is the file, and its path
+ * the file's sha256. It is stored whole or not at all, once. All of it is read and checked first; `details` names
+ * the entry that is not accepted. Ask with `HEAD` before: what is there need not be sent.
+ */
+export const contextUpload = <ThrowOnError extends boolean = false>(options: Options<ContextUploadData, ThrowOnError>): RequestResult<ContextUploadResponses, ContextUploadErrors, ThrowOnError> => (options.client ?? client).put<ContextUploadResponses, ContextUploadErrors, ThrowOnError>({
+    bodySerializer: null,
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/contexts/{sha256}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/octet-stream',
+        ...options.headers
+    }
+});
+
+/**
  * Watch builds
  *
  * Server-sent events: each build that changed, a moment after it did. A key of scope `build` sees its own.
@@ -266,11 +311,36 @@ export const hostList = <ThrowOnError extends boolean = false>(options?: Options
 });
 
 /**
+ * Announce a host
+ *
+ * It is `pending` until an agent has registered with the token of this answer (`ovenbird-agent register`) and has
+ * answered. The token can be used once and for a limited time; make another one where it was not.
+ */
+export const hostCreate = <ThrowOnError extends boolean = false>(options?: Options<HostCreateData, ThrowOnError>): RequestResult<HostCreateResponses, HostCreateErrors, ThrowOnError> => (options?.client ?? client).post<HostCreateResponses, HostCreateErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/hosts',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options?.headers
+    }
+});
+
+/**
  * Delete a host
  *
- * Only a host that is drained or unreachable, on which there is no build, no sandbox and no template that
+ * Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no template that
  * no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone from
- * then on, even while it is in their configuration and answers; undrain it to have it back.
+ * then on, even while it is in their configuration and answers, and its agent's certificate is not renewed;
+ * undrain it to have it back.
  */
 export const hostDelete = <ThrowOnError extends boolean = false>(options: Options<HostDeleteData, ThrowOnError>): RequestResult<HostDeleteResponses, HostDeleteErrors, ThrowOnError> => (options.client ?? client).delete<HostDeleteResponses, HostDeleteErrors, ThrowOnError>({
     security: [
@@ -323,6 +393,50 @@ export const hostDrain = <ThrowOnError extends boolean = false>(options: Options
         }
     ],
     url: '/v1/admin/hosts/{id}/drain',
+    ...options
+});
+
+/**
+ * Set a host's labels
+ *
+ * They count for builds that are placed from now on; what runs there goes on.
+ */
+export const hostLabelsSet = <ThrowOnError extends boolean = false>(options: Options<HostLabelsSetData, ThrowOnError>): RequestResult<HostLabelsSetResponses, HostLabelsSetErrors, ThrowOnError> => (options.client ?? client).put<HostLabelsSetResponses, HostLabelsSetErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/hosts/{id}/labels',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Make another token for a host
+ *
+ * For an agent that has lost its key or whose certificate is over, or where the first token was not used in time.
+ * The token before it is worth nothing any more; the key that the agent has holds until another one registers.
+ * Not for a host of the bridges' configuration.
+ */
+export const hostToken = <ThrowOnError extends boolean = false>(options: Options<HostTokenData, ThrowOnError>): RequestResult<HostTokenResponses, HostTokenErrors, ThrowOnError> => (options.client ?? client).post<HostTokenResponses, HostTokenErrors, ThrowOnError>({
+    security: [
+        { scheme: 'bearer', type: 'http' },
+        { name: 'X-API-Key', type: 'apiKey' },
+        {
+            in: 'cookie',
+            name: 'ovenbird_session',
+            type: 'apiKey'
+        }
+    ],
+    url: '/v1/admin/hosts/{id}/token',
     ...options
 });
 
@@ -565,6 +679,37 @@ export const templateTagSet = <ThrowOnError extends boolean = false>(options: Op
         }
     ],
     url: '/v1/admin/templates/{name}/tags/{tag}',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Register a host's agent
+ *
+ * Called by the agent, without an API key: the token says who it is. The private key stays with the agent. An agent
+ * that does not get the answer renews.
+ */
+export const hostRegister = <ThrowOnError extends boolean = false>(options: Options<HostRegisterData, ThrowOnError>): RequestResult<HostRegisterResponses, HostRegisterErrors, ThrowOnError> => (options.client ?? client).post<HostRegisterResponses, HostRegisterErrors, ThrowOnError>({
+    url: '/v1/hosts/register',
+    ...options,
+    headers: {
+        'Content-Type': 'application/json',
+        ...options.headers
+    }
+});
+
+/**
+ * Renew an agent's certificate
+ *
+ * Called by the agent, without an API key: the signature of the request shows that it has the key that it
+ * registered with. Not for a host that was deleted, nor once the certificate has ended; such an agent registers
+ * again, with another token.
+ */
+export const hostRenew = <ThrowOnError extends boolean = false>(options: Options<HostRenewData, ThrowOnError>): RequestResult<HostRenewResponses, HostRenewErrors, ThrowOnError> => (options.client ?? client).post<HostRenewResponses, HostRenewErrors, ThrowOnError>({
+    url: '/v1/hosts/renew',
     ...options,
     headers: {
         'Content-Type': 'application/json',

@@ -27,7 +27,7 @@ export type AuditEntry = {
      */
     action: string;
     /**
-     * The id of the key that asked; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
+     * The id of the key that asked, or of the host whose agent did; `anonymous` without a valid one, `command-line` for `ovenbird-api key`.
      */
     actor: string;
     /**
@@ -116,6 +116,10 @@ export type Build = {
      */
     completed_at?: string;
     /**
+     * sha256, in hex, of the context that `COPY` takes from.
+     */
+    context?: string;
+    /**
      * When it was submitted.
      */
     created_at: string;
@@ -149,6 +153,12 @@ export type Build = {
      * Its id.
      */
     id: string;
+    /**
+     * Labels that its host must have, where some were asked for.
+     */
+    labels?: {
+        [key: string]: string;
+    };
     /**
      * The lane whose runners may take it.
      */
@@ -246,7 +256,7 @@ export type BuildCreate = {
      */
     base_template?: string;
     /**
-     * sha256, in hex, of an uploaded build context for `COPY`. Not available yet.
+     * sha256, in hex, of an uploaded build context, which `COPY` takes from.
      */
     context?: string;
     /**
@@ -258,6 +268,12 @@ export type BuildCreate = {
      * command>`. With it the template is a memory snapshot of the running sandbox, without it an image.
      */
     healthcheck?: string;
+    /**
+     * Labels that the host must have, all of them; any host will do when absent.
+     */
+    labels?: {
+        [key: string]: string;
+    };
     /**
      * The lane whose runners may take the build.
      */
@@ -383,6 +399,43 @@ export type Cancel = {
      * Why.
      */
     why?: string;
+};
+
+/**
+ * Context
+ *
+ * An archive that `COPY` can take from.
+ */
+export type Context = {
+    /**
+     * Files, directories and links in it.
+     */
+    entries: number;
+    /**
+     * sha256 of the archive, in hex: a build's `context`.
+     */
+    sha256: string;
+    /**
+     * Size of the archive, in bytes.
+     */
+    size_bytes: number;
+    /**
+     * Size of its files when they are unpacked, in bytes.
+     */
+    unpacked_bytes: number;
+    /**
+     * When it was uploaded first.
+     */
+    uploaded_at: string;
+    /**
+     * Who uploaded it first.
+     */
+    uploaded_by: string;
+    /**
+     * When it was last uploaded, or named by a new build. It is removed a while after that (14 days unless the
+     * installation says otherwise), and not while a build needs it.
+     */
+    used_at: string;
 };
 
 /**
@@ -596,7 +649,7 @@ export type ExecTruncated = {
  */
 export type Host = {
     /**
-     * `host:port` of its agent.
+     * `host:port` of its agent; empty until it has registered.
      */
     address: string;
     /**
@@ -611,6 +664,10 @@ export type Host = {
      * What it may promise to sandboxes.
      */
     capacity: HostCapacity;
+    /**
+     * When its agent's certificate ends, which the agent renews before.
+     */
+    certificate_expires_at?: string;
     /**
      * When it was first seen.
      */
@@ -627,6 +684,20 @@ export type Host = {
      * Its id.
      */
     id: string;
+    /**
+     * Words for placement.
+     */
+    labels: {
+        [key: string]: string;
+    };
+    /**
+     * What people call it.
+     */
+    name?: string;
+    /**
+     * When its agent registered; absent for a host of the bridges' configuration.
+     */
+    registered_at?: string;
     /**
      * Sandboxes that were started from templates there, paused ones too.
      */
@@ -698,6 +769,57 @@ export type HostCapacity = {
 };
 
 /**
+ * HostCertificate
+ *
+ * A certificate for an agent.
+ */
+export type HostCertificate = {
+    /**
+     * The authority that signed it, and whose clients may call the agent, PEM.
+     */
+    ca: string;
+    /**
+     * The certificate, PEM.
+     */
+    certificate: string;
+    /**
+     * When it ends.
+     */
+    expires_at: string;
+    /**
+     * The host.
+     */
+    host_id: string;
+    /**
+     * When it was signed.
+     */
+    issued_at: string;
+    /**
+     * The only name in the certificate.
+     */
+    server_name: string;
+};
+
+/**
+ * HostCreate
+ *
+ * A host to be. Unknown fields are refused.
+ */
+export type HostCreate = {
+    /**
+     * Words for placement: a build that asks for some runs on hosts that have all of them. At most 16; a name is 1 to
+     * 63 of a-z, 0-9 and, between them, `.`, `_`, `/` and `-`; a value at most 63 of A-Z, a-z, 0-9, `.`, `_`, `-`.
+     */
+    labels?: {
+        [key: string]: string;
+    };
+    /**
+     * What people call it; it need not be unique.
+     */
+    name?: string;
+};
+
+/**
  * HostDrain
  *
  * Who wants a host to take nothing new.
@@ -727,6 +849,52 @@ export type HostList = {
      * Pass it as `cursor` for the next page; absent on the last one.
      */
     next_cursor?: string;
+};
+
+/**
+ * HostRegister
+ *
+ * What an agent registers with. Unknown fields are refused.
+ */
+export type HostRegister = {
+    /**
+     * Where the agent is reached, as `host:port`; an IPv6 address in brackets.
+     */
+    address: string;
+    /**
+     * A certificate signing request, PEM, for an ECDSA key on P-256. Only its key counts.
+     */
+    csr: string;
+    /**
+     * The token of the host's announcement.
+     */
+    token: string;
+};
+
+/**
+ * HostRelabel
+ *
+ * Labels of a host.
+ */
+export type HostRelabel = {
+    /**
+     * As in the announcement of a host. They replace those that it has.
+     */
+    labels: {
+        [key: string]: string;
+    };
+};
+
+/**
+ * HostRenew
+ *
+ * What an agent renews with. Unknown fields are refused.
+ */
+export type HostRenew = {
+    /**
+     * A certificate signing request, PEM, for the key that the agent registered with, and signed by it.
+     */
+    csr: string;
 };
 
 /**
@@ -939,6 +1107,26 @@ export type LogStream = 'stdout' | 'stderr' | 'system';
 export type MetricsRange = '10m' | '2h' | '24h';
 
 /**
+ * NewHost
+ *
+ * A host that waits for its agent.
+ */
+export type NewHost = {
+    /**
+     * The host.
+     */
+    host: Host;
+    /**
+     * What its agent is to register with, `ovr_…`. It is told here only, and can be used once.
+     */
+    token: string;
+    /**
+     * When the token is over.
+     */
+    token_expires_at: string;
+};
+
+/**
  * NewKey
  *
  * A key that was just made.
@@ -1034,9 +1222,13 @@ export type Queue = {
      */
     depth: number;
     /**
-     * Slots of runners that wait for a build; absent while NATS does not say.
+     * Slots of runners that wait for a build of the default lane; absent while NATS does not say.
      */
     free_slots?: number;
+    /**
+     * Those of them that wait because their key has as many builds running as it may.
+     */
+    held: number;
     /**
      * The builds that wait, the one that waits longest first. A key of scope `build` sees its own.
      */
@@ -1050,7 +1242,7 @@ export type Queue = {
      */
     running: number;
     /**
-     * Slots with which no build would wait for a runner: `depth` and `running` together. An autoscaler divides
+     * Slots with which no build would wait for a runner: `depth` without `held`, and `running`. An autoscaler divides
      * it by the slots of one runner; work in flight counts, so no busy runner is scaled away.
      */
     slots_wanted: number;
@@ -1088,7 +1280,7 @@ export type RecipeStep = {
      */
     args?: Array<string>;
     /**
-     * `COPY`: `user:group` of what is copied. Not available yet.
+     * `COPY`: `user:group` of what is copied, names or numbers; root's when absent.
      */
     chown?: string;
     /**
@@ -1659,7 +1851,7 @@ export type Validation = {
 /**
  * Why a build waits.
  */
-export type WaitReason = 'base_deleted' | 'no_host' | 'no_room' | 'not_relayed' | 'no_runner' | 'next' | 'unknown';
+export type WaitReason = 'base_deleted' | 'no_host' | 'key_limit' | 'no_room' | 'not_relayed' | 'no_runner' | 'next' | 'unknown';
 
 /**
  * WaitingBuild
@@ -1689,7 +1881,7 @@ export type WaitingBuild = {
      */
     name: string;
     /**
-     * Its place in the lane, from 1; everybody's builds count.
+     * Its place in the lane, from 1; everybody's builds count, but those that wait for the limit of their key.
      */
     position: number;
     /**
@@ -1752,7 +1944,7 @@ export type AuditListData = {
     path?: never;
     query?: {
         /**
-         * Only of this key, of `anonymous`, or of `command-line`.
+         * Only of this key, of this host, of `anonymous`, or of `command-line`.
          */
         actor?: string;
         /**
@@ -2378,6 +2570,134 @@ export type BuildRetryResponses = {
 
 export type BuildRetryResponse = BuildRetryResponses[keyof BuildRetryResponses];
 
+export type ContextGetData = {
+    body?: never;
+    path: {
+        /**
+         * sha256 of the archive, in hex.
+         */
+        sha256: string;
+    };
+    query?: never;
+    url: '/v1/admin/contexts/{sha256}';
+};
+
+export type ContextGetErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type ContextGetError = ContextGetErrors[keyof ContextGetErrors];
+
+export type ContextGetResponses = {
+    /**
+     * An archive that `COPY` can take from.
+     */
+    200: Context;
+};
+
+export type ContextGetResponse = ContextGetResponses[keyof ContextGetResponses];
+
+export type ContextUploadData = {
+    body: Blob | File;
+    path: {
+        /**
+         * sha256 of the body, in hex.
+         */
+        sha256: string;
+    };
+    query?: never;
+    url: '/v1/admin/contexts/{sha256}';
+};
+
+export type ContextUploadErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     *
+     * `too_many_uploads`: This server takes as many uploads of contexts as it may; try again later.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type ContextUploadError = ContextUploadErrors[keyof ContextUploadErrors];
+
+export type ContextUploadResponses = {
+    /**
+     * It was there already; it counts as used now.
+     */
+    200: Context;
+    /**
+     * It is stored.
+     */
+    201: Context;
+};
+
+export type ContextUploadResponse = ContextUploadResponses[keyof ContextUploadResponses];
+
 export type BuildEventsData = {
     body?: never;
     path?: never;
@@ -2478,6 +2798,85 @@ export type HostListResponses = {
 };
 
 export type HostListResponse = HostListResponses[keyof HostListResponses];
+
+export type HostCreateData = {
+    body?: HostCreate;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path?: never;
+    query?: never;
+    url: '/v1/admin/hosts';
+};
+
+export type HostCreateErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
+     *
+     * `registration_off`: Hosts cannot register here: `registration.authority` is missing in the api's configuration.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostCreateError = HostCreateErrors[keyof HostCreateErrors];
+
+export type HostCreateResponses = {
+    /**
+     * The host, with a token for its agent.
+     */
+    201: NewHost;
+};
+
+export type HostCreateResponse = HostCreateResponses[keyof HostCreateResponses];
 
 export type HostDeleteData = {
     body?: never;
@@ -2660,6 +3059,148 @@ export type HostDrainResponses = {
 };
 
 export type HostDrainResponse = HostDrainResponses[keyof HostDrainResponses];
+
+export type HostLabelsSetData = {
+    body: HostRelabel;
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}/labels';
+};
+
+export type HostLabelsSetErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostLabelsSetError = HostLabelsSetErrors[keyof HostLabelsSetErrors];
+
+export type HostLabelsSetResponses = {
+    /**
+     * A machine that runs sandboxes.
+     */
+    200: Host;
+};
+
+export type HostLabelsSetResponse = HostLabelsSetResponses[keyof HostLabelsSetResponses];
+
+export type HostTokenData = {
+    body?: never;
+    headers?: {
+        /**
+         * Any text of your own, at most 255 printable characters; a UUID is usual. The same request with the same text is carried out once, and answered for 24 hours as it was the first time, with `Idempotency-Replayed: true`. A request that was refused (4xx) may be mended and sent again.
+         */
+        'Idempotency-Key'?: string;
+    };
+    path: {
+        /**
+         * The host.
+         */
+        id: string;
+    };
+    query?: never;
+    url: '/v1/admin/hosts/{id}/token';
+};
+
+export type HostTokenErrors = {
+    /**
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `unauthorized`: No API key was sent, or it is unknown, revoked or expired.
+     */
+    401: Error;
+    /**
+     * `forbidden`: The API key does not have the scope that the operation needs.
+     */
+    403: Error;
+    /**
+     * `not_found`: There is nothing here, or nothing that the API key may see.
+     */
+    404: Error;
+    /**
+     * `idempotency_conflict`: The Idempotency-Key was used before with another path or body.
+     *
+     * `idempotency_held`: The request with this Idempotency-Key is still being carried out; ask again for its answer.
+     *
+     * `answer_not_kept`: The request with this Idempotency-Key was carried out, but its answer was not kept: it was a stream, too large, or too much was kept for the API key.
+     *
+     * `registration_off`: Hosts cannot register here: `registration.authority` is missing in the api's configuration.
+     */
+    409: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostTokenError = HostTokenErrors[keyof HostTokenErrors];
+
+export type HostTokenResponses = {
+    /**
+     * The host, with a token for its agent.
+     */
+    201: NewHost;
+};
+
+export type HostTokenResponse = HostTokenResponses[keyof HostTokenResponses];
 
 export type HostUndrainData = {
     body?: never;
@@ -3406,6 +3947,134 @@ export type TemplateTagSetResponses = {
 };
 
 export type TemplateTagSetResponse = TemplateTagSetResponses[keyof TemplateTagSetResponses];
+
+export type HostRegisterData = {
+    body: HostRegister;
+    path?: never;
+    query?: never;
+    url: '/v1/hosts/register';
+};
+
+export type HostRegisterErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `registration_refused`: The registration token is unknown, used or over; an admin makes another one for the host.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `registration_off`: Hosts cannot register here: `registration.authority` is missing in the api's configuration.
+     *
+     * `host_taken`: Another host has registered with the same address or key; delete it first.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostRegisterError = HostRegisterErrors[keyof HostRegisterErrors];
+
+export type HostRegisterResponses = {
+    /**
+     * A certificate for an agent.
+     */
+    200: HostCertificate;
+};
+
+export type HostRegisterResponse = HostRegisterResponses[keyof HostRegisterResponses];
+
+export type HostRenewData = {
+    body: HostRenew;
+    path?: never;
+    query?: never;
+    url: '/v1/hosts/renew';
+};
+
+export type HostRenewErrors = {
+    /**
+     * `malformed_request`: The request is no valid HTTP, or its body is no valid UTF-8 or JSON.
+     *
+     * `invalid_parameter`: A parameter in the path, the query or a header has the wrong form.
+     */
+    400: Error;
+    /**
+     * `renewal_refused`: No host has registered with this key, it was deleted, or its certificate has ended; register again with a new token.
+     */
+    403: Error;
+    /**
+     * `request_timeout`: The body did not arrive in time.
+     */
+    408: Error;
+    /**
+     * `registration_off`: Hosts cannot register here: `registration.authority` is missing in the api's configuration.
+     */
+    409: Error;
+    /**
+     * `body_too_large`: The body is over the limit.
+     */
+    413: Error;
+    /**
+     * `unsupported_media_type`: The body is not sent as application/json.
+     */
+    415: Error;
+    /**
+     * `invalid`: The body is well-formed, but something in it is not accepted; `details` lists all of it.
+     */
+    422: Error;
+    /**
+     * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
+     */
+    429: Error;
+    /**
+     * `internal`: A fault of Ovenbird; the request id in the answer's header finds it in the log.
+     */
+    500: Error;
+    /**
+     * `unavailable`: A service that Ovenbird needs did not answer in time; try again.
+     */
+    503: Error;
+};
+
+export type HostRenewError = HostRenewErrors[keyof HostRenewErrors];
+
+export type HostRenewResponses = {
+    /**
+     * A certificate for an agent.
+     */
+    200: HostCertificate;
+};
+
+export type HostRenewResponse = HostRenewResponses[keyof HostRenewResponses];
 
 export type SandboxListData = {
     body?: never;

@@ -7,12 +7,15 @@ from .audit_outcome import AuditOutcome
 from .build import Build
 from .build_cancel import BuildCancel
 from .build_create import BuildCreate
+from .build_create_labels import BuildCreateLabels
 from .build_default_env import BuildDefaultEnv
+from .build_labels import BuildLabels
 from .build_links import BuildLinks
 from .build_list import BuildList
 from .build_reason import BuildReason
 from .build_status import BuildStatus
 from .cancel import Cancel
+from .context import Context
 from .directory import Directory
 from .directory_create import DirectoryCreate
 from .directory_list import DirectoryList
@@ -27,8 +30,16 @@ from .exec_truncated import ExecTruncated
 from .host import Host
 from .host_allocated import HostAllocated
 from .host_capacity import HostCapacity
+from .host_certificate import HostCertificate
+from .host_create import HostCreate
+from .host_create_labels import HostCreateLabels
 from .host_drain import HostDrain
+from .host_labels import HostLabels
 from .host_list import HostList
+from .host_register import HostRegister
+from .host_relabel import HostRelabel
+from .host_relabel_labels import HostRelabelLabels
+from .host_renew import HostRenew
 from .host_status import HostStatus
 from .host_versions import HostVersions
 from .key import Key
@@ -41,6 +52,7 @@ from .log_page import LogPage
 from .log_record import LogRecord
 from .log_stream import LogStream
 from .metrics_range import MetricsRange
+from .new_host import NewHost
 from .new_key import NewKey
 from .placement_state import PlacementState
 from .planned_step import PlannedStep
@@ -85,12 +97,15 @@ __all__ = (
     "Build",
     "BuildCancel",
     "BuildCreate",
+    "BuildCreateLabels",
     "BuildDefaultEnv",
+    "BuildLabels",
     "BuildLinks",
     "BuildList",
     "BuildReason",
     "BuildStatus",
     "Cancel",
+    "Context",
     "Directory",
     "DirectoryCreate",
     "DirectoryList",
@@ -105,8 +120,16 @@ __all__ = (
     "Host",
     "HostAllocated",
     "HostCapacity",
+    "HostCertificate",
+    "HostCreate",
+    "HostCreateLabels",
     "HostDrain",
+    "HostLabels",
     "HostList",
+    "HostRegister",
+    "HostRelabel",
+    "HostRelabelLabels",
+    "HostRenew",
     "HostStatus",
     "HostVersions",
     "Key",
@@ -119,6 +142,7 @@ __all__ = (
     "LogRecord",
     "LogStream",
     "MetricsRange",
+    "NewHost",
     "NewKey",
     "PlacementState",
     "PlannedStep",

@@ -19,8 +19,8 @@ class AuditEntry:
 
     Attributes:
         action (str): The operation, by its id in the OpenAPI document.
-        actor (str): The id of the key that asked; `anonymous` without a valid one, `command-line` for `ovenbird-api
-            key`.
+        actor (str): The id of the key that asked, or of the host whose agent did; `anonymous` without a valid one,
+            `command-line` for `ovenbird-api key`.
         at (datetime.datetime): When it came.
         id (str): Its id.
         outcome (AuditOutcome): What came of a request.

@@ -12,6 +12,7 @@ from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
     from ..models.build_default_env import BuildDefaultEnv
+    from ..models.build_labels import BuildLabels
     from ..models.build_links import BuildLinks
     from ..models.build_reason import BuildReason
     from ..models.cancel import Cancel
@@ -45,12 +46,14 @@ class Build:
         vcpus (int): Virtual CPUs of the sandbox.
         cancel (Cancel | Unset): A cancel.
         completed_at (datetime.datetime | Unset): When it ended.
+        context (str | Unset): sha256, in hex, of the context that `COPY` takes from.
         default_env (BuildDefaultEnv | Unset): Environment for whoever starts a sandbox from its template; there once
             the build succeeded.
         default_user (str | Unset): User for whoever starts a sandbox from its template; there once the build succeeded.
         disk_mb (int | Unset): Size of the root disk, in MiB, where one was asked for.
         healthcheck (str | Unset): When the template is ready, as submitted.
         host_id (str | Unset): The host it runs or ran on.
+        labels (BuildLabels | Unset): Labels that its host must have, where some were asked for.
         logs (list[StepEntry] | Unset): What each step did, with the head and tail of its output. Absent in lists.
         reason (BuildReason | Unset): Why a build failed or went back to the queue.
         retry_of (str | Unset): The build that this one repeats.
@@ -79,11 +82,13 @@ class Build:
     vcpus: int
     cancel: Cancel | Unset = UNSET
     completed_at: datetime.datetime | Unset = UNSET
+    context: str | Unset = UNSET
     default_env: BuildDefaultEnv | Unset = UNSET
     default_user: str | Unset = UNSET
     disk_mb: int | Unset = UNSET
     healthcheck: str | Unset = UNSET
     host_id: str | Unset = UNSET
+    labels: BuildLabels | Unset = UNSET
     logs: list[StepEntry] | Unset = UNSET
     reason: BuildReason | Unset = UNSET
     retry_of: str | Unset = UNSET
@@ -143,6 +148,8 @@ class Build:
         if not isinstance(self.completed_at, Unset):
             completed_at = self.completed_at.isoformat()
 
+        context = self.context
+
         default_env: dict[str, Any] | Unset = UNSET
         if not isinstance(self.default_env, Unset):
             default_env = self.default_env.to_dict()
@@ -154,6 +161,10 @@ class Build:
         healthcheck = self.healthcheck
 
         host_id = self.host_id
+
+        labels: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.labels, Unset):
+            labels = self.labels.to_dict()
 
         logs: list[dict[str, Any]] | Unset = UNSET
         if not isinstance(self.logs, Unset):
@@ -206,6 +217,8 @@ class Build:
             field_dict["cancel"] = cancel
         if completed_at is not UNSET:
             field_dict["completed_at"] = completed_at
+        if context is not UNSET:
+            field_dict["context"] = context
         if default_env is not UNSET:
             field_dict["default_env"] = default_env
         if default_user is not UNSET:
@@ -216,6 +229,8 @@ class Build:
             field_dict["healthcheck"] = healthcheck
         if host_id is not UNSET:
             field_dict["host_id"] = host_id
+        if labels is not UNSET:
+            field_dict["labels"] = labels
         if logs is not UNSET:
             field_dict["logs"] = logs
         if reason is not UNSET:
@@ -236,6 +251,7 @@ class Build:
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
         from ..models.build_default_env import BuildDefaultEnv
+        from ..models.build_labels import BuildLabels
         from ..models.build_links import BuildLinks
         from ..models.build_reason import BuildReason
         from ..models.cancel import Cancel
@@ -306,6 +322,8 @@ class Build:
         else:
             completed_at = datetime.datetime.fromisoformat(_completed_at)
 
+        context = d.pop("context", UNSET)
+
         _default_env = d.pop("default_env", UNSET)
         default_env: BuildDefaultEnv | Unset
         if isinstance(_default_env, Unset):
@@ -320,6 +338,13 @@ class Build:
         healthcheck = d.pop("healthcheck", UNSET)
 
         host_id = d.pop("host_id", UNSET)
+
+        _labels = d.pop("labels", UNSET)
+        labels: BuildLabels | Unset
+        if isinstance(_labels, Unset):
+            labels = UNSET
+        else:
+            labels = BuildLabels.from_dict(_labels)
 
         _logs = d.pop("logs", UNSET)
         logs: list[StepEntry] | Unset = UNSET
@@ -378,11 +403,13 @@ class Build:
             vcpus=vcpus,
             cancel=cancel,
             completed_at=completed_at,
+            context=context,
             default_env=default_env,
             default_user=default_user,
             disk_mb=disk_mb,
             healthcheck=healthcheck,
             host_id=host_id,
+            labels=labels,
             logs=logs,
             reason=reason,
             retry_of=retry_of,

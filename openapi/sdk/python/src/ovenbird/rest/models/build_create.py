@@ -8,6 +8,7 @@ from attrs import define as _attrs_define
 from ..types import UNSET, Unset
 
 if TYPE_CHECKING:
+    from ..models.build_create_labels import BuildCreateLabels
     from ..models.recipe_step import RecipeStep
 
 
@@ -23,11 +24,12 @@ class BuildCreate:
         recipe (list[RecipeStep | str]): The steps, in order: lines such as `RUN apt-get install -y nginx`, or objects.
             At most 200 steps.
         base_template (str | Unset): The template to start from, as `name` or `name:tag`. Default: 'minimal'.
-        context (str | Unset): sha256, in hex, of an uploaded build context for `COPY`. Not available yet.
+        context (str | Unset): sha256, in hex, of an uploaded build context, which `COPY` takes from.
         disk_mb (int | Unset): Size of the root disk, in MiB; as large as the base template's when absent.
         healthcheck (str | Unset): When the template is ready: `[--interval=3s] [--timeout=10s] [--start-period=0s]
             [--retries=20] <sh
             command>`. With it the template is a memory snapshot of the running sandbox, without it an image.
+        labels (BuildCreateLabels | Unset): Labels that the host must have, all of them; any host will do when absent.
         lane (str | Unset): The lane whose runners may take the build. Default: 'default'.
         memory_mb (int | Unset): Memory of the sandbox, in MiB. The largest host decides how much there may be. Default:
             512.
@@ -44,6 +46,7 @@ class BuildCreate:
     context: str | Unset = UNSET
     disk_mb: int | Unset = UNSET
     healthcheck: str | Unset = UNSET
+    labels: BuildCreateLabels | Unset = UNSET
     lane: str | Unset = "default"
     memory_mb: int | Unset = 512
     skip_hooks: bool | Unset = False
@@ -72,6 +75,10 @@ class BuildCreate:
 
         healthcheck = self.healthcheck
 
+        labels: dict[str, Any] | Unset = UNSET
+        if not isinstance(self.labels, Unset):
+            labels = self.labels.to_dict()
+
         lane = self.lane
 
         memory_mb = self.memory_mb
@@ -98,6 +105,8 @@ class BuildCreate:
             field_dict["disk_mb"] = disk_mb
         if healthcheck is not UNSET:
             field_dict["healthcheck"] = healthcheck
+        if labels is not UNSET:
+            field_dict["labels"] = labels
         if lane is not UNSET:
             field_dict["lane"] = lane
         if memory_mb is not UNSET:
@@ -113,6 +122,7 @@ class BuildCreate:
 
     @classmethod
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
+        from ..models.build_create_labels import BuildCreateLabels
         from ..models.recipe_step import RecipeStep
 
         d = dict(src_dict)
@@ -145,6 +155,13 @@ class BuildCreate:
 
         healthcheck = d.pop("healthcheck", UNSET)
 
+        _labels = d.pop("labels", UNSET)
+        labels: BuildCreateLabels | Unset
+        if isinstance(_labels, Unset):
+            labels = UNSET
+        else:
+            labels = BuildCreateLabels.from_dict(_labels)
+
         lane = d.pop("lane", UNSET)
 
         memory_mb = d.pop("memory_mb", UNSET)
@@ -162,6 +179,7 @@ class BuildCreate:
             context=context,
             disk_mb=disk_mb,
             healthcheck=healthcheck,
+            labels=labels,
             lane=lane,
             memory_mb=memory_mb,
             skip_hooks=skip_hooks,

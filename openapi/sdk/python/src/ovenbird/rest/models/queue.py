@@ -21,17 +21,20 @@ class Queue:
 
     Attributes:
         depth (int): Builds that wait, everybody's.
+        held (int): Those of them that wait because their key has as many builds running as it may.
         items (list[WaitingBuild]): The builds that wait, the one that waits longest first. A key of scope `build` sees
             its own.
         running (int): Builds that hold a slot of a runner, everybody's.
-        slots_wanted (int): Slots with which no build would wait for a runner: `depth` and `running` together. An
+        slots_wanted (int): Slots with which no build would wait for a runner: `depth` without `held`, and `running`. An
             autoscaler divides
             it by the slots of one runner; work in flight counts, so no busy runner is scaled away.
-        free_slots (int | Unset): Slots of runners that wait for a build; absent while NATS does not say.
+        free_slots (int | Unset): Slots of runners that wait for a build of the default lane; absent while NATS does not
+            say.
         next_cursor (str | Unset): Pass it as `cursor` for the next page; absent on the last one.
     """
 
     depth: int
+    held: int
     items: list[WaitingBuild]
     running: int
     slots_wanted: int
@@ -41,6 +44,8 @@ class Queue:
 
     def to_dict(self) -> dict[str, Any]:
         depth = self.depth
+
+        held = self.held
 
         items = []
         for items_item_data in self.items:
@@ -60,6 +65,7 @@ class Queue:
         field_dict.update(
             {
                 "depth": depth,
+                "held": held,
                 "items": items,
                 "running": running,
                 "slots_wanted": slots_wanted,
@@ -79,6 +85,8 @@ class Queue:
         d = dict(src_dict)
         depth = d.pop("depth")
 
+        held = d.pop("held")
+
         items = []
         _items = d.pop("items")
         for items_item_data in _items:
@@ -96,6 +104,7 @@ class Queue:
 
         queue = cls(
             depth=depth,
+            held=held,
             items=items,
             running=running,
             slots_wanted=slots_wanted,

@@ -17,7 +17,7 @@ class RecipeStep:
     Attributes:
         type_ (str): `RUN`, `START`, `ENV`, `WORKDIR`, `USER` or `COPY`.
         args (list[str] | Unset): What it works on. Those of `RUN` and `START` are joined by a blank.
-        chown (str | Unset): `COPY`: `user:group` of what is copied. Not available yet.
+        chown (str | Unset): `COPY`: `user:group` of what is copied, names or numbers; root's when absent.
         retries (int | Unset): `RUN`: tries after the first one failed.
         secret (list[str] | Unset): `RUN`: the names of secrets. Not available yet.
         sudo (bool | Unset): `USER`: may become root without a password.

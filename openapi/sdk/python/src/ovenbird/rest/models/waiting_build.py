@@ -22,7 +22,8 @@ class WaitingBuild:
         lane (str): The lane whose runners may take it.
         message (str): The same, and what to do, for people.
         name (str): Name of the template to be.
-        position (int): Its place in the lane, from 1; everybody's builds count.
+        position (int): Its place in the lane, from 1; everybody's builds count, but those that wait for the limit of
+            their key.
         queued_at (datetime.datetime): When it was put into the queue.
         reason (WaitReason): Why a build waits.
         tag (str): Tag of the template to be.

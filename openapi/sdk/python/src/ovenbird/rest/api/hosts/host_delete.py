@@ -95,11 +95,13 @@ def sync_detailed(
 ) -> Response[Any | Error]:
     """Delete a host
 
-     Only a host that is drained or unreachable, on which there is no build, no sandbox and no template
-    that
+     Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no
+    template that
     no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone
     from
-    then on, even while it is in their configuration and answers; undrain it to have it back.
+    then on, even while it is in their configuration and answers, and its agent's certificate is not
+    renewed;
+    undrain it to have it back.
 
     Args:
         id (str):
@@ -130,11 +132,13 @@ def sync(
 ) -> Any | Error | None:
     """Delete a host
 
-     Only a host that is drained or unreachable, on which there is no build, no sandbox and no template
-    that
+     Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no
+    template that
     no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone
     from
-    then on, even while it is in their configuration and answers; undrain it to have it back.
+    then on, even while it is in their configuration and answers, and its agent's certificate is not
+    renewed;
+    undrain it to have it back.
 
     Args:
         id (str):
@@ -160,11 +164,13 @@ async def asyncio_detailed(
 ) -> Response[Any | Error]:
     """Delete a host
 
-     Only a host that is drained or unreachable, on which there is no build, no sandbox and no template
-    that
+     Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no
+    template that
     no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone
     from
-    then on, even while it is in their configuration and answers; undrain it to have it back.
+    then on, even while it is in their configuration and answers, and its agent's certificate is not
+    renewed;
+    undrain it to have it back.
 
     Args:
         id (str):
@@ -193,11 +199,13 @@ async def asyncio(
 ) -> Any | Error | None:
     """Delete a host
 
-     Only a host that is drained or unreachable, on which there is no build, no sandbox and no template
-    that
+     Only a host that is drained, unreachable or pending, on which there is no build, no sandbox and no
+    template that
     no other host holds; otherwise everything that is in the way is listed. The bridges leave it alone
     from
-    then on, even while it is in their configuration and answers; undrain it to have it back.
+    then on, even while it is in their configuration and answers, and its agent's certificate is not
+    renewed;
+    undrain it to have it back.
 
     Args:
         id (str):
