@@ -48,7 +48,7 @@ pub(crate) struct Agent {
 }
 
 /// Paths, each with its content.
-type Files = Vec<(String, Vec<u8>)>;
+type Entries = Vec<(String, Vec<u8>)>;
 
 /// What `gate` has written, and how it ended.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +88,7 @@ pub(crate) struct Seen {
     pub(crate) acked: Vec<(String, u64)>,
     pub(crate) written: Vec<(String, &'static str)>,
     /// What was unpacked: where, as whose, and each path with its content. Without the last one as long as it goes on.
-    pub(crate) unpacked: Vec<(String, Unpack, Files)>,
+    pub(crate) unpacked: Vec<(String, Unpack, Entries)>,
     /// Archives whose unpacking was begun.
     pub(crate) unpackings: usize,
     /// Calls of UnpackStream that are still to be refused, with this.
