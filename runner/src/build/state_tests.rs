@@ -67,7 +67,9 @@ fn answer(next: &Next, good: bool) -> Event {
         Next::Boot { .. } if good => Event::Ready,
         Next::Boot { .. } => Event::NotReady("panic".into()),
         Next::Step(work) => match &work.task {
-            Task::Impossible { code, .. } => failed(*code),
+            Task::Impossible { code, message } => {
+                Event::Failed { code: *code, message: message.clone(), tail: None }
+            }
             _ if good => Event::StepPassed,
             _ => failed(ReasonCode::StepFailed),
         },
