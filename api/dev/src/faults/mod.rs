@@ -202,7 +202,8 @@ impl Outcome {
         let verdict = if self.broken.is_empty() {
             "everything holds".to_owned()
         } else {
-            format!("{} things do not hold", self.broken.len())
+            let each: String = self.broken.iter().map(|what| format!("\n    {what}")).collect();
+            format!("{} things do not hold:{each}", self.broken.len())
         };
         let needless: String =
             self.restarts.needless.iter().map(|what| format!("    {what}\n")).collect();
