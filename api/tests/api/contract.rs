@@ -37,7 +37,7 @@ impl Effort {
 /// for ever, so no sequence does that; changes are watched for ever by anybody, and looked at in [`crate::events`].
 const SETTINGS: &str = r#"
 seed = 20260131
-workers = 2
+workers = 1
 request-timeout = 20
 continue-on-failure = true
 headers = { Authorization = "Bearer ${OVENBIRD_TEST_KEY}" }
@@ -57,6 +57,11 @@ positive_data_acceptance.enabled = false
 [[operations]]
 include-path-regex = "^/v1/sandboxes"
 checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503"]
+
+# A sequence that knows the ids of keys would revoke the one that it comes with.
+[[operations]]
+include-operation-id = "key_revoke"
+phases.stateful.enabled = false
 
 [[operations]]
 include-operation-id = "build_validate"
