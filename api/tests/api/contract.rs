@@ -11,7 +11,7 @@ use crate::{templates::template, world::World};
 
 /// How much is tried.
 struct Effort {
-    /// Test cases that are the least. In the short run a machine that has both cores to itself makes 750.
+    /// Test cases that are the least. The short run makes 750 on two cores that are shared.
     cases_min: u64,
     /// What schemathesis spends on making requests, in seconds: it goes on making other ones until then.
     budget_sec: u64,

@@ -30,7 +30,8 @@ use crate::{
 /// Short, so that a schedule of minutes sees many of them end.
 const LEASE: Duration = Duration::from_secs(3);
 /// Twice the default. A lease of three seconds ends under faults that the default one of thirty does not notice, and a
-/// build loses an attempt by each; with the default's length of lease its number of attempts would do.
+/// build loses an attempt by each. On a machine that is busy besides, a build may lose all of them before its microVM is
+/// ready: it is told as something that does not hold.
 const ATTEMPTS_MAX: u32 = 6;
 
 /// How much.
