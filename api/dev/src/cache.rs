@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::progress::Ui;
+use crate::progress::{Step, Ui};
 
 /// The cache folder.
 #[derive(Debug, Clone)]
@@ -164,11 +164,16 @@ impl Cache {
     /// When the lock file cannot be made.
     pub async fn lock(&self, ui: &Ui) -> anyhow::Result<Flock<File>> {
         let path = self.root.join(".lock");
-        let mut waiting = None;
+        let mut waiting: Option<Step> = None;
         loop {
             let file: File = fs::File::create(&path)?.into();
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
+                Ok(lock) => {
+                    if let Some(waited) = waiting {
+                        waited.done("");
+                    }
+                    return Ok(lock);
+                }
                 Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
                     waiting.get_or_insert_with(|| ui.step("wait for another set-up to end"));
                     tokio::time::sleep(Duration::from_millis(200)).await;

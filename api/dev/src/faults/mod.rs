@@ -30,7 +30,8 @@ use crate::{
 /// Short, so that a schedule of minutes sees many of them end.
 const LEASE: Duration = Duration::from_secs(3);
 /// Twice the default. A lease of three seconds ends under faults that the default one of thirty does not notice, and a
-/// build loses an attempt by each; with the default's length of lease its number of attempts would do.
+/// build loses an attempt by each. On a machine that is busy besides, a build may lose all of them before its microVM is
+/// ready: it is told as something that does not hold.
 const ATTEMPTS_MAX: u32 = 6;
 
 /// How much.
@@ -202,7 +203,8 @@ impl Outcome {
         let verdict = if self.broken.is_empty() {
             "everything holds".to_owned()
         } else {
-            format!("{} things do not hold", self.broken.len())
+            let each: String = self.broken.iter().map(|what| format!("\n    {what}")).collect();
+            format!("{} things do not hold:{each}", self.broken.len())
         };
         let needless: String =
             self.restarts.needless.iter().map(|what| format!("    {what}\n")).collect();

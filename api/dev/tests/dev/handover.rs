@@ -224,7 +224,10 @@ async fn build_of_a_lost_host_begins_again_on_another_one_and_says_so() {
     };
     let mut stage = Stage::set_with(options).await;
     let agents = stage.platform.record().agents;
-    let hosts = [stage.host.clone(), Host::connect(&agents[1]).await.unwrap()];
+    // The platform is ready when one agent is.
+    let second =
+        wait_for("the second agent", LONG, || async { Host::connect(&agents[1]).await.ok() });
+    let hosts = [stage.host.clone(), second.await.unwrap()];
     // It ends when the test lets it. What it says does not stand in the recipe.
     let request = json!({
         "name": "moves", "memory_mb": 256,
