@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    build::Reason,
     id::HostId,
     log::{LineRecord, Resume},
 };
@@ -33,6 +34,9 @@ pub struct Standing {
     /// The healthcheck has passed; only the template is missing.
     #[serde(default)]
     pub healthy: bool,
+    /// The build has failed by its recipe, and only the desk has not heard of it: nothing of it is done again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<Reason>,
     /// How far the output of each command that still matters is in the log: those of START steps, and the
     /// last other one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -196,11 +196,12 @@ impl Driver {
                 next => next,
             };
             let event = self.do_next(next).await?;
-            if let Event::Failed { code, message, .. } = &event {
-                let step = self.current_step();
-                self.log.system(step, &format!("failed: {message}")).await?;
-                tracing::info!(build.id = %self.claim.build_id, step, ?code, why = message, "build step failed");
-            }
+            let failure = match &event {
+                Event::Failed { code, message, .. } => {
+                    Some((self.current_step(), *code, message.clone()))
+                }
+                _ => None,
+            };
             if let Err(error) = self.state.apply(event) {
                 tracing::error!(build.id = %self.claim.build_id, %error, "fault in the build's driver");
                 return Ok(Err(Reason {
@@ -210,7 +211,30 @@ impl Driver {
                     tail: None,
                 }));
             }
+            if let Some((step, code, message)) = failure {
+                tracing::info!(build.id = %self.claim.build_id, step, ?code, why = message, "build step failed");
+                self.tell_failure(step, &message).await?;
+            }
         }
+    }
+
+    /// A failure that ends the build is in the log before anything is removed, so that whoever comes after this runner
+    /// has only to tell the desk. What the host failed at is tried again instead.
+    async fn tell_failure(&mut self, step: u32, message: &str) -> Result<(), Halt> {
+        let decided = match self.state.next() {
+            Next::Over(end) => end.err().filter(|reason| !reason.code.is_host()),
+            _ => None,
+        };
+        let is_decided = decided.is_some();
+        if let Some(reason) = decided {
+            self.log.note(Note::Failed(reason)).await?;
+        }
+        self.log.system(step, &format!("failed: {message}")).await?;
+        if is_decided {
+            // Without it the next attempt begins again, and fails again.
+            timeout(SETTLE_MAX, self.log.flush()).await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Does what comes next, in its span.

@@ -74,18 +74,19 @@ pub(super) fn reached(standing: &Standing) -> Reached {
         steps_done: standing.steps_done,
         step_try: standing.step_try,
         healthy: standing.healthy,
+        failed: standing.failed.clone(),
     }
 }
 
 impl Driver {
     /// Makes the sandbox and what runs in it this runner's. While only the template is missing nothing is
-    /// followed: it may be half written, and its guest silent.
+    /// followed: it may be half written, and its guest silent. Nor is it of a build that has failed.
     pub(super) async fn take_over(&mut self, from: ResumeFrom) -> Result<(), Halt> {
         let ResumeFrom { standing, lines } = from;
         self.sandbox = Some(standing.sandbox_id);
         self.before = Before { outputs: standing.outputs, lines };
         self.goes_on = true;
-        if matches!(self.state.next(), Next::Publish(_)) {
+        if matches!(self.state.next(), Next::Publish(_) | Next::Over(_)) {
             return Ok(());
         }
         for work in self.state.started() {

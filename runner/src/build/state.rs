@@ -188,7 +188,7 @@ enum At {
 }
 
 /// How far another runner came after the sandbox was ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reached {
     /// All steps up to this number are done.
     pub steps_done: u32,
@@ -196,6 +196,8 @@ pub struct Reached {
     pub step_try: u32,
     /// The healthcheck has passed.
     pub healthy: bool,
+    /// It has failed, and nothing comes next.
+    pub failed: Option<Reason>,
 }
 
 /// A build between two events.
@@ -229,10 +231,11 @@ impl State {
         for index in 0..done {
             state.passed(index, 1);
         }
-        state.at = match state.before_step(done) {
-            At::Step { index, .. } => At::Step { index, nth: reached.step_try.max(1) },
-            At::Health if reached.healthy => At::Publish,
-            at => at,
+        state.at = match (reached.failed, state.before_step(done)) {
+            (Some(reason), _) => At::Over(Err(reason)),
+            (None, At::Step { index, .. }) => At::Step { index, nth: reached.step_try.max(1) },
+            (None, At::Health) if reached.healthy => At::Publish,
+            (None, at) => at,
         };
         state
     }
@@ -248,7 +251,7 @@ impl State {
             self.plan.clone(),
             &self.base,
             self.boots_max,
-            Reached { steps_done: 0, step_try: 1, healthy: false },
+            Reached { steps_done: 0, step_try: 1, healthy: false, failed: None },
         );
         let mut started = Vec::new();
         for at in 0..index {

@@ -139,18 +139,23 @@ proptest! {
     ) {
         let mut first = state(plan.clone());
         let mut luck = luck.into_iter().chain(std::iter::repeat(true));
-        let mut reached = Reached { steps_done: 0, step_try: 1, healthy: false };
+        let mut reached = Reached { steps_done: 0, step_try: 1, healthy: false, failed: None };
         let (mut started, mut ready) = (Vec::new(), false);
         for _ in 0..200 {
             let next = first.next();
-            if matches!(next, Next::Over(_)) {
+            if let Next::Over(end) = &next {
+                reached.failed = end.clone().err();
+                if reached.failed.is_some() {
+                    let second = State::resumed(plan.clone(), &first.base, 3, reached);
+                    prop_assert_eq!(second.next(), next);
+                }
                 return Ok(());
             }
             if let (true, Next::Step(work)) = (ready, &next) {
                 reached.step_try = work.nth;
             }
             if ready {
-                let second = State::resumed(plan.clone(), &first.base, 3, reached);
+                let second = State::resumed(plan.clone(), &first.base, 3, reached.clone());
                 prop_assert_eq!(second.next(), next.clone());
                 prop_assert_eq!(&second.context, &first.context);
                 let numbers: Vec<u32> = second.started().iter().map(|work| work.number).collect();

@@ -7,8 +7,10 @@
 //! held? ─┬─ yes ─► done
 //!   ▲    └─ no ──► write ─┬─ written ─► done
 //!   │                     ├─ no such sandbox, or anything else, and still not held ─► failed
-//!   └── a moment later ───┴─ the name is taken, or the host is away
+//!   └── a moment later ───┴─ the name is taken, the host is away, or the sandbox sleeps
 //! ```
+//!
+//! An agent that was killed while it saved the sandbox leaves it paused: it is resumed, and saved again.
 
 use ovenbird_agent_client::Error as AgentError;
 use ovenbird_contract::desk::TemplateKind;
@@ -31,7 +33,7 @@ impl Driver {
         let begun = Instant::now();
         let mut away = Away::new(self.away_max);
         let (mut broke_off, mut was_cut) = (false, self.goes_on);
-        let mut look = self.goes_on;
+        let (mut look, mut may_sleep) = (self.goes_on, self.goes_on);
         loop {
             let held = if look { self.held(name).await } else { Ok(None) };
             let failed = match held {
@@ -50,6 +52,7 @@ impl Driver {
             };
             broke_off |= failed.is_unreachable();
             was_cut |= broke_off;
+            may_sleep |= failed.is_unreachable();
             let may_pass = match &failed {
                 AgentError::AlreadyExists { .. } => {
                     away.answered();
@@ -58,6 +61,9 @@ impl Driver {
                 AgentError::Unreachable { .. } | AgentError::Unavailable { .. } => {
                     !away.is_lost(Instant::now())
                 }
+                AgentError::FailedPrecondition { .. } if std::mem::take(&mut may_sleep) => {
+                    self.awaken(sandbox_id).await
+                }
                 AgentError::StaleFence { .. } => return Err(failed),
                 _ => false,
             };
@@ -65,7 +71,7 @@ impl Driver {
                 // Perhaps only the answer was lost, and the sandbox has become the template.
                 return match (self.held(name).await, failed) {
                     (Ok(Some(bytes)), _) => Ok(bytes),
-                    // Its agent was killed in the middle of it, and the next one found the sandbox asleep.
+                    // Its agent was killed in the middle of it, and the sandbox does not go on.
                     (_, AgentError::FailedPrecondition { message }) if was_cut => {
                         Err(AgentError::SandboxLost { message })
                     }
@@ -88,6 +94,13 @@ impl Driver {
             TemplateKind::Snapshot => self.agent.create_snapshot(sandbox_id, name).await,
             TemplateKind::Image => self.agent.flatten_rootfs(sandbox_id, name).await,
         }
+    }
+
+    /// Whether it goes on now. Only the end of its agent puts a build's sandbox to sleep.
+    async fn awaken(&self, sandbox_id: &str) -> bool {
+        let resumed = self.agent.resume_sandbox(sandbox_id, 0).await;
+        tracing::info!(sandbox.id = sandbox_id, ?resumed, "sandbox resumed, to be saved again");
+        resumed.is_ok()
     }
 
     async fn held(&self, name: &str) -> Result<Option<u64>, AgentError> {

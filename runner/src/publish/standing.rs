@@ -3,7 +3,7 @@
 //! Notes pass through the same queue as the lines, so a message never says of a step that it is done before the
 //! step's last line is in the log.
 
-use ovenbird_contract::{id::HostId, standing::Standing};
+use ovenbird_contract::{build::Reason, id::HostId, standing::Standing};
 
 use super::{output::Marks, progress::Progress};
 
@@ -20,6 +20,8 @@ pub enum Note {
     StepDone(u32),
     /// The healthcheck has passed.
     Healthy,
+    /// The build has failed, whoever tells the desk.
+    Failed(Reason),
     /// Nothing is left to go on with.
     Gone,
 }
@@ -51,6 +53,7 @@ impl Keeper {
                     steps_done: 0,
                     step_try: 1,
                     healthy: false,
+                    failed: None,
                     outputs: Vec::new(),
                     log_bytes,
                 });
@@ -64,6 +67,7 @@ impl Keeper {
                 standing.outputs.retain(|output| output.background);
             }
             (Note::Healthy, Some(standing)) => standing.healthy = true,
+            (Note::Failed(reason), Some(standing)) => standing.failed = Some(reason),
         }
     }
 

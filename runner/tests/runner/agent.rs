@@ -79,6 +79,8 @@ pub(crate) struct Seen {
     pub(crate) hang_saves: bool,
     /// The sandbox is not running any more, as when its agent was killed while it was saved.
     pub(crate) asleep: bool,
+    /// It stays so.
+    pub(crate) state_is_lost: bool,
     /// Saves that were begun.
     pub(crate) saves: u32,
     pub(crate) created: Vec<String>,
@@ -407,6 +409,23 @@ impl HostAgentService for Agent {
         Ok(Response::new(DestroySandboxResponse {}))
     }
 
+    async fn resume_sandbox(
+        &self,
+        request: Request<ResumeSandboxRequest>,
+    ) -> Reply<ResumeSandboxResponse> {
+        self.here()?;
+        let mut seen = self.seen.lock().unwrap();
+        if seen.state_is_lost {
+            return Err(Status::failed_precondition("its saved state is gone"));
+        }
+        seen.asleep = false;
+        Ok(Response::new(ResumeSandboxResponse {
+            sandbox_id: request.into_inner().sandbox_id,
+            status: "running".into(),
+            host_ip: "10.0.0.1".into(),
+        }))
+    }
+
     async fn start_exec(&self, request: Request<StartExecRequest>) -> Reply<StartExecResponse> {
         let request = request.into_inner();
         self.fence(request.fence.clone(), "start")?;
@@ -575,7 +594,6 @@ impl HostAgentService for Agent {
 
     not_scripted! {
         pause_sandbox(PauseSandboxRequest) -> PauseSandboxResponse;
-        resume_sandbox(ResumeSandboxRequest) -> ResumeSandboxResponse;
         exec(ExecRequest) -> ExecResponse;
         write_file(WriteFileRequest) -> WriteFileResponse;
         read_file(ReadFileRequest) -> ReadFileResponse;

@@ -76,6 +76,17 @@ impl Running {
         (self.shutdown, self.service) = self.another().await;
     }
 
+    /// Ends the runner in the middle of what it does.
+    pub(crate) async fn kill(&mut self) {
+        self.service.abort();
+        let _ = (&mut self.service).await;
+    }
+
+    /// Starts another one after that.
+    pub(crate) async fn resurrect(&mut self) {
+        (self.shutdown, self.service) = self.another().await;
+    }
+
     /// Starts another runner beside it.
     pub(crate) async fn another(&self) -> (CancellationToken, JoinHandle<()>) {
         let shutdown = CancellationToken::new();

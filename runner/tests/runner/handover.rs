@@ -128,6 +128,40 @@ async fn step_that_ended_while_no_runner_was_there_is_read_to_its_end_not_run_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn failed_build_is_told_to_the_desk_by_whoever_comes_next_and_nothing_of_it_is_done_again() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().hang_destroys = 1;
+    let mut running = Running::start(&agent, plan("RUN gate\nRUN print 1", None), 1).await;
+    let build = push_job(&running.server).await;
+    agent.until_started(1).await;
+    agent.gate_writes("line 1");
+    agent.gate_ends(7);
+    wait_until("the sandbox is being removed", SOON, || async {
+        agent.seen.lock().unwrap().destroys == 1
+    })
+    .await;
+    running.kill().await;
+    let standing = running.desk.hand_over(&running.server, &build).await;
+    assert_eq!(standing.failed.map(|reason| reason.code), Some(ReasonCode::StepFailed));
+    running.resurrect().await;
+    push_attempt(&running.server, build, 2).await;
+    let finish = running.desk.finished().await;
+    let (code, step, message, tail) = failure(&finish.outcome);
+    assert_eq!((code, step, finish.attempt), (ReasonCode::StepFailed, Some(1), 2));
+    assert!(message.contains("exit code 7"), "{message}");
+    assert_eq!(tail.as_deref(), Some("line 1"));
+    let texts = running.server.texts(&build).await;
+    let failures = texts.iter().filter(|text| text.starts_with("failed: ")).count();
+    assert_eq!(failures, 1, "{texts:#?}");
+    {
+        let seen = agent.seen.lock().unwrap();
+        assert_eq!((seen.created.len(), seen.started.len()), (1, 1));
+    }
+    assert!(agent.left().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lost_lease_leaves_the_step_to_the_next_attempt() {
     let agent = Agent::default();
     let running = Running::start(&agent, plan("RUN gate", None), 1).await;
@@ -360,23 +394,44 @@ async fn long_write_of_a_template_outlives_short_breaks_that_lie_far_apart() {
     running.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sandbox_whose_agent_was_killed_while_it_was_saved_is_no_failure_of_the_build() {
-    let agent = Agent::default();
+/// Its agent is killed while it saves the sandbox; the next one finds it paused.
+async fn killed_while_it_saves(agent: &Agent) -> Running {
     agent.seen.lock().unwrap().hang_saves = true;
-    let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
+    let running = Running::start(agent, plan("RUN print 1", None), 1).await;
     push_job(&running.server).await;
     wait_until("the template is being written", SOON, || async {
         agent.seen.lock().unwrap().saves == 1
     })
     .await;
     agent.cut_off(true);
-    agent.seen.lock().unwrap().asleep = true;
+    {
+        let mut seen = agent.seen.lock().unwrap();
+        (seen.asleep, seen.hang_saves) = (true, false);
+    }
     wait_until("the host is called while it is away", SOON, || async {
         agent.seen.lock().unwrap().knocks > 0
     })
     .await;
     agent.cut_off(false);
+    running
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_whose_agent_was_killed_while_it_was_saved_is_resumed_and_saved_again() {
+    let agent = Agent::default();
+    let running = Box::pin(killed_while_it_saves(&agent)).await;
+    let finish = running.desk.finished().await;
+    assert_eq!((succeeded(&finish.outcome), finish.attempt), (TemplateKind::Image, 1));
+    assert_eq!(agent.seen.lock().unwrap().saves, 2);
+    assert!(running.desk.heard().releases.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandbox_that_cannot_be_resumed_after_its_agent_was_killed_is_no_failure_of_the_build() {
+    let agent = Agent::default();
+    agent.seen.lock().unwrap().state_is_lost = true;
+    let running = Box::pin(killed_while_it_saves(&agent)).await;
     assert_eq!(running.desk.lost().await.code, ReasonCode::HostLost);
     assert!(running.desk.heard().finishes.is_empty());
     running.stop().await;

@@ -1,7 +1,8 @@
 //! Whether an attempt goes on where the one before stood.
 //!
 //! ```text
-//! ledger is up to date ─► claim (host chosen) ─► record in the log ─┬─ last message names a ready sandbox on this host ─► goes on
+//! ledger is up to date ─► claim (host chosen) ─► record in the log ─┬─ last message names a ready sandbox on this host,
+//!                                                                 │  or says that the build failed ─► goes on
 //!                                                                 └─ it does not ─► row made fresh ─► first step
 //! ```
 //!
@@ -144,6 +145,9 @@ fn decide(
         .and_then(|reason| serde_json::from_value::<Reason>(reason).ok())
         .map_or_else(String::new, |reason| format!(" {}", reason.message));
     match before {
+        Some(standing) if standing.failed.is_some() => {
+            (format!("Attempt {attempt} only tells that the build failed.{why}"), Some(standing))
+        }
         Some(standing) if standing.ready && standing.host_id == host => {
             let place = place(row, &standing);
             (format!("Attempt {attempt} goes on {place}.{why}"), Some(standing))

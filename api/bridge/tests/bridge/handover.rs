@@ -23,6 +23,7 @@ fn standing(claim: &Claimed) -> Standing {
         steps_done: 0,
         step_try: 1,
         healthy: false,
+        failed: None,
         outputs: vec![output],
         log_bytes: 14,
     }
@@ -130,6 +131,31 @@ async fn without_a_ready_sandbox_on_its_host_an_attempt_begins_from_the_first_st
         let message = reason["message"].as_str().unwrap();
         assert!(message.ends_with("Attempt 2 begins from the first step."), "{message}");
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn failure_that_the_log_knows_is_gone_on_with_wherever_the_sandbox_was() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_desk();
+    let reason = Reason {
+        code: ReasonCode::StepFailed,
+        message: "exit code 7".into(),
+        step: Some(1),
+        tail: None,
+    };
+    let failed = |claim: &Claimed| Standing {
+        host_id: HostId::new(),
+        ready: false,
+        failed: Some(reason.clone()),
+        ..standing(claim)
+    };
+    let (build, first) = lost(&mut rig, |claim| Some(failed(claim))).await;
+    let second = ok(rig.claim(build, 2, RunnerId::new()).await);
+    let from = second.resume.expect("it goes on");
+    assert_eq!(from.standing.failed, failed(&first).failed);
+    let records = rig.streamed(build).await;
+    assert!(text(&records[2]).starts_with("Attempt 2 only tells that the build failed."));
     rig.stop().await;
 }
 

@@ -113,6 +113,7 @@ fn every_message_of_a_log_fits_the_document() {
         steps_done: 1,
         step_try: 0,
         healthy: false,
+        failed: None,
         outputs: vec![resume.clone()],
         log_bytes: 3,
     };
