@@ -151,6 +151,9 @@ impl Service {
         let last = isize::try_from(self.batch).unwrap_or(isize::MAX) - 1;
         let mut ids: Vec<String> = in_time(redis.lrange(&own, 0, last)).await?;
         if ids.is_empty() {
+            ids = self.take_waiting(redis, &own).await?;
+        }
+        if ids.is_empty() {
             let Some(taken) = shutdown.run_until_cancelled(self.take(redis, &own)).await else {
                 return Ok(());
             };
@@ -169,7 +172,22 @@ impl Service {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Waits for an id, then takes what else is there, up to the batch.
+    /// What waits already, up to the batch.
+    async fn take_waiting(
+        &self,
+        redis: &mut MultiplexedConnection,
+        own: &str,
+    ) -> Result<Vec<String>, Error> {
+        let queued = self.queue.keys().queued();
+        let mut pipe = redis::pipe();
+        for _ in 0..self.batch {
+            pipe.lmove(&queued, own, Direction::Left, Direction::Right);
+        }
+        let taken: Vec<Option<String>> = in_time(pipe.query_async(redis)).await?;
+        Ok(taken.into_iter().flatten().collect())
+    }
+
+    /// Waits for an id.
     async fn take(
         &self,
         redis: &mut MultiplexedConnection,
@@ -181,13 +199,7 @@ impl Service {
         let first: Option<String> = tokio::time::timeout(BLOCK + RESPONSE_TIMEOUT, wait)
             .await
             .map_err(|_| Error::RedisTimedOut)??;
-        let Some(first) = first else { return Ok(Vec::new()) };
-        let mut pipe = redis::pipe();
-        for _ in 1..self.batch {
-            pipe.lmove(&queued, own, Direction::Left, Direction::Right);
-        }
-        let more: Vec<Option<String>> = in_time(pipe.query_async(redis)).await?;
-        Ok(std::iter::once(first).chain(more.into_iter().flatten()).collect())
+        Ok(first.into_iter().collect())
     }
 
     /// Publishes the jobs of `ids`; answers the ids that are done with, and what went wrong with others.

@@ -26,25 +26,25 @@ impl Desk {
             Ok(message) => self.claim(message).await,
             Err(refusal) => Reply::Refused(refusal),
         };
-        let outcome = send(request, &reply).await;
-        if let Reply::Ok(claim) = reply {
-            self.states.tell(claim.build_id, claim.attempt, Status::Running).await;
-        }
-        outcome
+        let told = async {
+            if let Reply::Ok(claim) = &reply {
+                self.states.tell(claim.build_id, claim.attempt, Status::Running).await;
+            }
+        };
+        tokio::join!(send(request, &reply), told).0
     }
 
     async fn claim(&self, request: ClaimRequest) -> Reply<Claim<Json>> {
         note(request.build_id, request.attempt);
         self.catch_up(&request).await;
-        let claimed = self
-            .store
-            .build_claim(&Request {
-                build: request.build_id,
-                attempt: request.attempt,
-                runner: request.runner_id,
-                lease: self.lease,
-            })
-            .await;
+        let wanted = Request {
+            build: request.build_id,
+            attempt: request.attempt,
+            runner: request.runner_id,
+            lease: self.lease,
+        };
+        let (claimed, seen) =
+            tokio::join!(self.store.build_claim(&wanted), self.seen_before_the_first(&request));
         let claimed = match claimed {
             Ok(Ok(claimed)) => claimed,
             Ok(Err(why)) => return not_claimed(why),
@@ -52,7 +52,7 @@ impl Desk {
         };
         // From here on the attempt is the runner's. When the log cannot be asked it repeats its request,
         // and gets the same claim.
-        let opened = match self.open(&request, claimed).await {
+        let opened = match self.open(&request, claimed, seen).await {
             Ok(opened) => opened,
             Err(resume::Error::Over) => {
                 return refused(RefusalCode::StaleAttempt, "the attempt is over already");

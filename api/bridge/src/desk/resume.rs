@@ -69,16 +69,31 @@ impl Desk {
         }
     }
 
-    /// Says in the log that the attempt begins, and how. A first attempt begins where the log stands.
+    /// Where the log of a build stands that no runner has had. It may be asked before the claim is made: nobody else
+    /// writes it.
+    pub(super) async fn seen_before_the_first(
+        &self,
+        request: &ClaimRequest,
+    ) -> Option<Result<Seen, log::Error>> {
+        if request.attempt > 1 {
+            return None;
+        }
+        Some(self.log.seen(request.build_id, 0).await)
+    }
+
+    /// Says in the log that the attempt begins, and how. A first attempt begins where the log stands, as it was
+    /// `seen`.
     pub(super) async fn open(
         &self,
         request: &ClaimRequest,
         mut claimed: Claimed,
+        seen: Option<Result<Seen, log::Error>>,
     ) -> Result<Opened, Error> {
         let ClaimRequest { build_id: build, attempt, runner_id: runner } = *request;
         let floor = u64::try_from(claimed.build.log_seq).unwrap_or(0);
-        if attempt <= 1 {
-            let seen = self.log.seen(build, floor).await?;
+        if let Some(seen) = seen {
+            let mut seen = seen?;
+            seen.at.last_seq = seen.at.last_seq.max(floor);
             return Ok(Opened { claimed, seen, resume: None });
         }
         let host = HostId::from_uuid(claimed.host.id);

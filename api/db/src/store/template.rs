@@ -53,6 +53,15 @@ pub(super) async fn resolve(
     reference: &str,
 ) -> Result<Option<template::Model>, Error> {
     let (name, tag) = reference_split(reference);
+    tagged(db, name, tag).await
+}
+
+/// The template that `tag` of `name` points to now.
+pub(super) async fn tagged(
+    db: &impl ConnectionTrait,
+    name: &str,
+    tag: &str,
+) -> Result<Option<template::Model>, Error> {
     Ok(template::Entity::find()
         .from_raw_sql(sql(
             "SELECT t.* FROM template_tags g JOIN templates t ON t.id = g.template_id

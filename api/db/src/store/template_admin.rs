@@ -37,21 +37,7 @@ impl Store {
         name: &str,
         tag: &str,
     ) -> Result<Option<template::Model>, Error> {
-        use template_tag::Column;
-        let tagged: Option<Uuid> = template_tag::Entity::find()
-            .select_only()
-            .column(Column::TemplateId)
-            .filter(Column::Name.eq(name))
-            .filter(Column::Tag.eq(tag))
-            .filter(Column::SupersededAt.is_null())
-            .into_tuple()
-            .one(&self.db)
-            .await?;
-        let Some(id) = tagged else { return Ok(None) };
-        Ok(template::Entity::find_by_id(id)
-            .filter(template::Column::DeletedAt.is_null())
-            .one(&self.db)
-            .await?)
+        template::tagged(&self.db, name, tag).await
     }
 
     /// Names of templates, for a hint: at most `limit`.

@@ -44,11 +44,18 @@ impl App {
         mut problems: Vec<Problem>,
     ) -> Result<Result<Checked, Vec<Problem>>, Error> {
         let plan = plan(draft, &mut problems);
-        let base = self.base(&draft.base_template, &mut problems).await?;
-        self.size(draft, &mut problems).await?;
-        if let Some(name) = &draft.name {
-            problems.extend(self.template_name_problem(caller, name).await?);
-        }
+        let name = async {
+            match &draft.name {
+                Some(name) => self.template_name_problem(caller, name).await,
+                None => Ok(None),
+            }
+        };
+        // Each waits for Postgres, and none for the others.
+        let base = self.base(&draft.base_template);
+        let (base, hosts, name) = tokio::try_join!(base, self.hosts(), name)?;
+        let base = base.map_err(|problem| problems.push(problem)).ok().flatten();
+        self.size(draft, &hosts, &mut problems);
+        problems.extend(name);
         problems.extend(label_problems(&draft.labels));
         self.context(draft, plan.as_ref(), &mut problems).await?;
         if draft.lane.as_deref().is_some_and(|lane| !LANES.contains(&lane)) {
@@ -61,12 +68,11 @@ impl App {
     async fn base(
         &self,
         reference: &Option<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Result<Option<template::Model>, Error> {
-        let Some(reference) = reference else { return Ok(None) };
+    ) -> Result<Result<Option<template::Model>, Problem>, Error> {
+        let Some(reference) = reference else { return Ok(Ok(None)) };
         let (name, tag) = reference.split_once(':').unwrap_or((reference, super::TAG_DEFAULT));
         if let Some(template) = self.store.template_resolve(name, tag).await? {
-            return Ok(Some(template));
+            return Ok(Ok(Some(template)));
         }
         let names = self.store.template_names(HINT_NAMES).await?;
         let hint = if names.is_empty() {
@@ -75,8 +81,7 @@ impl App {
             format!("there are {}", names.join(", "))
         };
         let message = format!("there is no template {name}:{tag}");
-        problems.push(Problem::new("base_template", "unknown_template", message).hint(hint));
-        Ok(None)
+        Ok(Err(Problem::new("base_template", "unknown_template", message).hint(hint)))
     }
 
     async fn context(
@@ -104,8 +109,7 @@ impl App {
         Ok(())
     }
 
-    async fn size(&self, draft: &Draft, problems: &mut Vec<Problem>) -> Result<(), Error> {
-        let hosts = self.hosts().await?;
+    fn size(&self, draft: &Draft, hosts: &[Largest], problems: &mut Vec<Problem>) {
         let bounds = &self.bounds;
         let largest =
             |of: fn(&Largest) -> u32, otherwise| hosts.iter().map(of).max().unwrap_or(otherwise);
@@ -121,13 +125,12 @@ impl App {
         if let Some(disk) = draft.disk_mb {
             within("disk_mb", disk, bounds.disk_mb_min, bounds.disk_mb_max, problems);
         }
-        let (Some(vcpus), Some(memory_mb)) = (draft.vcpus, draft.memory_mb) else { return Ok(()) };
+        let (Some(vcpus), Some(memory_mb)) = (draft.vcpus, draft.memory_mb) else { return };
         let fits = |host: &Largest| host.vcpus >= vcpus && host.memory_mb >= memory_mb;
         if problems.len() == before && !hosts.is_empty() && !hosts.iter().any(fits) {
             let message = format!("no host has {vcpus} vcpus and {memory_mb} MiB for one sandbox");
             problems.push(Problem::new("memory_mb", "out_of_range", message));
         }
-        Ok(())
     }
 
     /// The largest sandbox of each known host. A host that is away now counts: the build waits for it.
