@@ -36,6 +36,7 @@ impl MigratorTrait for Migrator {
             "m0012_contexts",
             "m0013_lanes_and_limits",
             "m0014_repeats_and_names",
+            "m0015_bookings",
         ]
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Two claims that see the same free room would overbook the host. So the chosen host's row is locked,
 //! and the statement that begins the attempt counts the room again. One host is locked per
-//! transaction, so that no two claims can wait for each other.
+//! transaction, so that no two claims can wait for each other. A first attempt mostly needs less
+//! ([`super::claim_first`]).
 //!
 //! What the attempt before made (its sandbox, its template's id, the steps in the row) stays in the row here.
 //! Whether the new attempt goes on with it, the log says, which the desk reads after this;
@@ -15,7 +16,7 @@ use ovenbird_contract::{
     id::{BuildId, RunnerId, TemplateId},
 };
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait,
+    ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, TransactionTrait, Value,
 };
 use uuid::Uuid;
 
@@ -110,6 +111,9 @@ impl Store {
     /// # Errors
     /// [`Error::Database`]; whether the attempt began is unknown then, so ask again.
     pub async fn build_claim(&self, request: &Request) -> Result<Result<Claimed, Refused>, Error> {
+        if let Some(claimed) = self.build_claim_first(request).await? {
+            return Ok(Ok(claimed));
+        }
         let mut last = Refused::NoRoom;
         for _ in 0..CHOICES {
             let tx = self.db.begin().await?;
@@ -224,15 +228,13 @@ async fn claim_once(
     })
 }
 
-/// Nobody else takes room on the host until the transaction ends.
+/// Nobody else takes room on the host until the transaction ends, and who counted it before sees that it changed.
 pub(super) async fn host_lock(
     tx: &DatabaseTransaction,
     host: Uuid,
 ) -> Result<Option<entity::host::Model>, Error> {
-    Ok(entity::host::Entity::find()
-        .from_raw_sql(sql("SELECT * FROM hosts WHERE id = $1 FOR NO KEY UPDATE", [host.into()]))
-        .one(tx)
-        .await?)
+    let text = "UPDATE hosts SET bookings = bookings + 1 WHERE id = $1 RETURNING *";
+    Ok(entity::host::Entity::find().from_raw_sql(sql(text, [host.into()])).one(tx).await?)
 }
 
 /// Where the sandbox of the attempt before waits. A draining host lets such a build end there; a new one it does
@@ -241,41 +243,61 @@ fn goes_on_at(build: &entity::template_build::Model) -> Option<Uuid> {
     build.sandbox_id.and(build.host_id)
 }
 
-/// Hosts that hold `base` and have the labels that the build asks for: the one that failed the build last, if it is the only one; else one that has room,
-/// the one of the attempt before first, then the emptiest. Not locked: a hint.
+/// The host for the one row of `build`, and whether it has room: one that holds the base (`$2` for a build that does not
+/// name its own) and has the labels that the build asks for; the one that failed the build last, if it is the only one;
+/// else one that has room, the one of the attempt before first, then the emptiest. Not locked: a hint.
+pub(super) fn choice() -> String {
+    let used = used("b.id");
+    format!(
+        "SELECT h.id, h.bookings,
+           (h.capacity->>'vcpus')::bigint - used.vcpus >= b.vcpus
+           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= b.memory_mb AS fits
+         FROM build b
+         JOIN template_placements p
+           ON p.template_id = COALESCE(b.base_template_id, $2::uuid) AND p.state = 'present'
+         JOIN hosts h ON h.id = p.host_id
+         CROSS JOIN LATERAL {used} used
+         WHERE (h.status = 'online' OR h.status = 'draining' AND h.id = b.host_id AND b.sandbox_id IS NOT NULL)
+           AND h.labels @> b.labels
+         ORDER BY h.id IS NOT DISTINCT FROM b.avoid_host_id, fits DESC, h.id IS NOT DISTINCT FROM b.host_id DESC,
+           (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
+         LIMIT 1"
+    )
+}
+
 async fn candidates(
     tx: &DatabaseTransaction,
     build: &entity::template_build::Model,
     base: Uuid,
 ) -> Result<Vec<Candidate>, Error> {
-    let used = used("$1");
-    let text = format!(
-        "SELECT h.id,
-           (h.capacity->>'vcpus')::bigint - used.vcpus >= $3
-           AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= $4 AS fits
-         FROM hosts h
-         JOIN template_placements p ON p.host_id = h.id AND p.template_id = $2 AND p.state = 'present'
-         CROSS JOIN LATERAL {used} used
-         WHERE (h.status = 'online' OR h.status = 'draining' AND h.id = $7) AND h.labels @> $8
-         ORDER BY h.id IS NOT DISTINCT FROM $6, fits DESC, h.id IS NOT DISTINCT FROM $5 DESC,
-           (h.capacity->>'memory_mb')::bigint - used.memory_mb DESC
-         LIMIT 1"
-    );
-    Ok(Candidate::find_by_statement(sql(
-        &text,
-        [
-            build.id.into(),
-            base.into(),
-            build.vcpus.into(),
-            build.memory_mb.into(),
-            build.host_id.into(),
-            build.avoid_host_id.into(),
-            goes_on_at(build).into(),
-            build.labels.clone().into(),
-        ],
-    ))
-    .all(tx)
-    .await?)
+    let text = format!("WITH build AS (SELECT * FROM template_builds WHERE id = $1) {}", choice());
+    let query = Candidate::find_by_statement(sql(&text, [build.id.into(), base.into()]));
+    Ok(query.all(tx).await?)
+}
+
+/// What the row `b` of the build becomes on host `h`, in the words of [`terms`].
+pub(super) const BEGUN: &str = "
+    status = $3, attempt = $4, lease_owner = $5,
+    lease_until = now() + $6 * interval '1 millisecond',
+    host_id = h.id, base_template_id = COALESCE(b.base_template_id, $2::uuid),
+    planned_template_id = COALESCE(b.planned_template_id, $7),
+    previous_sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
+    sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
+    event_stream_seq = 0, avoid_host_id = NULL,
+    job_published_at = NULL, job_stream_seq = NULL, held_since = NULL,
+    started_at = COALESCE(b.started_at, now())";
+
+/// `$1` to `$7`: the build, its base if it names none, the state to come, attempt, runner, lease, template.
+pub(super) fn terms(request: &Request, next: Status, base: Option<Uuid>) -> [Value; 7] {
+    [
+        request.build.uuid().into(),
+        base.into(),
+        next.as_str().into(),
+        i32::try_from(request.attempt).unwrap_or(i32::MAX).into(),
+        request.runner.uuid().into(),
+        millis(request.lease).into(),
+        TemplateId::new().uuid().into(),
+    ]
 }
 
 /// Writes the attempt, comparing status, attempt and the room on the (locked) host.
@@ -288,38 +310,16 @@ async fn begin(
 ) -> Result<Option<entity::template_build::Model>, Error> {
     let used = used("$1");
     let text = format!(
-        "UPDATE template_builds b SET
-           status = $3, attempt = $4, lease_owner = $5,
-           lease_until = now() + $6 * interval '1 millisecond',
-           host_id = h.id, base_template_id = $7,
-           planned_template_id = COALESCE(b.planned_template_id, $8),
-           previous_sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
-           sandbox_id = CASE WHEN b.host_id = h.id THEN b.sandbox_id END,
-           event_stream_seq = 0, avoid_host_id = NULL,
-           job_published_at = NULL, job_stream_seq = NULL, held_since = NULL,
-           started_at = COALESCE(b.started_at, now())
+        "UPDATE template_builds b SET {BEGUN}
          FROM hosts h CROSS JOIN LATERAL {used} used
-         WHERE b.id = $1 AND b.status = 'queued' AND b.attempt = $4 - 1 AND h.id = $2
+         WHERE b.id = $1 AND b.status = 'queued' AND b.attempt = $4 - 1 AND h.id = $8
            AND (h.capacity->>'vcpus')::bigint - used.vcpus >= b.vcpus
            AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= b.memory_mb
          RETURNING b.*"
     );
-    Ok(entity::template_build::Entity::find()
-        .from_raw_sql(sql(
-            &text,
-            [
-                request.build.uuid().into(),
-                host.into(),
-                next.as_str().into(),
-                i32::try_from(request.attempt).unwrap_or(i32::MAX).into(),
-                request.runner.uuid().into(),
-                millis(request.lease).into(),
-                base.into(),
-                TemplateId::new().uuid().into(),
-            ],
-        ))
-        .one(tx)
-        .await?)
+    let values = terms(request, next, Some(base)).into_iter().chain([host.into()]);
+    let query = entity::template_build::Entity::find().from_raw_sql(sql(&text, values));
+    Ok(query.one(tx).await?)
 }
 
 /// The answer got lost, or the runner asks again: the same claim, with the lease renewed.
@@ -356,7 +356,7 @@ async fn repeat(
     Ok(Ok(claimed(row, base, host)))
 }
 
-fn claimed(
+pub(super) fn claimed(
     build: entity::template_build::Model,
     base: entity::template::Model,
     host: entity::host::Model,

@@ -8,6 +8,7 @@ pub mod build;
 pub mod build_admin;
 pub mod cancel;
 pub mod claim;
+mod claim_first;
 pub mod context;
 pub mod finish;
 pub mod host;

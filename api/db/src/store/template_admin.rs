@@ -37,7 +37,7 @@ impl Store {
         name: &str,
         tag: &str,
     ) -> Result<Option<template::Model>, Error> {
-        template::tagged(&self.db, name, tag).await
+        super::template::tagged(&self.db, name, tag).await
     }
 
     /// Names of templates, for a hint: at most `limit`.
