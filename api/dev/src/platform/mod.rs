@@ -13,10 +13,12 @@ pub(crate) mod config;
 pub(crate) mod disk;
 pub mod leftovers;
 pub mod member;
+mod options;
 pub mod part;
 pub mod place;
 pub mod record;
 mod runners;
+mod settings;
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +41,7 @@ use ovenbird_testkit::{
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+pub use self::options::{Hypervisor, Options};
 use self::{
     apart::Apart,
     disk::Disk,
@@ -57,86 +60,10 @@ use crate::{
 const READY: Duration = Duration::from_secs(60);
 /// Between two starts of a service that does not stay up.
 const SERVICE_PAUSE: Duration = Duration::from_secs(2);
-/// What agents without machines promise at the same time.
-const MEMORY_SANDBOXES: u16 = 64;
-/// Their base image.
-const MEMORY_IMAGE_BYTES: u64 = 1024 * 1024;
 /// Spans reach a collector after this many milliseconds.
 const SPANS_WITHIN_MS: &str = "200";
-/// Where Prometheus would look; each process says in its log where that is.
-const METRICS_LISTEN: &str = "127.0.0.1:0";
 /// The base template that every platform has.
 pub const BASE_TEMPLATE: &str = "minimal";
-
-/// How many of what.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// A word in the folder's name.
-    pub kind: &'static str,
-    /// Runners.
-    pub runners: usize,
-    /// Builds at once in each runner.
-    pub slots: usize,
-    /// Host agents.
-    pub agents: usize,
-    /// Flush everything to disk; else a crash of the machine may cost data.
-    pub durable: bool,
-    /// The bridge's `lease`; absent means its default.
-    pub lease: Option<Duration>,
-    /// The bridge's `attempts_max`; absent means its default.
-    pub attempts_max: Option<u32>,
-    /// The bridge's `build_time_max`; absent means its default.
-    pub build_time_max: Option<Duration>,
-    /// The bridge's `log_step_bytes`; absent means its default.
-    pub log_step_bytes: Option<u64>,
-    /// The runners' `host_away_max`; absent means its default.
-    pub host_away: Option<Duration>,
-    /// Each agent in a network namespace of its own.
-    pub apart: bool,
-    /// What sandboxes are made of.
-    pub hypervisor: Hypervisor,
-    /// Run the release build of the programs.
-    pub release: bool,
-    /// Servers of NATS, one cluster; with three or more, every stream stands on three.
-    pub nats_servers: usize,
-    /// The loopback port of a collector of spans.
-    pub otlp_port: Option<u16>,
-    /// Log lines are JSON.
-    pub json_logs: bool,
-}
-
-impl Default for Options {
-    /// One of each, two builds at once, microVMs.
-    fn default() -> Self {
-        Self {
-            kind: "platform",
-            runners: 1,
-            slots: 2,
-            agents: 1,
-            durable: false,
-            lease: None,
-            attempts_max: None,
-            build_time_max: None,
-            log_step_bytes: None,
-            host_away: None,
-            apart: false,
-            hypervisor: Hypervisor::Qemu,
-            release: false,
-            nats_servers: 1,
-            otlp_port: None,
-            json_logs: false,
-        }
-    }
-}
-
-/// What sandboxes are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hypervisor {
-    /// MicroVMs.
-    Qemu,
-    /// Nothing: for benches of what is around them.
-    Memory,
-}
 
 /// A running platform. Dropped, it ends as well, only with less patience.
 #[derive(Debug)]
@@ -381,165 +308,6 @@ impl Platform {
 
     fn binary(&self, name: &str) -> PathBuf {
         binary(&self.options, name)
-    }
-
-    /// The section `[telemetry]` of every process.
-    fn telemetry(&self) -> Value {
-        let endpoint = self.options.otlp_port.map(|port| format!("http://127.0.0.1:{port}"));
-        json!({
-            "format": if self.options.json_logs { "json" } else { "text" },
-            "otlp_endpoint": endpoint.unwrap_or_default(),
-        })
-    }
-
-    /// Where the seed of one of our processes is, for NATS.
-    fn nats_seed(&self, role: Role) -> PathBuf {
-        self.nats_file(role.as_str())
-    }
-
-    fn nats_file(&self, name: &str) -> PathBuf {
-        self.place.path().join("nats-access").join(format!("{name}.nk"))
-    }
-
-    async fn api_config(&self, authority: &Authority) -> anyhow::Result<Value> {
-        let signer = authority.write_signer(&self.place.path().join("tls"))?;
-        Ok(json!({
-            "listen": format!("127.0.0.1:{}", self.api_port),
-            "metrics_listen": METRICS_LISTEN,
-            "telemetry": self.telemetry(),
-            "database_url": self.postgres.database("ovenbird").await?,
-            "redis_url": self.redis.url(),
-            "nats_url": self.nats.url(),
-            "nats_nkey": self.nats_seed(Role::Api),
-            "nats_access": { "nkeys": {
-                "issuer": self.nats_file("issuer"),
-                "callout": self.nats_seed(Role::Callout),
-                "revoker": self.nats_seed(Role::Revoker),
-            }},
-            "agents": { "tls": config::tls(&self.client_of(authority, "api")?) },
-            "registration": { "authority": { "cert": signer.0, "key": signer.1 } },
-            // The platform is reached over plain http.
-            "http": { "session": { "secure": false } },
-        }))
-    }
-
-    fn bridge_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
-        let mut config = json!({
-            "database_url": self.postgres.url_of("ovenbird"),
-            "redis_url": self.redis.url(),
-            "nats_url": self.nats.url(),
-            "nats_nkey": self.nats_seed(Role::Bridge),
-            "nats_replicas": if options.nats_servers >= 3 { 3 } else { 1 },
-            "metrics_listen": METRICS_LISTEN,
-            "telemetry": self.telemetry(),
-            "tls": config::tls(&self.client_of(authority, "bridge")?),
-        });
-        if let Some(lease) = options.lease {
-            config["lease"] = format!("{}ms", lease.as_millis()).into();
-        }
-        if let Some(attempts_max) = options.attempts_max {
-            config["attempts_max"] = attempts_max.into();
-        }
-        if let Some(time_max) = options.build_time_max {
-            config["build_time_max"] = format!("{}ms", time_max.as_millis()).into();
-        }
-        if let Some(bytes) = options.log_step_bytes {
-            config["log_step_bytes"] = bytes.into();
-        }
-        Ok(config)
-    }
-
-    fn runner_config(&self, authority: &Authority, options: Options) -> anyhow::Result<Value> {
-        let mut config = json!({
-            "nats_url": self.nats.url(),
-            "nats_nkey": self.nats_seed(Role::Runner),
-            "metrics_listen": METRICS_LISTEN,
-            "telemetry": self.telemetry(),
-            "slots": options.slots,
-            "tls": config::tls(&self.client_of(authority, "runner")?),
-        });
-        if let Some(away) = options.host_away {
-            config["host_away_max"] = format!("{}ms", away.as_millis()).into();
-        }
-        Ok(config)
-    }
-
-    /// Makes the agent's folder with the base image in it, and its configuration, for the host that the api
-    /// announced.
-    async fn agent_config(
-        &mut self,
-        at: usize,
-        artifacts: &Artifacts,
-        announced: &Value,
-    ) -> anyhow::Result<PathBuf> {
-        let text = |value: &Value| value.as_str().map(str::to_owned).context("no announcement");
-        self.agents[at].server_name = text(&announced["host"]["server_name"])?;
-        let agent = &self.agents[at];
-        let name = format!("agent-{}", at + 1);
-        let data = self.disk.path().join(&name);
-        let image = data.join("images").join(BASE_TEMPLATE);
-        fs::create_dir_all(&image)?;
-        if self.options.hypervisor == Hypervisor::Memory {
-            // Nobody looks into it.
-            fs::File::create(image.join("rootfs.ext4"))?.set_len(MEMORY_IMAGE_BYTES)?;
-        } else {
-            self.copy_image(at, artifacts, &image).await?;
-        }
-
-        let token_file = config::write_secret(
-            &self.place.path().join(format!("{name}.token")),
-            &text(&announced["token"])?,
-        )?;
-        let number = agent.number.number();
-        let mut content = json!({
-            "listen": agent.address(),
-            "metrics_listen": format!("127.0.0.1:{}", agent.metrics_port),
-            "data_dir": data,
-            "kernel": artifacts.kernel,
-            "initrd": artifacts.initrd,
-            "name": format!("d{number}"),
-            "subnet": format!("10.{}.{}.0/20", 200 + number / 16, number % 16 * 16),
-            "uid_base": 2_000_000 + u32::from(number) * 4096,
-            "storage": self.disk.driver(),
-            // A platform leaves nothing behind.
-            "sandboxes_on_exit": "destroy",
-            "telemetry": self.telemetry(),
-            "registration": { "api": self.url(), "token_file": token_file },
-        });
-        if self.options.hypervisor == Hypervisor::Memory {
-            content["hypervisor"] = "memory".into();
-            content["creates_at_once"] = MEMORY_SANDBOXES.into();
-            content["capacity"] = json!({
-                "sandboxes": MEMORY_SANDBOXES, "vcpus": MEMORY_SANDBOXES, "memory_mb": 1_000_000,
-            });
-        }
-        let config = config::write(self.place.path(), &name, &content)?;
-        if agent.apart.is_some() {
-            // From its own network it does not reach the api.
-            let mut register = Command::new(self.binary("ovenbird-agent"));
-            register.arg("register").arg("--config").arg(&config);
-            program::output(register).await?;
-        }
-        Ok(config)
-    }
-
-    async fn copy_image(
-        &self,
-        at: usize,
-        artifacts: &Artifacts,
-        image: &Path,
-    ) -> anyhow::Result<()> {
-        let mut copy = Command::new("cp");
-        // The second agent shares the first one's blocks, where the file system can.
-        let first = self.disk.path().join("agent-1/images").join(BASE_TEMPLATE).join("rootfs.ext4");
-        let source = if at == 0 { artifacts.image.clone() } else { first };
-        copy.args(["--reflink=auto", "--sparse=always"]).arg(source).arg(image.join("rootfs.ext4"));
-        program::output(copy).await.map(drop)
-    }
-
-    fn client_of(&self, authority: &Authority, name: &str) -> anyhow::Result<Files> {
-        let leaf = authority.client(&format!("{name}.ovenbird"))?;
-        Ok(authority.write(&leaf, &self.place.path().join("tls"), name)?)
     }
 
     /// One of its processes of ours, by its name: `runner-2`.
