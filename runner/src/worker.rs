@@ -84,9 +84,9 @@ impl Worker {
 
     async fn not_claimed(&self, job: &Job, error: &Error) -> Verdict {
         if let Error::Refused(refusal) = error
-            && refusal.code != RefusalCode::Unavailable
+            && let Some(verdict) = refused(job, refusal)
         {
-            return refused(job, refusal);
+            return verdict;
         }
         let chain = ovenbird_kit::telemetry::chain(error);
         tracing::warn!(build.id = %job.build_id, error = chain, "claim not answered");
@@ -100,8 +100,9 @@ impl Worker {
     }
 }
 
-fn refused(job: &Job, refusal: &Refusal) -> Verdict {
-    match refusal.code {
+/// What becomes of a job that the desk refused; nothing when it only could not decide.
+fn refused(job: &Job, refusal: &Refusal) -> Option<Verdict> {
+    Some(match refusal.code {
         RefusalCode::NotFound | RefusalCode::NotClaimable | RefusalCode::StaleAttempt => {
             tracing::info!(build.id = %job.build_id, attempt = job.attempt, "job is of no use any more");
             Verdict::Ack
@@ -119,8 +120,8 @@ fn refused(job: &Job, refusal: &Refusal) -> Verdict {
             tracing::error!(build.id = %job.build_id, why = refusal.message, "desk cannot read the claim");
             Verdict::Again(AWAY_AGAIN)
         }
-        RefusalCode::Unavailable => Verdict::Again(AWAY_AGAIN),
-    }
+        RefusalCode::Unavailable => return None,
+    })
 }
 
 /// A build that this process works on; ends with its value, in a panic too.
