@@ -48,6 +48,7 @@ impl Entries {
     fn link(mut self, name: &str, to: &str) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
         header.set_size(0);
         self.0.append_link(&mut header, name, to).unwrap();
         self
