@@ -109,7 +109,7 @@ async fn measure(
         step.done("");
         let bar = ui.bar("submit to claim", options.rounds as u64);
         let claims = builds::claims(&record, &api, options.rounds, |at| bar.position(at)).await?;
-        bar.done("");
+        bar.done(&format!("p50 {:.2} ms", claims.0));
         table.push_str(&claim_rows(floor, claims));
         let step = ui.step("steps");
         let took = builds::steps(&api).await?;
