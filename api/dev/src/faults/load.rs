@@ -162,9 +162,12 @@ async fn cancelled(api: &Api, id: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The API's own no, which asking again does not change.
+/// The API's own no, which asking again does not change. What an api that was killed had begun is held for a while.
 fn refused(error: &anyhow::Error) -> bool {
     let text = error.to_string();
+    if text.contains("idempotency_held") {
+        return false;
+    }
     ["400", "401", "403", "404", "409", "422"]
         .iter()
         .any(|code| text.starts_with(&format!("the API says {code}")))
