@@ -40,32 +40,30 @@ pub(super) fn turns(max: u32, keys: Option<&str>) -> String {
     let of = keys.map_or(String::new(), |keys| format!("AND requested_by IN ({keys})"));
     // As the claim chooses a host, but that a build which stands half-made somewhere has its room there already. Asked
     // once for each kind of build, and each host's room is counted once. An unknown base is the claim's to find.
-    let used = used(NOBODY);
+    let used = used(NOTHING);
     format!(
         "WITH waiting AS MATERIALIZED (
-           SELECT id, requested_by, lane, queued_at, sandbox_id, base_template_id, labels, vcpus, memory_mb,
-             CASE WHEN sandbox_id IS NOT NULL THEN host_id END AS stands_at
+           SELECT id, requested_by, lane, queued_at, sandbox_id, labels, vcpus, memory_mb,
+             COALESCE(base_template_id, {NOTHING}) AS base,
+             COALESCE(CASE WHEN sandbox_id IS NOT NULL THEN host_id END, {NOTHING}) AS stands_at
            FROM template_builds WHERE status = 'queued' {of}),
          room AS MATERIALIZED (
            SELECT h.id, h.status, h.labels, (h.capacity->>'vcpus')::bigint - used.vcpus AS vcpus,
              (h.capacity->>'memory_mb')::bigint - used.memory_mb AS memory_mb
            FROM hosts h CROSS JOIN LATERAL {used} used WHERE h.status IN ('online', 'draining')),
          kinds AS MATERIALIZED (
-           SELECT kind.*, kind.base_template_id IS NULL OR EXISTS (
+           SELECT kind.*, kind.base = {NOTHING} OR EXISTS (
              SELECT FROM template_placements p
              JOIN templates t ON t.id = p.template_id AND t.deleted_at IS NULL
              JOIN room ON room.id = p.host_id
-             WHERE p.template_id = kind.base_template_id AND p.state = 'present' AND room.labels @> kind.labels
+             WHERE p.template_id = kind.base AND p.state = 'present' AND room.labels @> kind.labels
                AND (room.id = kind.stands_at OR room.status = 'online'
                  AND room.vcpus >= kind.vcpus AND room.memory_mb >= kind.memory_mb)) AS fits
-           FROM (SELECT DISTINCT base_template_id, labels, vcpus, memory_mb, stands_at FROM waiting) kind),
+           FROM (SELECT DISTINCT base, labels, vcpus, memory_mb, stands_at FROM waiting) kind),
          line AS (
            SELECT w.id, w.requested_by, row_number() OVER (PARTITION BY w.requested_by, k.fits
              ORDER BY (w.sandbox_id IS NULL), (w.lane <> '{HIGH_LANE}'), w.queued_at, w.id) AS place
-           FROM waiting w JOIN kinds k
-             ON k.base_template_id IS NOT DISTINCT FROM w.base_template_id AND k.labels = w.labels
-               AND k.vcpus = w.vcpus AND k.memory_mb = w.memory_mb
-               AND k.stands_at IS NOT DISTINCT FROM w.stands_at)
+           FROM waiting w JOIN kinds k USING (base, labels, vcpus, memory_mb, stands_at))
          SELECT line.id FROM line
          LEFT JOIN (
            SELECT requested_by, count(*) AS builds FROM template_builds
@@ -75,8 +73,8 @@ pub(super) fn turns(max: u32, keys: Option<&str>) -> String {
     )
 }
 
-/// No build's id: with it, [`used`] counts everybody's room.
-const NOBODY: &str = "'00000000-0000-0000-0000-000000000000'::uuid";
+/// The id of no build, template or host. With it, [`used`] counts everybody's room.
+const NOTHING: &str = "'00000000-0000-0000-0000-000000000000'::uuid";
 
 /// Whether the key of `build`, which is queued and locked, may have one more that runs. Nobody else of the key is
 /// asked this until the transaction ends.
