@@ -192,7 +192,9 @@ fn services_that_speak_tls_are_believed_by_an_authority_that_every_process_is_gi
             let mounts = container["volumeMounts"].as_array().unwrap();
             for variable in container["env"].as_array().unwrap() {
                 let name = variable["name"].as_str().unwrap();
-                let Some(start) = name.strip_suffix("_CA") else { continue };
+                // Not the `…__TLS__CA` of the calls to agents.
+                let start = name.strip_suffix("_CA").filter(|start| !start.ends_with('_'));
+                let Some(start) = start else { continue };
                 let path = variable["value"].as_str().unwrap();
                 let (folder, file) = path.rsplit_once('/').unwrap();
                 let is_it = |mount: &&Value| mount["mountPath"] == folder;
