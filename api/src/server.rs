@@ -1,6 +1,6 @@
 //! The process: its services are connected to, its routes served until it is told to stop.
 //!
-//! It starts without Postgres, NATS or Redis being there; `/readyz` says so until they are.
+//! It starts without Postgres, NATS or Redis being there; `/readyz` says which of them are missing.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -90,11 +90,12 @@ impl Service {
 
     /// Runs until `stop`: a pod that ends has no cost any more.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut told = 0;
+        // Nothing yet: a container that is started anew in its pod finds what the one before it told.
+        let mut told = None;
         let mut delay = RETRY_FIRST;
         loop {
             let busy = &mut self.busy;
-            let changed = busy.wait_for(|now| *now != told);
+            let changed = busy.wait_for(|now| Some(*now) != told);
             let now = match stop.run_until_cancelled(changed).await {
                 Some(Ok(now)) => *now,
                 Some(Err(_)) | None => return,
@@ -102,7 +103,7 @@ impl Service {
             let pause = match stop.run_until_cancelled(self.tell(now)).await {
                 None => return,
                 Some(Ok(())) => {
-                    told = now;
+                    told = Some(now);
                     delay = RETRY_FIRST;
                     self.config.every
                 }

@@ -233,7 +233,8 @@ impl Service {
             match result {
                 Ok(stream_seq) => {
                     done.push(build.to_string());
-                    published.push(Published { build, attempt: one.job.attempt, stream_seq });
+                    let (attempt, resends) = (one.job.attempt, one.resends);
+                    published.push(Published { build, attempt, resends, stream_seq });
                 }
                 Err(error) => failure = Some(error),
             }

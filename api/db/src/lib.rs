@@ -29,7 +29,8 @@ pub async fn connect(url: &str, connections: u32, name: &str) -> Result<Database
 }
 
 /// As [`connect`]; with an authority's file over TLS alone, to a server that has the URL's name in a certificate of that
-/// authority.
+/// authority, or of a public one of the web: sqlx adds the file to those (`import_root_certs`), and has no feature or
+/// option without them.
 ///
 /// # Errors
 /// As [`connect`].

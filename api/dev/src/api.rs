@@ -30,7 +30,10 @@ impl Api {
     pub async fn ready(&self) -> bool {
         let asked =
             self.client.get(format!("{}/readyz", self.url)).timeout(Duration::from_secs(5)).send();
-        asked.await.is_ok_and(|answer| answer.status().is_success())
+        let Ok(answer) = asked.await else { return false };
+        let told: Value = answer.json().await.unwrap_or_default();
+        let is_there = |check: &Value| check["ok"] == true;
+        told["checks"].as_array().is_some_and(|checks| checks.iter().all(is_there))
     }
 
     /// Announces a host; the answer holds the token for its agent.

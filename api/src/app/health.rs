@@ -1,4 +1,4 @@
-//! Whether the services that the api needs answer. Each is asked for itself, all at once, with a deadline.
+//! Whether the services behind the api answer. Each is asked for itself, all at once, with a deadline.
 
 use std::{future::Future, time::Duration};
 
@@ -13,30 +13,37 @@ pub struct Check {
     pub service: &'static str,
     /// Whether it answered in time.
     pub ok: bool,
+    /// Whether the api serves nothing without it. Postgres alone is: the others are transport, and what needs one of
+    /// them says so, or is made good by the sweep.
+    pub needed: bool,
 }
 
 impl App {
     /// Asks every service.
     pub async fn ready(&self, deadline: Duration) -> [Check; 3] {
         let (postgres, nats, redis) = tokio::join!(
-            check("postgres", deadline, self.store.ping()),
-            check("nats", deadline, self.logs.ping()),
-            check("redis", deadline, self.queue.ping()),
+            answers("postgres", deadline, self.store.ping()),
+            answers("nats", deadline, self.logs.ping()),
+            answers("redis", deadline, self.queue.ping()),
         );
-        [postgres, nats, redis]
+        [
+            Check { service: "postgres", ok: postgres, needed: true },
+            Check { service: "nats", ok: nats, needed: false },
+            Check { service: "redis", ok: redis, needed: false },
+        ]
     }
 }
 
-async fn check<E: std::error::Error>(
+async fn answers<E: std::error::Error>(
     service: &'static str,
     deadline: Duration,
     ping: impl Future<Output = Result<(), E>>,
-) -> Check {
+) -> bool {
     let why = match tokio::time::timeout(deadline, ping).await {
-        Ok(Ok(())) => return Check { service, ok: true },
+        Ok(Ok(())) => return true,
         Ok(Err(error)) => telemetry::chain(&error),
         Err(_) => format!("no answer within {deadline:?}"),
     };
     tracing::warn!(service, error = why, "a service is not ready");
-    Check { service, ok: false }
+    false
 }

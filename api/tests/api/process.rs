@@ -95,7 +95,7 @@ async fn trusts(folder: &Folder, authority: &Authority, service: &str, key: &str
 }
 
 #[tokio::test]
-async fn api_believes_postgres_by_the_configured_authority_alone() {
+async fn api_believes_postgres_by_the_configured_authority_and_no_other_private_one() {
     let (folder, authority) = (Folder::new("api").unwrap(), Authority::new().unwrap());
     let leaf = authority.server(&["127.0.0.1"]).unwrap();
     let options = postgres::Options::default();

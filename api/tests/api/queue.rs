@@ -47,7 +47,7 @@ async fn relay(world: &World, build: BuildId) {
     let payload = serde_json::to_vec(&job).unwrap();
     let ack = world.jetstream.publish(world.names.builds(DEFAULT_LANE), payload.into()).await;
     let stream_seq = ack.unwrap().await.unwrap().sequence;
-    let published = Published { build, attempt: 1, stream_seq };
+    let published = Published { build, attempt: 1, resends: 0, stream_seq };
     world.store.build_jobs_published(&[published]).await.unwrap();
 }
 
@@ -124,7 +124,7 @@ async fn free_slots_are_the_pulls_that_wait() {
         let build = world.submit_id(name).await;
         world
             .store
-            .build_jobs_published(&[Published { build, attempt: 1, stream_seq: 1 }])
+            .build_jobs_published(&[Published { build, attempt: 1, resends: 0, stream_seq: 1 }])
             .await
             .unwrap();
     }
@@ -151,7 +151,7 @@ async fn each_lane_has_its_own_places_and_a_key_at_its_limit_is_told_so() {
     // As the relay does of a key that has as many builds running as it may.
     world.store.build_held(&builds[2..3]).await.unwrap();
     for build in [builds[0], builds[1], builds[3]] {
-        let published = Published { build, attempt: 1, stream_seq: 1 };
+        let published = Published { build, attempt: 1, resends: 0, stream_seq: 1 };
         world.store.build_jobs_published(&[published]).await.unwrap();
     }
     let told = async || {

@@ -41,6 +41,8 @@ async fn pod_costs_as_much_as_its_runner_has_builds() {
     let pods = Pods::start().await.unwrap();
     pods.create(NAME);
     let running = start(&pods, "RUN hang", 2).await;
+    // Whatever a container before this one left in the pod.
+    until_cost(&pods, "0").await;
     let build = push_job(&running.server).await;
     until_cost(&pods, "1").await;
     // Kubernetes replaces the token while the pod lives.

@@ -2,12 +2,13 @@
 //! `names.txt`, and a test compares.
 //!
 //! What stands in Postgres and NATS ([`watch`]) every bridge says alike: of several, take the highest and not the sum.
+//! One that gets no answer says NaN, not what it saw last: Prometheus' `max` passes over it.
 //! There is no label with the id of a build, a host or a sandbox: there is no end to those. A series is there from the
-//! beginning, at 0, so that a rate of it begins with its first event.
+//! beginning, what is counted at 0, so that a rate of it begins with its first event.
 
 pub mod watch;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use chrono::{DateTime, Utc};
 use ovenbird_contract::{
@@ -76,24 +77,27 @@ const FEEDS: [&str; 2] = ["logs", "events"];
 /// What hosts are.
 const HOSTS: [&str; 4] = ["pending", "online", "draining", "unreachable"];
 
+/// What was seen in Postgres or NATS; NaN before the first answer and while there is none.
+type Seen = Gauge<f64, AtomicU64>;
+
 /// What happens, counted. Clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     builds_ended: Family<InStatus, Counter>,
-    builds_running: Gauge,
+    builds_running: Seen,
     claim_latency: Histogram,
     desk_duration: Family<Asked, Histogram, fn() -> Histogram>,
     desk_requests: Family<Answered, Counter>,
-    hosts: Family<InStatus, Gauge>,
+    hosts: Family<InStatus, Seen>,
     jobs_relayed: Counter,
     ledger_messages: Family<Read, Counter>,
-    ledger_pending: Family<Read, Gauge>,
+    ledger_pending: Family<Read, Seen>,
     log_lag: Histogram,
-    queue_depth: Family<InLane, Gauge>,
-    queue_oldest: Gauge,
-    sandboxes: Family<InStatus, Gauge>,
-    slots_free: Gauge,
-    slots_wanted: Gauge,
+    queue_depth: Family<InLane, Seen>,
+    queue_oldest: Seen,
+    sandboxes: Family<InStatus, Seen>,
+    slots_free: Seen,
+    slots_wanted: Seen,
     sweep_failures: Family<OfRule, Counter>,
     swept: Family<OfRule, Counter>,
 }
@@ -133,7 +137,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
             builds_ended: Family::default(),
-            builds_running: Gauge::default(),
+            builds_running: Seen::default(),
             claim_latency: Histogram::new(WAITS),
             desk_duration: Family::new_with_constructor(|| Histogram::new(REQUESTS)),
             desk_requests: Family::default(),
@@ -143,10 +147,10 @@ impl Default for Metrics {
             ledger_pending: Family::default(),
             log_lag: Histogram::new(LAGS),
             queue_depth: Family::default(),
-            queue_oldest: Gauge::default(),
+            queue_oldest: Seen::default(),
             sandboxes: Family::default(),
-            slots_free: Gauge::default(),
-            slots_wanted: Gauge::default(),
+            slots_free: Seen::default(),
+            slots_wanted: Seen::default(),
             sweep_failures: Family::default(),
             swept: Family::default(),
         };
@@ -161,13 +165,14 @@ impl Default for Metrics {
         }
         for feed in FEEDS {
             drop(metrics.ledger_messages.get_or_create(&Read { feed }));
-            drop(metrics.ledger_pending.get_or_create(&Read { feed }));
+            metrics.ledger_waits(feed, None);
         }
         for rule in RULES.map(str::to_owned) {
             drop(metrics.swept.get_or_create(&OfRule { rule: rule.clone() }));
             drop(metrics.sweep_failures.get_or_create(&OfRule { rule }));
         }
-        metrics.stand(&Stats::default());
+        metrics.slots_wait(None);
+        metrics.stand(None);
         metrics
     }
 }
@@ -215,25 +220,38 @@ impl Metrics {
         };
     }
 
-    /// How things stand in Postgres.
-    fn stand(&self, stats: &Stats) {
-        let queued: i64 = stats.queued.values().sum();
-        self.builds_running.set(stats.running);
+    /// How things stand in Postgres, if it says so.
+    fn stand(&self, stats: Option<&Stats>) {
+        let seen = |of: &dyn Fn(&Stats) -> i64| stats.map_or(f64::NAN, |stats| of(stats) as f64);
+        self.builds_running.set(seen(&|stats| stats.running));
         // As `slots_wanted` of the queue: what waits for the limit of its key wants none.
-        self.slots_wanted.set(queued - stats.held + stats.running);
-        self.queue_oldest.set(stats.oldest_seconds);
+        self.slots_wanted
+            .set(seen(&|stats| stats.queued.values().sum::<i64>() - stats.held + stats.running));
+        self.queue_oldest.set(seen(&|stats| stats.oldest_seconds));
+        let count = |of: &BTreeMap<String, i64>, key: &str| of.get(key).copied().unwrap_or(0);
         for lane in LANES {
-            let count = stats.queued.get(lane).copied().unwrap_or(0);
-            self.queue_depth.get_or_create(&InLane { lane: lane.to_owned() }).set(count);
+            let queued = seen(&|stats| count(&stats.queued, lane));
+            self.queue_depth.get_or_create(&InLane { lane: lane.to_owned() }).set(queued);
         }
         for status in HOSTS {
-            let count = stats.hosts.get(status).copied().unwrap_or(0);
-            self.hosts.get_or_create(&InStatus { status: status.to_owned() }).set(count);
+            let hosts = seen(&|stats| count(&stats.hosts, status));
+            self.hosts.get_or_create(&InStatus { status: status.to_owned() }).set(hosts);
         }
         for status in sandbox::Status::ALL.into_iter().filter(|status| !status.is_terminal()) {
-            let count = stats.sandboxes.get(status.as_str()).copied().unwrap_or(0);
-            self.sandboxes.get_or_create(&InStatus { status: status.to_string() }).set(count);
+            let sandboxes = seen(&|stats| count(&stats.sandboxes, status.as_str()));
+            self.sandboxes.get_or_create(&InStatus { status: status.to_string() }).set(sandboxes);
         }
+    }
+
+    /// How many messages wait for the ledger, if NATS says so.
+    fn ledger_waits(&self, feed: &'static str, messages: Option<u64>) {
+        let messages = messages.map_or(f64::NAN, |messages| messages as f64);
+        self.ledger_pending.get_or_create(&Read { feed }).set(messages);
+    }
+
+    /// How many slots wait for a build, if NATS says so.
+    fn slots_wait(&self, slots: Option<usize>) {
+        self.slots_free.set(slots.map_or(f64::NAN, |slots| slots as f64));
     }
 
     /// Everything there is to see: what was counted, how things stand, and this process.

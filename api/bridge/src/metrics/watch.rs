@@ -1,4 +1,4 @@
-//! Looks how things stand in Postgres and NATS, for the metrics. What does not answer leaves them as they were.
+//! Looks how things stand in Postgres and NATS, for the metrics. Of what does not answer they say nothing (NaN).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ovenbird_db::Store;
 use ovenbird_kit::telemetry::chain;
 use tokio_util::sync::CancellationToken;
 
-use super::{FEEDS, Metrics, Read};
+use super::{FEEDS, Metrics};
 use crate::pace::sleep;
 
 /// Prometheus reads every quarter of a minute or so.
@@ -42,23 +42,18 @@ impl Service {
     }
 
     async fn look(&self) {
-        match self.store.stats().await {
-            Ok(stats) => self.metrics.stand(&stats),
-            Err(error) => {
-                tracing::debug!(error = chain(&error), "Postgres does not say how things stand")
-            }
+        let stats = self.store.stats().await;
+        if let Err(error) = &stats {
+            tracing::debug!(error = chain(error), "Postgres does not say how things stand");
         }
+        self.metrics.stand(stats.ok().as_ref());
         for (feed, spec) in FEEDS.into_iter().zip(self.names.ledger_consumers()) {
-            if let Some(info) = self.consumer(&spec).await {
-                let pending = info.num_pending + info.num_ack_pending as u64;
-                let pending = i64::try_from(pending).unwrap_or(i64::MAX);
-                self.metrics.ledger_pending.get_or_create(&Read { feed }).set(pending);
-            }
+            let info = self.consumer(&spec).await;
+            let waits = info.map(|info| info.num_pending + info.num_ack_pending as u64);
+            self.metrics.ledger_waits(feed, waits);
         }
-        if let Some(info) = self.consumer(&self.names.runners_consumer()).await {
-            let free = i64::try_from(info.num_waiting).unwrap_or(i64::MAX);
-            self.metrics.slots_free.set(free);
-        }
+        let runners = self.consumer(&self.names.runners_consumer()).await;
+        self.metrics.slots_wait(runners.map(|info| info.num_waiting));
     }
 
     async fn consumer(&self, spec: &ConsumerSpec) -> Option<async_nats::jetstream::consumer::Info> {

@@ -71,7 +71,7 @@ async fn trusts<F: AsyncFn(&Process) -> bool>(
 }
 
 #[tokio::test]
-async fn bridge_believes_postgres_by_the_configured_authority_alone() {
+async fn bridge_believes_postgres_by_the_configured_authority_and_no_other_private_one() {
     let (folder, authority) = (Folder::new("bridge").unwrap(), Authority::new().unwrap());
     let leaf = authority.server(&["127.0.0.1"]).unwrap();
     let options = postgres::Options::default();
@@ -143,10 +143,18 @@ async fn prometheus_sees_the_names_of_the_golden_list_before_anything_happens() 
     assert_eq!(undescribed(&text), Vec::<&str>::new());
     for series in [
         r#"ovenbird_bridge_desk_requests_total{verb="claim",outcome="no_capacity"}"#,
-        r#"ovenbird_bridge_queue_depth{lane="default"}"#,
         r#"ovenbird_bridge_swept_total{rule="leases"}"#,
     ] {
         assert_eq!(value(&text, series), Some(0.0), "{series}\n{text}");
+    }
+    // Neither Postgres nor NATS is there, so nobody knows.
+    for series in [
+        r#"ovenbird_bridge_queue_depth{lane="default"}"#,
+        "ovenbird_bridge_builds_running",
+        "ovenbird_bridge_slots_free",
+        r#"ovenbird_bridge_ledger_pending{feed="logs"}"#,
+    ] {
+        assert!(value(&text, series).is_some_and(f64::is_nan), "{series}\n{text}");
     }
 }
 

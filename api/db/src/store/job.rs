@@ -34,6 +34,8 @@ pub struct Published {
     pub build: BuildId,
     /// The job's attempt.
     pub attempt: u32,
+    /// [`Queued::resends`] of that job.
+    pub resends: u32,
     /// Its stream sequence.
     pub stream_seq: u64,
 }
@@ -55,7 +57,7 @@ pub struct QueueState {
 
 /// The lane on which the job of build `b` is published: what stands half-made on a host takes room there, and goes
 /// before what has not begun.
-const JOB_LANE: &str = "CASE WHEN b.sandbox_id IS NULL THEN b.lane ELSE 'high' END";
+pub(super) const JOB_LANE: &str = "CASE WHEN b.sandbox_id IS NULL THEN b.lane ELSE 'high' END";
 
 #[derive(Debug, FromQueryResult)]
 struct Row {
@@ -71,6 +73,7 @@ struct Row {
 struct Old {
     id: Uuid,
     attempt: i32,
+    job_resends: i32,
     job_stream_seq: i64,
 }
 
@@ -116,8 +119,8 @@ impl Store {
             .collect())
     }
 
-    /// Notes that jobs are in the stream. Not flushed to disk before it returns: a lost note is a
-    /// second job at worst.
+    /// Notes that jobs are in the stream, but for those that were taken back or found to be gone since: of them the
+    /// build has none. Not flushed to disk before it returns: a lost note is a second job at worst.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -126,7 +129,8 @@ impl Store {
             .iter()
             .map(|one| {
                 serde_json::json!({
-                    "id": one.build.uuid(), "attempt": one.attempt, "seq": one.stream_seq,
+                    "id": one.build.uuid(), "attempt": one.attempt, "resends": one.resends,
+                    "seq": one.stream_seq,
                 })
             })
             .collect();
@@ -135,8 +139,9 @@ impl Store {
                 "WITH lax AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
                  UPDATE template_builds b SET job_published_at = now(), job_stream_seq = p.seq,
                    held_since = NULL
-                 FROM jsonb_to_recordset($1) AS p(id uuid, attempt int, seq bigint), lax
-                 WHERE b.id = p.id AND b.status = 'queued' AND b.attempt = p.attempt - 1",
+                 FROM jsonb_to_recordset($1) AS p(id uuid, attempt int, resends int, seq bigint), lax
+                 WHERE b.id = p.id AND b.status = 'queued' AND b.attempt = p.attempt - 1
+                   AND b.job_resends = p.resends",
                 [json(&rows)?.into()],
             ))
             .await?;
@@ -214,7 +219,7 @@ impl Store {
     /// [`Error::Database`].
     pub async fn build_jobs_old(&self, age: Duration, limit: u32) -> Result<Vec<Published>, Error> {
         let rows = Old::find_by_statement(sql(
-            "SELECT id, attempt, job_stream_seq FROM template_builds
+            "SELECT id, attempt, job_resends, job_stream_seq FROM template_builds
              WHERE status = 'queued' AND job_stream_seq IS NOT NULL
                AND job_published_at < now() - $1 * interval '1 millisecond'
              ORDER BY job_published_at LIMIT $2",
@@ -227,6 +232,7 @@ impl Store {
             .map(|row| Published {
                 build: BuildId::from_uuid(row.id),
                 attempt: u32::try_from(row.attempt).unwrap_or(0).saturating_add(1),
+                resends: u32::try_from(row.job_resends).unwrap_or(0),
                 stream_seq: u64::try_from(row.job_stream_seq).unwrap_or(0),
             })
             .collect())

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
-use super::{Error, Store, build_admin::After, claim::used, json, sql};
+use super::{Error, Store, build_admin::After, claim::used, job::JOB_LANE, json, sql, turn::RUNS};
 
 /// Builds by what they wait for or do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromQueryResult)]
@@ -29,9 +29,11 @@ pub struct Waiting {
     pub name: String,
     /// Its tag.
     pub tag: String,
-    /// The lane.
+    /// The lane that it was submitted to.
     pub lane: String,
-    /// Its place in the lane, from 1: those before it that wait for the limit of their key do not count.
+    /// The lane of its job.
+    pub job_lane: String,
+    /// Its place in the lane of its job, from 1: those before it that wait for the limit of their key do not count.
     pub position: i64,
     /// When it was put into the queue.
     pub queued_at: DateTime<Utc>,
@@ -74,13 +76,13 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn queue_counts(&self) -> Result<Counts, Error> {
-        let counts = Counts::find_by_statement(sql(
+        let text = format!(
             "SELECT count(*) FILTER (WHERE status = 'queued') AS queued,
                     count(*) FILTER (WHERE status = 'queued' AND held_since IS NOT NULL) AS held,
-                    count(*) FILTER (WHERE status <> 'queued') AS running
-             FROM template_builds WHERE status IN ('queued', 'running', 'cancelling')",
-            [],
-        ));
+                    count(*) FILTER (WHERE {RUNS}) AS running
+             FROM template_builds WHERE status IN ('queued', 'running', 'cancelling')"
+        );
+        let counts = Counts::find_by_statement(sql(&text, []));
         Ok(counts.one(&self.db).await?.unwrap_or_default())
     }
 
@@ -97,33 +99,35 @@ impl Store {
     ) -> Result<Vec<Waiting>, Error> {
         let (at, id): (Option<DateTime<Utc>>, Option<Uuid>) =
             after.map_or((None, None), |after| (Some(after.created_at), Some(after.id)));
-        let used = used("line.id");
+        let used = used("page.id");
+        // Places are everybody's; which hosts have room is asked for the page alone, for that is what costs something.
         let text = format!(
             "WITH line AS (
-               SELECT id, name, tag, lane, requested_by, queued_at, job_published_at, base_template_id,
-                 vcpus, memory_mb, host_id, sandbox_id, labels,
-                 held_since IS NOT NULL AS held,
-                 1 + count(*) FILTER (WHERE held_since IS NULL) OVER (PARTITION BY lane
+               SELECT b.*, {JOB_LANE} AS job_lane,
+                 1 + count(*) FILTER (WHERE held_since IS NULL) OVER (PARTITION BY {JOB_LANE}
                    ORDER BY (sandbox_id IS NULL), queued_at, id
                    ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS position
-               FROM template_builds WHERE status = 'queued')
-             SELECT line.id, line.name, line.tag, line.lane, line.position, line.queued_at,
-               line.job_published_at IS NOT NULL AS relayed, line.held, t.id IS NOT NULL AS has_base,
-               room.hosts, room.fits
-             FROM line
-             LEFT JOIN templates t ON t.id = line.base_template_id AND t.deleted_at IS NULL
+               FROM template_builds b WHERE status = 'queued'),
+             page AS MATERIALIZED (
+               SELECT * FROM line
+               WHERE ($1::text IS NULL OR requested_by = $1)
+                 AND ($2::timestamptz IS NULL OR (queued_at, id) > ($2, $3))
+               ORDER BY queued_at, id LIMIT $4)
+             SELECT page.id, page.name, page.tag, page.lane, page.job_lane, page.position, page.queued_at,
+               page.job_published_at IS NOT NULL AS relayed, page.held_since IS NOT NULL AS held,
+               t.id IS NOT NULL AS has_base, room.hosts, room.fits
+             FROM page
+             LEFT JOIN templates t ON t.id = page.base_template_id AND t.deleted_at IS NULL
              CROSS JOIN LATERAL (
                SELECT count(*) AS hosts,
-                 COALESCE(bool_or((h.capacity->>'vcpus')::bigint - used.vcpus >= line.vcpus
-                   AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= line.memory_mb), false) AS fits
+                 COALESCE(bool_or((h.capacity->>'vcpus')::bigint - used.vcpus >= page.vcpus
+                   AND (h.capacity->>'memory_mb')::bigint - used.memory_mb >= page.memory_mb), false) AS fits
                FROM template_placements p JOIN hosts h ON h.id = p.host_id CROSS JOIN LATERAL {used} used
-               WHERE p.template_id = t.id AND p.state = 'present' AND h.labels @> line.labels
+               WHERE p.template_id = t.id AND p.state = 'present' AND h.labels @> page.labels
                  AND (h.status = 'online'
-                   OR h.status = 'draining' AND h.id = line.host_id AND line.sandbox_id IS NOT NULL)
+                   OR h.status = 'draining' AND h.id = page.host_id AND page.sandbox_id IS NOT NULL)
              ) room
-             WHERE ($1::text IS NULL OR line.requested_by = $1)
-               AND ($2::timestamptz IS NULL OR (line.queued_at, line.id) > ($2, $3))
-             ORDER BY line.queued_at, line.id LIMIT $4"
+             ORDER BY page.queued_at, page.id"
         );
         let rows = Waiting::find_by_statement(sql(
             &text,
@@ -142,15 +146,15 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn queue_ahead(&self, limit: u32) -> Result<Vec<Ahead>, Error> {
-        let rows = Ahead::find_by_statement(sql(
+        let text = format!(
             "(SELECT id, name, lane, true AS is_running, started_at FROM template_builds
-              WHERE status IN ('running', 'cancelling') ORDER BY started_at LIMIT $1)
+              WHERE {RUNS} ORDER BY started_at LIMIT $1)
              UNION ALL
-             (SELECT id, name, CASE WHEN sandbox_id IS NULL THEN lane ELSE 'high' END, false, started_at
-              FROM template_builds WHERE status = 'queued' AND held_since IS NULL
-              ORDER BY queued_at, id LIMIT $1)",
-            [i64::from(limit).into()],
-        ));
+             (SELECT id, name, {JOB_LANE}, false, started_at
+              FROM template_builds b WHERE status = 'queued' AND held_since IS NULL
+              ORDER BY queued_at, id LIMIT $1)"
+        );
+        let rows = Ahead::find_by_statement(sql(&text, [i64::from(limit).into()]));
         Ok(rows.all(&self.db).await?)
     }
 

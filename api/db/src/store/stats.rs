@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sea_orm::FromQueryResult;
 
-use super::{Error, Store, sql};
+use super::{Error, Store, sql, turn::RUNS};
 
 /// How many of what there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn stats(&self) -> Result<Stats, Error> {
-        let lines = Line::find_by_statement(sql(
+        let text = format!(
             "SELECT 'queued' AS what, lane AS label, count(*) AS count
                FROM template_builds WHERE status = 'queued' GROUP BY lane
              UNION ALL SELECT 'held', '', count(*)
@@ -44,14 +44,12 @@ impl Store {
              UNION ALL SELECT 'oldest', '', COALESCE(extract(epoch FROM now() - min(queued_at)), 0)::bigint
                FROM template_builds WHERE status = 'queued'
              UNION ALL SELECT 'running', '', count(*)
-               FROM template_builds WHERE status IN ('running', 'cancelling')
+               FROM template_builds WHERE {RUNS}
              UNION ALL SELECT 'host', status, count(*) FROM hosts WHERE deleted_at IS NULL GROUP BY status
              UNION ALL SELECT 'sandbox', status, count(*)
-               FROM sandboxes WHERE destroyed_at IS NULL GROUP BY status",
-            [],
-        ))
-        .all(&self.db)
-        .await?;
+               FROM sandboxes WHERE destroyed_at IS NULL GROUP BY status"
+        );
+        let lines = Line::find_by_statement(sql(&text, [])).all(&self.db).await?;
         let mut stats = Stats::default();
         for Line { what, label, count } in lines {
             match what.as_str() {

@@ -25,7 +25,7 @@ async fn forgotten(world: &World, queue: QueueState) -> Vec<BuildId> {
 
 async fn published(world: &World, stream_seq: u64) -> BuildId {
     let build = world.build("web").await;
-    let published = Published { build, attempt: 1, stream_seq };
+    let published = Published { build, attempt: 1, resends: 0, stream_seq };
     world.store.build_jobs_published(&[published]).await.unwrap();
     build
 }
@@ -47,7 +47,7 @@ async fn build_without_a_known_job_is_listed() {
     let list = |waited| world.store.build_list_without_job(waited, 10);
     assert_eq!(list(Duration::ZERO).await.unwrap(), [build]);
     assert!(list(Duration::from_secs(60)).await.unwrap().is_empty());
-    let published = Published { build, attempt: 1, stream_seq: 1 };
+    let published = Published { build, attempt: 1, resends: 0, stream_seq: 1 };
     world.store.build_jobs_published(&[published]).await.unwrap();
     assert!(list(Duration::ZERO).await.unwrap().is_empty());
 }
@@ -77,6 +77,23 @@ async fn job_that_is_gone_is_forgotten_once() {
         assert_eq!(jobs[0].resends, 1);
         world.claim(build, 1, RunnerId::new()).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn note_that_comes_after_its_job_was_taken_back_is_of_no_use() {
+    let world = World::with_host(4).await;
+    let build = published(&world, 5).await;
+    let lost = QueueState { idle: true, ..queue() };
+    assert_eq!(forgotten(&world, lost).await, [build]);
+    let late = Published { build, attempt: 1, resends: 0, stream_seq: 5 };
+    world.store.build_jobs_published(&[late]).await.unwrap();
+    let list = || world.store.build_list_without_job(Duration::ZERO, 10);
+    assert_eq!(list().await.unwrap(), [build], "it still has no job");
+    let next = Published { resends: 1, stream_seq: 6, ..late };
+    world.store.build_jobs_published(&[next]).await.unwrap();
+    assert!(list().await.unwrap().is_empty());
+    let old = world.store.build_jobs_old(Duration::ZERO, 10).await.unwrap();
+    assert_eq!((old[0].resends, old[0].stream_seq), (1, 6));
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use ovenbird_contract::id::RunnerId;
-use ovenbird_db::store::{build_admin::After, queue::Waiting};
+use ovenbird_db::{
+    Store,
+    store::{build_admin::After, queue::Waiting},
+};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 
 use crate::world::{World, finish_of, report, success};
 
@@ -64,6 +68,54 @@ async fn what_the_claim_would_refuse_is_told_beforehand() {
     world.sql("UPDATE templates SET deleted_at = NULL").await;
     world.claim(build, 1, RunnerId::new()).await.unwrap();
     assert!(waiting(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn half_made_build_has_its_place_in_the_lane_of_its_job() {
+    let world = World::with_host(8).await;
+    for name in ["a", "half", "b", "high"] {
+        world.build(name).await;
+    }
+    world.sql("UPDATE template_builds SET lane = 'high' WHERE name = 'high'").await;
+    let half = "UPDATE template_builds SET sandbox_id = gen_random_uuid() WHERE name = 'half'";
+    world.sql(half).await;
+    let told: Vec<_> = waiting(&world)
+        .await
+        .into_iter()
+        .map(|one| (one.name, one.lane, one.job_lane, one.position))
+        .collect();
+    let row = |name: &str, lane: &str, job: &str, at| (name.into(), lane.into(), job.into(), at);
+    assert_eq!(
+        told,
+        [
+            row("a", "default", "default", 1),
+            row("half", "default", "high", 1),
+            row("b", "default", "default", 2),
+            row("high", "high", "high", 2),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn hosts_are_asked_for_the_builds_of_the_page_alone() {
+    let world = World::with_host(8).await;
+    for n in 0..40 {
+        world.build(&format!("web{n}")).await;
+    }
+    // A connection of its own tells at once what it looked up.
+    let store = Store::new(ovenbird_db::connect(&world.url, 1, "store-tests").await.unwrap());
+    let looked_up = async || {
+        let flush = "SELECT pg_stat_force_next_flush()";
+        store.connection().execute_unprepared(flush).await.unwrap();
+        let text = "SELECT (seq_scan + idx_scan)::bigint FROM pg_stat_user_tables WHERE relname = 'template_placements'";
+        let asked = Statement::from_string(DatabaseBackend::Postgres, text);
+        let row = store.connection().query_one_raw(asked).await.unwrap().unwrap();
+        row.try_get_by_index::<i64>(0).unwrap()
+    };
+    let before = looked_up().await;
+    assert_eq!(store.queue_page(None, None, 3).await.unwrap().len(), 3);
+    let looked_up = looked_up().await - before;
+    assert!((1..=6).contains(&looked_up), "{looked_up} times for three builds");
 }
 
 #[tokio::test]

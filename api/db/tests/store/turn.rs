@@ -32,7 +32,8 @@ async fn turns(world: &World, builds: &[BuildId]) -> Vec<BuildId> {
 async fn claims_at_the_same_moment_do_not_go_over_the_limit() {
     let world = limited(64).await;
     let builds = builds(&world, 8).await;
-    let published = |build: &BuildId| Published { build: *build, attempt: 1, stream_seq: 1 };
+    let published =
+        |build: &BuildId| Published { build: *build, attempt: 1, resends: 0, stream_seq: 1 };
     let jobs: Vec<Published> = builds.iter().map(published).collect();
     world.store.build_jobs_published(&jobs).await.unwrap();
     let outcomes =
@@ -96,4 +97,82 @@ async fn turns_are_in_the_order_half_made_high_oldest() {
     let jobs = world.store.build_jobs(&builds).await.unwrap();
     let lanes: Vec<&str> = jobs.iter().map(|job| job.lane.as_str()).collect();
     assert_eq!(lanes, ["default", "default", "high", "high"], "what is half-made goes first");
+}
+
+#[tokio::test]
+async fn builds_that_no_host_could_take_hold_up_none_of_their_key_that_could_run() {
+    let world = limited(2).await;
+    let builds = builds(&world, 5).await;
+    // As where nobody has the label, or where the base is gone.
+    world.sql(r#"UPDATE template_builds SET labels = '{"gpu": "a100"}' WHERE name IN ('web0', 'web1', 'web2')"#).await;
+    assert_eq!(
+        turns(&world, &builds).await,
+        [builds[0], builds[1], builds[3], builds[4]],
+        "nor do they fill the work queue"
+    );
+    for build in &builds[..2] {
+        assert_eq!(world.claim(*build, 1, RunnerId::new()).await.unwrap_err(), Refused::NoHost);
+    }
+    let runner = RunnerId::new();
+    world.claim(builds[3], 1, runner).await.unwrap();
+    assert_eq!(turns(&world, &builds).await, [builds[0], builds[4]]);
+    world.claim(builds[4], 1, runner).await.unwrap();
+    assert_eq!(turns(&world, &builds).await, Vec::<BuildId>::new(), "the key is at its limit");
+    world.sql(r#"UPDATE hosts SET labels = '{"gpu": "a100"}'"#).await;
+    let holder = ovenbird_db::store::lease::Holder { build: builds[3], attempt: 1, runner };
+    world.store.build_finish(&finish_of(&holder, success())).await.unwrap().unwrap();
+    assert_eq!(turns(&world, &builds).await, [builds[0]], "there is a host: first come");
+
+    let sql = "UPDATE templates SET deleted_at = now() WHERE name = 'minimal'";
+    world.sql(sql).await;
+    assert_eq!(turns(&world, &builds).await, [builds[0]], "one of those that cannot run");
+}
+
+#[tokio::test]
+async fn build_that_is_too_large_for_the_room_of_now_lets_smaller_ones_of_its_key_go_first() {
+    let world = limited(4).await;
+    let other = world.running("other").await;
+    world.sql("UPDATE template_builds SET requested_by = 'other'").await;
+    let builds = builds(&world, 4).await;
+    let sql = "UPDATE template_builds SET vcpus = 4 WHERE name IN ('web0', 'web1')";
+    world.sql(sql).await;
+    assert_eq!(turns(&world, &builds[2..]).await, builds[2..]);
+    world.store.build_finish(&finish_of(&other, success())).await.unwrap().unwrap();
+    assert_eq!(
+        turns(&world, &builds).await,
+        builds[..2],
+        "with the whole host free they are first"
+    );
+    // What stands half-made has its room there, which leaves none.
+    let half = "UPDATE template_builds SET sandbox_id = gen_random_uuid(), host_id = (SELECT id FROM hosts)
+         WHERE name = 'web0'";
+    world.sql(half).await;
+    // It is before all others; those have no room beside it, and of them as many may have jobs.
+    assert_eq!(turns(&world, &builds).await, builds[..3]);
+}
+
+#[tokio::test]
+async fn build_that_is_cancelled_where_no_runner_is_any_more_does_not_count() {
+    let world = limited(64).await;
+    let builds = builds(&world, 4).await;
+    for build in &builds[..2] {
+        world.claim(*build, 1, RunnerId::new()).await.unwrap();
+        world.cancel(*build).await;
+    }
+    let counted = async || {
+        let (counts, stats) = (world.store.queue_counts().await, world.store.stats().await);
+        let ahead = world.store.queue_ahead(10).await.unwrap();
+        let running = ahead.iter().filter(|one| one.is_running).count();
+        (counts.unwrap().running, stats.unwrap().running, running)
+    };
+    assert_eq!(turns(&world, &builds).await, Vec::<BuildId>::new(), "their runner ends them");
+    assert_eq!(counted().await, (2, 2, 2));
+    for build in &builds[..2] {
+        world.lease_runs_out(*build).await;
+    }
+    assert_eq!(counted().await, (0, 0, 0));
+    assert_eq!(turns(&world, &builds).await, builds[2..]);
+    for build in &builds[2..] {
+        world.claim(*build, 1, RunnerId::new()).await.unwrap();
+    }
 }

@@ -39,6 +39,7 @@ static SERVER: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
 /// A database of its own.
 pub(crate) struct World {
     pub(crate) store: Store,
+    pub(crate) url: String,
     _server: Arc<Server>,
 }
 
@@ -48,7 +49,7 @@ impl World {
         let name = format!("store_{}", Uuid::now_v7().simple());
         let url = server.postgres.database_from("migrated", &name).await.unwrap();
         let db = ovenbird_db::connect(&url, 8, "store-tests").await.unwrap();
-        Self { store: Store::new(db), _server: server }
+        Self { store: Store::new(db), url, _server: server }
     }
 
     /// A host that holds the base template `minimal`, with room for `vcpus` builds.

@@ -231,7 +231,7 @@ impl Platform {
             self.launch(Kind::Runner, Some(at + 1), &runner)?;
         }
         step.message("api");
-        self.until(&format!("{}/readyz to answer 200", self.url()), || async {
+        self.until(&format!("{}/readyz to find every service", self.url()), || async {
             client.ready().await.then_some(())
         })
         .await?;

@@ -4,6 +4,11 @@
 //! KEDA adds up the lags of its triggers (the formula of the ScaledObject) and gives the sum to the autoscaler, with a
 //! target for each replica. The autoscaler wants `ceil(lag / target)`, but lets a tenth too much or too little pass; it
 //! goes up at once, and down only to the most that it wanted within the stabilisation window.
+//!
+//! Whoever drives this decides every `pollingInterval`. In a cluster that is how often KEDA itself looks, which decides
+//! between none and one; between one and many the autoscaler asks KEDA in its own time, every 15 s unless the cluster says
+//! otherwise, so there everything is up to three times as slow. Of `behavior` the window is read, and no `policies`: those
+//! of `.deploy` let all replicas come or go at once.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,7 +28,7 @@ pub struct Rule {
     pub min: usize,
     /// Replicas at most.
     pub max: usize,
-    /// How often KEDA looks.
+    /// How often KEDA looks, and here the autoscaler, too.
     pub polling: Duration,
     /// How long the most that was wanted counts.
     pub window: Duration,

@@ -1,5 +1,6 @@
 //! `cargo dev scale`: a load of builds rises and falls, and runners follow it as KEDA would have it with the ScaledObject
-//! of `.deploy`, on one machine. Sandboxes have no machines here: what is shown is everything around them.
+//! of `.deploy`, on one machine. Sandboxes have no machines here: what is shown is everything around them. Only the pace is
+//! not a cluster's: see [`autoscaler`].
 //!
 //! ```text
 //!  load ─► api ─► … ─► BUILDS ─► runners (processes) ─► cost of each pod ─┐

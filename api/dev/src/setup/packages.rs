@@ -39,6 +39,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("procps", "looking at processes"),
     ("python3-venv", "pip, which fetches nats-server and schemathesis"),
     ("ca-certificates", "the same"),
+    ("systemd", "systemd-analyze and systemd-sysusers, which read the units of .deploy"),
     ("curl", "the README's examples"),
     ("jq", "the same"),
     ("chromium", "the dashboard's tests"),

@@ -90,7 +90,7 @@ impl App {
             _ => HashMap::new(),
         };
         let items = page.items.into_iter().map(|build| {
-            let free = if build.lane == HIGH_LANE { free_high } else { free };
+            let free = if build.job_lane == HIGH_LANE { free_high } else { free };
             Waits { why: why(&build, free), eta: ends.get(&build.id).copied(), build }
         });
         Ok(Queue { counts, free, page: Page { items: items.collect(), next: page.next } })
@@ -133,6 +133,7 @@ mod tests {
             name: "web".into(),
             tag: "latest".into(),
             lane: DEFAULT_LANE.into(),
+            job_lane: DEFAULT_LANE.into(),
             position: 2,
             queued_at: DateTime::UNIX_EPOCH,
             relayed: true,

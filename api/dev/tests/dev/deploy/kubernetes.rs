@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ovenbird_contract::{nats::Names, nats_access::Account};
+use ovenbird_dev::tree;
 use serde_json::{Value, json};
 
 use super::{containers, definitions, errors, named, objects, schema_of, workloads};
@@ -73,11 +74,6 @@ fn only_the_agent_is_more_than_a_process_without_rights() {
                 assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
             }
         }
-        for container in pod["containers"].as_array().unwrap() {
-            for probe in ["livenessProbe", "readinessProbe"] {
-                assert!(container[probe].is_object(), "{name} has no {probe}");
-            }
-        }
         if !is_agent {
             let context = &pod["securityContext"];
             assert_eq!(context["runAsNonRoot"], true, "{name}");
@@ -93,6 +89,141 @@ fn only_the_agent_is_more_than_a_process_without_rights() {
         let token = workload["metadata"]["name"] == "runner";
         assert_eq!(pod["automountServiceAccountToken"], token, "{name}");
     }
+}
+
+#[test]
+fn probes_restart_nobody_who_only_waits_and_nobody_with_sandboxes() {
+    for workload in workloads(&objects()) {
+        let name = named(workload);
+        for container in workload["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+            assert!(container["readinessProbe"].is_object(), "{name}");
+            if workload["metadata"]["name"] == "agent" {
+                // A node that is slow for a while would lose all its sandboxes.
+                for probe in ["livenessProbe", "startupProbe"] {
+                    assert_eq!(container.get(probe), None, "{name} has a {probe}");
+                }
+                continue;
+            }
+            // What says no while a service is away may take a pod out of service, and restart none.
+            for probe in ["livenessProbe", "startupProbe"] {
+                let path = &container[probe]["httpGet"]["path"];
+                assert!(*path == "/healthz" || container.get(probe).is_none(), "{name}: {path}");
+            }
+            assert!(container["livenessProbe"].is_object(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn pods_may_take_the_time_that_their_process_takes_to_end() {
+    let setting = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(tree::root().join(file)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+        let seconds = line.unwrap().trim_end_matches('"').trim_end_matches('s');
+        seconds.parse::<u64>().unwrap()
+    };
+    // The last spans are given two seconds.
+    let api = 3 * setting("api/default.toml", "shutdown_timeout") + 2;
+    let runner = setting("runner/src/default.toml", "exit_within") + 2;
+    let objects = objects();
+    let pod = |name: &str| {
+        let workloads = workloads(&objects);
+        let found = workloads.into_iter().find(|workload| workload["metadata"]["name"] == name);
+        found.unwrap()["spec"]["template"]["spec"].clone()
+    };
+    let grace = |pod: &Value| pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+    let withdrawn = &pod("api")["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"];
+    let withdrawn = withdrawn.as_u64().expect("time in which proxies hear that the pod is going");
+    assert!(grace(&pod("api")) > withdrawn + api && grace(&pod("runner")) > runner);
+
+    let compose: Value = serde_saphyr::from_str(&super::read("compose.yaml")).unwrap();
+    let unit = |name: &str| super::read(&format!("systemd/ovenbird-{name}.service"));
+    for (name, unit, needed) in [("api", unit("api"), api), ("runner", unit("runner@"), runner)] {
+        let period = compose["services"][name]["stop_grace_period"].as_str().unwrap();
+        let stop = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+        for (of, seconds) in [("compose.yaml", period), ("its unit", stop)] {
+            let seconds: u64 = seconds.trim_end_matches('s').parse().unwrap();
+            assert!(seconds > needed, "{name} in {of}: {seconds} s of {needed}");
+        }
+    }
+}
+
+#[test]
+fn microvms_of_a_node_get_no_name_servers_of_the_cluster() {
+    let objects = objects();
+    let agent = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+    // "host" in the agent's `egress_dns` is its own resolv.conf.
+    assert_eq!(agent["spec"]["template"]["spec"]["dnsPolicy"], "Default");
+}
+
+#[test]
+fn prometheus_reaches_the_metrics_of_every_process() {
+    for workload in workloads(&objects()) {
+        let container = &workload["spec"]["template"]["spec"]["containers"][0];
+        let variables = container["env"].as_array().unwrap();
+        let at = |end: &str| {
+            variables.iter().position(|it| it["name"].as_str().unwrap().ends_with(end)).unwrap()
+        };
+        let listens = at("__METRICS_LISTEN");
+        let host = variables[listens]["value"].as_str().unwrap().strip_suffix(":9464").unwrap();
+        if let Some(variable) = host.strip_prefix("$(").and_then(|it| it.strip_suffix(')')) {
+            // Kubernetes puts in what stands before it in the list only.
+            let place = at(variable);
+            assert!(place < listens, "{}", named(workload));
+            assert_eq!(variables[place]["valueFrom"]["fieldRef"]["fieldPath"], "status.hostIP");
+        } else {
+            assert_eq!(host, "0.0.0.0", "{}", named(workload));
+        }
+    }
+}
+
+#[test]
+fn services_that_speak_tls_are_believed_by_an_authority_that_every_process_is_given() {
+    let objects = objects();
+    let map = objects.iter().find(|it| it["data"].get("nats-url").is_some()).unwrap();
+    let url = map["data"]["nats-url"].as_str().unwrap();
+    assert!(url.starts_with("tls://") && url.contains(".svc:"), "of no public authority: {url}");
+    let mut files = BTreeMap::new();
+    for workload in workloads(&objects) {
+        let maps = |volume: &&Value| volume["configMap"]["name"] == "ovenbird-authorities";
+        let volumes = workload["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+        let volume = volumes.iter().find(maps);
+        for container in containers(workload) {
+            let mounts = container["volumeMounts"].as_array().unwrap();
+            for variable in container["env"].as_array().unwrap() {
+                let name = variable["name"].as_str().unwrap();
+                // Not the `…__TLS__CA` of the calls to agents.
+                let start = name.strip_suffix("_CA").filter(|start| !start.ends_with('_'));
+                let Some(start) = start else { continue };
+                let path = variable["value"].as_str().unwrap();
+                let (folder, file) = path.rsplit_once('/').unwrap();
+                let is_it = |mount: &&Value| mount["mountPath"] == folder;
+                let mount = mounts.iter().find(is_it).unwrap_or_else(|| panic!("{name}: {folder}"));
+                assert_eq!(mount["name"], volume.unwrap()["name"], "{name}");
+                let service = start.rsplit_once("__").unwrap().1.to_lowercase();
+                assert_eq!(files.entry(service).or_insert(file.to_owned()), file, "{name}");
+            }
+            let given = |key: &str| {
+                let ends = |it: &Value| it["name"].as_str().unwrap().ends_with(key);
+                container["env"].as_array().unwrap().iter().any(ends)
+            };
+            for service in ["DATABASE", "REDIS", "NATS"] {
+                let (url, authority) = (format!("__{service}_URL"), format!("__{service}_CA"));
+                let name = (named(workload), &container["name"], service);
+                assert_eq!(given(&url), given(&authority), "{name:?}");
+            }
+        }
+    }
+    let listed = super::read("k8s/overlays/example/kustomization.yaml");
+    let line = listed.lines().find(|line| line.contains("/ovenbird-authorities ")).unwrap();
+    assert!(files.len() == 3 && files.values().all(|file| line.contains(file)), "{files:?}");
+    // More than one server stands behind the one name.
+    let bridge = objects.iter().find(|it| it["data"].get("bridge.toml").is_some()).unwrap();
+    let config = bridge["data"]["bridge.toml"].as_str().unwrap();
+    let scaled = objects.iter().find(|object| object["kind"] == "ScaledObject").unwrap();
+    let endpoint =
+        &scaled["spec"]["triggers"][0]["metadata"]["natsServerMonitoringEndpoint"].as_str();
+    assert!(endpoint.unwrap().contains("headless") && config.contains("nats_replicas = 3"));
 }
 
 #[test]
@@ -123,11 +254,13 @@ fn each_workload_is_kept_from_being_taken_down_as_a_whole() {
             budget["metadata"]["namespace"] == workload["metadata"]["namespace"]
                 && budget["spec"]["selector"] == workload["spec"]["selector"]
         });
-        assert_eq!(guarding.count(), 1, "{}", named(workload));
+        // A DaemonSet's pods are not evicted, and its number is not known to a budget.
+        let wanted = usize::from(workload["kind"] == "Deployment");
+        assert_eq!(guarding.count(), wanted, "{}", named(workload));
         let labels = &workload["spec"]["template"]["metadata"]["labels"];
         assert_eq!(&workload["spec"]["selector"]["matchLabels"], labels, "{}", named(workload));
     }
-    assert_eq!(budgets.len(), 4);
+    assert_eq!(budgets.len(), 3);
 }
 
 #[test]
@@ -152,7 +285,11 @@ fn what_objects_name_is_there_or_listed_as_to_be_made() {
         );
         for volume in pod["volumes"].as_array().unwrap() {
             if let Some(map) = volume.get("configMap") {
-                assert!(has("ConfigMap", namespace, &map["name"]), "{map}");
+                let is_listed = map["name"].as_str().is_some_and(|name| {
+                    wanted.lines().any(|line| line.starts_with("#   ") && line.contains(name))
+                });
+                let optional = map["optional"] == true && is_listed;
+                assert!(optional || has("ConfigMap", namespace, &map["name"]), "{map}");
             }
             secrets.extend(volume["secret"]["secretName"].as_str().map(str::to_owned));
         }

@@ -6,8 +6,12 @@ mod keys;
 mod kubernetes;
 mod machine;
 mod policies;
+mod secrets;
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use ovenbird_dev::{
     cache::Cache,
@@ -29,10 +33,15 @@ fn checkers() -> Checkers {
     Checkers::locate(&Cache::open().unwrap()).unwrap()
 }
 
-/// Every object of the example overlay, as kustomize puts it together.
+/// Every object of the example overlay.
 fn objects() -> Vec<Value> {
+    built(&deploy("k8s/overlays/example"))
+}
+
+/// What kustomize puts together.
+fn built(overlay: &Path) -> Vec<Value> {
     let mut kubectl = Command::new(checkers().kubectl());
-    let output = kubectl.arg("kustomize").arg(deploy("k8s/overlays/example")).output().unwrap();
+    let output = kubectl.arg("kustomize").arg(overlay).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap()
 }

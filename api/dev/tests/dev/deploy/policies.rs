@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::objects;
+use super::{built, deploy, objects, read};
 
 const POSTGRES: u64 = 5432;
 const REDIS: u64 = 6379;
 const NATS: u64 = 4222;
 const AGENTS: u64 = 7443;
+/// OTLP over gRPC.
+const TRACES: u64 = 4317;
 
 /// The ports that a process's pods may reach (`egress`) or be reached at (`ingress`), names of hosts aside.
 fn ports(objects: &[Value], component: &str, direction: &str) -> BTreeSet<u64> {
@@ -42,11 +44,51 @@ fn selects(selector: &Value, component: &str) -> bool {
 fn only_api_and_bridge_reach_postgres_and_redis() {
     let objects = objects();
     let reach = |component| ports(&objects, component, "egress");
-    assert_eq!(reach("api"), BTreeSet::from([NATS, POSTGRES, REDIS, AGENTS]));
-    assert_eq!(reach("bridge"), BTreeSet::from([NATS, POSTGRES, REDIS, AGENTS]));
-    assert_eq!(reach("runner"), BTreeSet::from([443, NATS, 6443, AGENTS]));
+    assert_eq!(reach("api"), BTreeSet::from([NATS, TRACES, POSTGRES, REDIS, AGENTS]));
+    assert_eq!(reach("bridge"), BTreeSet::from([NATS, TRACES, POSTGRES, REDIS, AGENTS]));
+    assert_eq!(reach("runner"), BTreeSet::from([443, NATS, TRACES, 6443, AGENTS]));
     // A pod that nobody has thought of.
     assert_eq!(reach("stranger"), BTreeSet::new());
+}
+
+#[test]
+fn with_cilium_the_same_ports_of_nodes_and_of_the_api_server_are_open_to_the_same_pods() {
+    let objects = objects();
+    let text = read("k8s/components/cilium/networkpolicies.yaml");
+    let for_cilium: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let by_address = objects.iter().filter(|object| {
+        let to = &object["spec"]["egress"][0]["to"][0];
+        object["kind"] == "NetworkPolicy" && to.get("ipBlock").is_some()
+    });
+    let mut compared = 0;
+    for policy in by_address {
+        let is_it = |other: &&Value| other["metadata"]["name"] == policy["metadata"]["name"];
+        let same = for_cilium.iter().find(is_it).unwrap_or_else(|| panic!("none for {policy}"));
+        let (one, other) = (&policy["spec"], &same["spec"]);
+        assert_eq!(same["kind"], "CiliumNetworkPolicy");
+        assert_eq!(same["metadata"]["namespace"], policy["metadata"]["namespace"]);
+        assert_eq!(one["podSelector"], other["endpointSelector"]);
+        // Ports are texts there.
+        let mut ports = one["egress"][0]["ports"].clone();
+        for port in ports.as_array_mut().unwrap() {
+            port["port"] = json!(port["port"].to_string());
+        }
+        assert_eq!(ports, other["egress"][0]["toPorts"][0]["ports"]);
+        let entities = if policy["metadata"]["name"] == "hosts" {
+            json!(["host", "remote-node"])
+        } else {
+            json!(["kube-apiserver"])
+        };
+        assert_eq!(other["egress"][0]["toEntities"], entities);
+        compared += 1;
+    }
+    assert_eq!((compared, for_cilium.len()), (2, 2));
+    // As an overlay adds it.
+    let folder = tempfile::tempdir_in(deploy("k8s/overlays")).unwrap();
+    let overlay = "resources: [../example]\ncomponents: [../../components/cilium]\n";
+    std::fs::write(folder.path().join("kustomization.yaml"), overlay).unwrap();
+    let built = built(folder.path());
+    assert_eq!(built.len(), objects.len() + 2);
 }
 
 #[test]
