@@ -18,9 +18,14 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// An error once it is stopped.
     pub(crate) fn look(&self) -> io::Result<()> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.is_stopped() {
             // As if the disk had said it: it is not the archive's fault.
             true => Err(io::Error::from_raw_os_error(ECANCELED)),
             false => Ok(()),
