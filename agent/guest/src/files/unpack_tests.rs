@@ -48,6 +48,7 @@ impl Entries {
     fn link(mut self, name: &str, to: &str) -> Self {
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
         header.set_size(0);
         self.0.append_link(&mut header, name, to).unwrap();
         self
@@ -105,6 +106,18 @@ async fn files_directories_and_links_are_made_with_mode_and_time_below_what_is_m
         // Nothing half is left, however often it is done.
         assert_eq!(fs::read_dir(into.join("bin")).unwrap().count(), 1);
     }
+}
+
+#[tokio::test]
+async fn directory_that_comes_after_its_content_has_its_own_mode() {
+    let root = root();
+    fs::create_dir(root.path().join("b")).unwrap();
+    fs::set_permissions(root.path().join("b"), Permissions::from_mode(0o711)).unwrap();
+    let late = Entries::new().file("a/key", 0o600, "k").directory("a", 0o700);
+    let bytes = late.file("b/c", 0o600, "c").directory("b", 0o700).bytes();
+    whole(meta(root.path(), false), &bytes).await.unwrap();
+    assert_eq!(mode(&root.path().join("a")), 0o700);
+    assert_eq!(mode(&root.path().join("b")), 0o711, "it was there before");
 }
 
 #[tokio::test]
