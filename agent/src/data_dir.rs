@@ -94,7 +94,17 @@ impl DataDir {
 
     /// Key and certificate of an agent that has registered.
     pub fn identity(&self) -> PathBuf {
-        self.root.join("identity.json")
+        Self::identity_below(&self.root)
+    }
+
+    /// The same below a directory that is only looked at.
+    pub(crate) fn identity_below(path: &Path) -> PathBuf {
+        path.join("identity.json")
+    }
+
+    /// One that is registering, until the api has answered.
+    pub fn identity_to_be(&self) -> PathBuf {
+        self.root.join("identity-to-be.json")
     }
 
     /// Guest kernels by their digest.

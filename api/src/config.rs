@@ -77,9 +77,16 @@ pub struct Contexts {
     pub bytes_max: u64,
     /// Archives that are uploaded at once.
     pub uploads_max: usize,
+    /// Those of one key.
+    pub uploads_of_one_key_max: usize,
+    /// Bytes of all archives that one key uploaded and that are there still.
+    pub bytes_of_one_key_max: u64,
     /// An upload that sends nothing for this long is ended.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// What an upload may take until all of it was read and checked.
+    #[serde(with = "humantime_serde")]
+    pub upload_timeout: Duration,
     /// Where an archive lies while it is checked; the system's folder for such things when absent.
     #[serde(default)]
     pub dir: Option<PathBuf>,

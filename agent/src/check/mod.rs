@@ -15,9 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ovenbird_kit::telemetry::chain;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::{config::Config, registration};
 
 /// One thing that a host needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,10 +95,21 @@ pub async fn run(config: &Config) -> Report {
         let remedy = "run the agent, and this, as root (sudo)";
         return Report::of(vec![Finding::no("root", "this process is not root's", remedy)]);
     }
-    let mut checks = vec![Finding::yes("root", "this process is root's")];
+    let mut checks = vec![Finding::yes("root", "this process is root's"), keys(config)];
+    checks.push(Finding::of(
+        "identity",
+        registration::look(config).map_err(|error| chain(&error)),
+        "register this host, or give it certificates: see [registration] and [tls] of the configuration",
+    ));
     checks.extend(tried::all(config).await);
     checks.extend(limits::all(config));
     Report::of(checks)
+}
+
+/// What `serve` refuses.
+fn keys(config: &Config) -> Finding {
+    let fine = config.check().map(|()| "its keys agree").map_err(|error| chain(&error));
+    Finding::of("config", fine, "change the key that is named")
 }
 
 /// The nearest folder that is there: `data_dir` itself may not be made yet.
@@ -121,6 +133,30 @@ mod tests {
         let json = serde_json::to_value(&unfit).unwrap();
         assert_eq!(json["checks"][1]["remedy"], "buy one");
         assert!(json["checks"][0].get("remedy").is_none());
+    }
+
+    #[test]
+    fn configuration_that_serve_refuses_is_not_fit() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |more: &str| -> Config {
+            let file = folder.path().join("agent.toml");
+            let data = folder.path().join("data");
+            std::fs::write(&file, format!("data_dir = {data:?}\n{more}")).unwrap();
+            ovenbird_kit::config::load(crate::config::DEFAULTS, Some(&file), "OVENBIRD_AGENT_TEST")
+                .unwrap()
+        };
+        let tls = "[tls]\nca = '/no/ca'\ncert = '/no/cert'\nkey = '/no/key'\n";
+        let both = load(&format!("{tls}[registration]\napi = 'https://api.example'\n"));
+        assert!(!keys(&both).ok, "two identities");
+        let token = folder.path().join("token");
+        let registers = format!("[registration]\napi = 'https://a'\ntoken_file = {token:?}\n");
+        for (more, ok) in [("", false), (tls, false), (&registers, false)] {
+            assert!(keys(&load(more)).ok);
+            assert_eq!(registration::look(&load(more)).is_ok(), ok, "{more}");
+        }
+        std::fs::write(&token, "a token").unwrap();
+        registration::look(&load(&registers)).unwrap();
+        assert!(!folder.path().join("data").exists(), "nothing is made");
     }
 
     #[test]

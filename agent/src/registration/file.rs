@@ -39,6 +39,9 @@ pub(super) struct Identity {
     /// The private key, PEM.
     #[serde(serialize_with = "exposed")]
     pub(super) key: Secret<String>,
+    /// Where it said that it is reached when it registered; absent in files of older agents.
+    #[serde(default)]
+    pub(super) address: Option<String>,
     /// The certificate; absent until the api has given one.
     pub(super) certificate: Option<Certificate>,
 }
@@ -62,7 +65,7 @@ impl Identity {
     /// A new key.
     pub(super) fn new(api: String, api_ca: Option<PathBuf>) -> Result<Self, rcgen::Error> {
         let key = Secret::new(KeyPair::generate()?.serialize_pem());
-        Ok(Self { api, api_ca, key, certificate: None })
+        Ok(Self { api, api_ca, key, address: None, certificate: None })
     }
 
     /// What TLS needs, once there is a certificate.
@@ -92,16 +95,21 @@ pub(super) fn read(path: &Path) -> Result<Option<Identity>, Error> {
     read.map(Some).map_err(|source| Error::Content { path: path.to_owned(), source })
 }
 
+/// Forgets one.
+pub(super) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Keeps an identity, whole or not at all, also when the machine fails.
 pub(super) fn write(path: &Path, identity: &Identity) -> Result<(), Error> {
     let content = |source| Error::Content { path: path.to_owned(), source };
     let text = Secret::new(serde_json::to_vec(identity).map_err(content)?);
     let draft = path.with_extension("new");
     // One that was left behind may have other permissions.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    remove(&draft)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(text.expose())?;
     file.sync_all()?;

@@ -8,7 +8,7 @@ use ovenbird_kit::telemetry;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{client::Client, file, file::Identity, request};
+use super::{ask, client::Client, file, file::Identity};
 use crate::server::Acceptor;
 
 /// The clock is looked at this often at least: it may be set, and a host may sleep.
@@ -23,14 +23,17 @@ pub(crate) struct Renewal {
     client: Client,
     identity: Identity,
     path: PathBuf,
+    /// For a key that the api does not know any more.
+    token_file: Option<PathBuf>,
+    address: String,
+    /// The certificate came just now.
+    is_new: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("no signing request can be made")]
-    Key(#[from] rcgen::Error),
+pub(super) enum Error {
     #[error(transparent)]
-    Api(#[from] super::client::Error),
+    Given(#[from] super::Error),
     #[error(transparent)]
     File(#[from] file::Error),
     #[error("the new certificate cannot be shown")]
@@ -38,15 +41,27 @@ enum Error {
 }
 
 impl Renewal {
-    pub(super) fn new(client: Client, identity: Identity, path: PathBuf) -> Self {
-        Self { client, identity, path }
+    pub(super) fn new(
+        client: Client,
+        identity: Identity,
+        path: PathBuf,
+        token_file: Option<PathBuf>,
+        address: String,
+        is_new: bool,
+    ) -> Self {
+        Self { client, identity, path, token_file, address, is_new }
     }
 
     /// Runs until `shutdown`.
     pub(crate) async fn run(mut self, acceptor: Acceptor, shutdown: CancellationToken) {
+        // At once where there is a token: it may be a new one, of a host that was announced anew.
+        let has_token = self.token_file.as_ref().is_some_and(|file| file.exists());
+        let mut is_due = has_token && !self.is_new;
         let renewing = async {
             while let Some((at, pause)) = self.times() {
-                until(at).await;
+                if !std::mem::take(&mut is_due) {
+                    until(at).await;
+                }
                 match self.renew(&acceptor).await {
                     Ok(expires_at) => tracing::info!(%expires_at, "certificate renewed"),
                     Err(error) => {
@@ -71,15 +86,30 @@ impl Renewal {
         Some(times(held.issued_at, held.expires_at))
     }
 
-    async fn renew(&mut self, acceptor: &Acceptor) -> Result<DateTime<Utc>, Error> {
-        let certificate = self.client.renew(&request(&self.identity)?).await?;
-        let expires_at = certificate.expires_at;
-        self.identity.certificate = Some(certificate);
+    pub(super) async fn renew(&mut self, acceptor: &Acceptor) -> Result<DateTime<Utc>, Error> {
+        let given = ask(&self.client, &self.identity, self.token_file.as_ref(), &self.address);
+        let given = given.await?;
+        let before = (self.identity.certificate.clone(), self.identity.address.clone());
+        let expires_at = given.held_by(&mut self.identity, &self.address).expires_at;
+        let shown = self.show(acceptor);
+        if shown.is_err() {
+            // What is shown or kept is the old one, and so is the time for the next try.
+            (self.identity.certificate, self.identity.address) = before;
+        }
+        shown.map(|()| expires_at)
+    }
+
+    /// Whose the certificate is.
+    #[cfg(test)]
+    pub(super) fn host_id(&self) -> Option<&str> {
+        self.identity.certificate.as_ref().map(|held| held.host_id.as_str())
+    }
+
+    fn show(&self, acceptor: &Acceptor) -> Result<(), Error> {
         if let Some(pem) = self.identity.pem() {
             acceptor.exchange(&pem)?;
         }
-        file::write(&self.path, &self.identity)?;
-        Ok(expires_at)
+        Ok(file::write(&self.path, &self.identity)?)
     }
 }
 

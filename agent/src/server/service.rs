@@ -349,10 +349,11 @@ impl HostAgentService for Service {
         let mut messages = request.into_inner();
         let meta = self.file_streams.meta(&mut messages).await?;
         self.pass(meta.fence.as_ref())?;
+        let guest = self.guest(&meta.sandbox_id)?;
         let Some(unpack) = meta.unpack else {
             return Err(Status::invalid_argument("the meta has no unpack"));
         };
-        let stream = self.file_streams.open(self.guest(&meta.sandbox_id)?)?;
+        let stream = self.file_streams.open(guest)?;
         let (fences, fence) = (Arc::clone(&self.fences), meta.fence);
         // What comes of an attempt that is over must not be among what the next one makes.
         let may_go_on = move || pass(&fences, fence.as_ref());

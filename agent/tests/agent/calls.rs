@@ -25,6 +25,8 @@ const SOUND: &[(&str, &str)] = &[
     ("path", "/etc/hostname"),
     ("exec_id", "held"),
     ("range", "10m"),
+    // Of an archive that is unpacked, which is one by having it.
+    ("user", "root"),
 ];
 
 /// Makes a value of a field's own type.

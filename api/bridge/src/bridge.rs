@@ -203,7 +203,10 @@ impl Bridge {
             streams::Service::new(
                 self.js.clone(),
                 self.names.clone(),
-                config.nats_replicas,
+                streams::Room {
+                    replicas: config.nats_replicas,
+                    contexts_bytes: config.contexts_bytes,
+                },
                 config.streams_interval,
                 streams.clone(),
             )

@@ -88,6 +88,8 @@ pub struct Config {
     /// How long a context is kept that nobody uses.
     #[serde(with = "humantime_serde")]
     pub contexts_kept: Duration,
+    /// Bytes of all contexts.
+    pub contexts_bytes: u64,
     /// How often streams and consumers are looked for.
     #[serde(with = "humantime_serde")]
     pub streams_interval: Duration,

@@ -78,21 +78,24 @@ impl Handle {
 pub struct Service {
     js: Context,
     names: Names,
-    replicas: usize,
+    room: Room,
     interval: Duration,
     handle: Handle,
 }
 
+/// Where what is made stands, and how much of it there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Servers on which each stream stands.
+    pub replicas: usize,
+    /// Bytes of all contexts. NATS keeps that much free for them, so that the other streams are never short of it.
+    pub contexts_bytes: u64,
+}
+
 impl Service {
-    /// Looks every `interval`, and when `handle` is woken. What is made stands on `replicas` servers.
-    pub fn new(
-        js: Context,
-        names: Names,
-        replicas: usize,
-        interval: Duration,
-        handle: Handle,
-    ) -> Self {
-        Self { js, names, replicas, interval, handle }
+    /// Looks every `interval`, and when `handle` is woken.
+    pub fn new(js: Context, names: Names, room: Room, interval: Duration, handle: Handle) -> Self {
+        Self { js, names, room, interval, handle }
     }
 
     /// Runs until `shutdown`.
@@ -129,7 +132,7 @@ impl Service {
     }
 
     async fn ensure(&self) -> Result<(), Error> {
-        ensure(&self.js, &self.names, self.replicas).await
+        ensure(&self.js, &self.names, self.room).await
     }
 
     async fn complete(&self) -> Result<bool, Error> {
@@ -160,14 +163,14 @@ impl Service {
     }
 }
 
-/// Makes every stream and consumer on `replicas` servers, or brings it up to date. Repeating it changes nothing.
+/// Makes every stream and consumer, or brings it up to date. Repeating it changes nothing.
 ///
 /// # Errors
 /// The first one that could not be made.
-pub async fn ensure(js: &Context, names: &Names, replicas: usize) -> Result<(), Error> {
+pub async fn ensure(js: &Context, names: &Names, room: Room) -> Result<(), Error> {
     for spec in streams(names) {
         let name = spec.name.clone();
-        js.create_or_update_stream(stream_config(spec, replicas))
+        js.create_or_update_stream(stream_config(spec, room))
             .await
             .map_err(|source| Error::Stream { name, source })?;
     }
@@ -191,7 +194,7 @@ fn consumers(names: &Names) -> [ConsumerSpec; 4] {
     [default, high, logs, events]
 }
 
-fn stream_config(spec: StreamSpec, replicas: usize) -> stream::Config {
+fn stream_config(spec: StreamSpec, room: Room) -> stream::Config {
     let (retention, max_age) = match spec.retention {
         Retention::WorkQueue => (RetentionPolicy::WorkQueue, Duration::ZERO),
         Retention::Age(age) => (RetentionPolicy::Limits, age),
@@ -210,7 +213,13 @@ fn stream_config(spec: StreamSpec, replicas: usize) -> stream::Config {
         allow_rollup: is_object_store,
         // Half an object is none: rather no new one than one that pushes out an old one's chunks.
         discard: if is_object_store { DiscardPolicy::New } else { DiscardPolicy::Old },
-        num_replicas: replicas,
+        max_bytes: if is_object_store {
+            i64::try_from(room.contexts_bytes).unwrap_or(i64::MAX)
+        } else {
+            // No bound of its own: by age, or by what is worked off.
+            -1
+        },
+        num_replicas: room.replicas,
         ..Default::default()
     }
 }

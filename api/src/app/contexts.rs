@@ -14,19 +14,20 @@ use async_nats::jetstream::{
     object_store::{InfoErrorKind, ObjectMetadata, ObjectStore},
 };
 use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
 use futures::{Stream, StreamExt as _};
 use ovenbird_context::{Contents, Error as ArchiveError, Stop};
 use ovenbird_contract::nats::Names;
 use ovenbird_db::{entity::context, store::context::NewContext};
+use ovenbird_kit::telemetry;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     fs::File,
     io::{AsyncSeekExt as _, AsyncWriteExt as _},
-    sync::Semaphore,
     time::timeout,
 };
 
-use super::{App, Error, Problem, keys::Caller};
+use super::{App, Error, Problem, keys::Caller, places::Places};
 use crate::config;
 
 /// What the object store may take to say what it has.
@@ -35,6 +36,10 @@ const ASK_MAX: Duration = Duration::from_secs(5);
 const STORE_MAX: Duration = Duration::from_secs(5 * 60);
 /// The sweep may remove a context at the very moment in which it is uploaded.
 const STORE_TRIES: u32 = 3;
+/// What was asked for counts as used, but is not written down more often than this.
+const USED_EVERY: TimeDelta = TimeDelta::hours(1);
+/// NATS' words for a stream that has all the bytes it may have.
+const FULL: &str = "maximum bytes exceeded";
 
 /// The object store, and how much is uploaded at once. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -42,14 +47,14 @@ pub struct Contexts {
     jetstream: jetstream::Context,
     bucket: String,
     limits: config::Contexts,
-    free: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl Contexts {
     /// Contexts over `jetstream`.
     pub fn new(jetstream: jetstream::Context, names: &Names, limits: config::Contexts) -> Self {
-        let free = Arc::new(Semaphore::new(limits.uploads_max));
-        Self { jetstream, bucket: names.contexts_bucket(), limits, free }
+        let places = Places::new(limits.uploads_max, limits.uploads_of_one_key_max);
+        Self { jetstream, bucket: names.contexts_bucket(), limits, places: Arc::new(places) }
     }
 
     async fn store(&self) -> Result<ObjectStore, Error> {
@@ -71,7 +76,17 @@ impl Contexts {
         let store = self.store().await?;
         let meta = ObjectMetadata { name: digest.to_owned(), ..ObjectMetadata::default() };
         let put = timeout(STORE_MAX, store.put(meta, archive)).await;
-        put.map_err(away)?.map(drop).map_err(away)
+        put.map_err(away)?.map(drop).map_err(|error| {
+            // What of it was stored, the sweep removes; its row counts as its uploader's as long as others.
+            match telemetry::chain(&error).contains(FULL) {
+                true => Error::ContextsFull(
+                    "the store of contexts is full: try again when old ones are removed, or ask an admin for more \
+                     (`contexts_bytes` of the bridges)"
+                        .into(),
+                ),
+                false => away(error),
+            }
+        })
     }
 }
 
@@ -98,7 +113,8 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Invalid`] for another digest, and for an archive that is not accepted; [`Error::UploadTooLarge`];
-    /// [`Error::UploadTooSlow`], [`Error::UploadBroken`], [`Error::TooManyUploads`]; Postgres and NATS.
+    /// [`Error::UploadTooSlow`], [`Error::UploadBroken`], [`Error::TooManyUploads`], [`Error::ContextsFull`]; Postgres and
+    /// NATS.
     pub async fn context_upload(
         &self,
         caller: &Caller,
@@ -106,10 +122,15 @@ impl App {
         body: impl Stream<Item = io::Result<Bytes>> + Send,
     ) -> Result<Uploaded, Error> {
         let contexts = &self.contexts;
-        let _place = contexts.free.try_acquire().map_err(|_| Error::TooManyUploads)?;
-        let mut archive = receive(&contexts.limits, digest, body).await?;
+        let _place = contexts.places.take(caller.key).ok_or(Error::TooManyUploads)?;
+        let read = async {
+            let archive = receive(&contexts.limits, digest, body).await?;
+            let contents = check(&archive).await?;
+            Ok::<_, Error>((archive, contents))
+        };
+        let read = timeout(contexts.limits.upload_timeout, read).await;
+        let (mut archive, contents) = read.map_err(|_| Error::UploadTooSlow)??;
         let size_bytes = archive.metadata().await.map_err(disk)?.len();
-        let contents = check(&archive).await?;
         let new = NewContext {
             digest: digest.to_owned(),
             size_bytes,
@@ -119,25 +140,42 @@ impl App {
         };
         for nth in 1..=STORE_TRIES {
             // From here on the sweep leaves it alone, unless it was removing it already.
-            let context = self.store.context_note(&new).await?;
+            let context = self.context_note(&new).await?;
             if contexts.holds(digest).await? {
                 return Ok(Uploaded { context, is_new: nth > 1 });
             }
             contexts.put(digest, &mut archive).await?;
             tracing::info!(context = digest, size_bytes, "a context is stored");
         }
-        let context = self.store.context_note(&new).await?;
+        let context = self.context_note(&new).await?;
         Ok(Uploaded { context, is_new: true })
     }
 
-    /// A context that is there.
+    async fn context_note(&self, new: &NewContext) -> Result<context::Model, Error> {
+        let max = self.contexts.limits.bytes_of_one_key_max;
+        self.store.context_note(new, max).await?.ok_or_else(|| {
+            Error::ContextsFull(format!(
+                "with this archive the key would have uploaded more than {max} bytes that are there still: use what is \
+                 there, or wait until it is removed because nobody uses it"
+            ))
+        })
+    }
+
+    /// A context that is there. Who asks is about to use it: it counts as used.
     ///
     /// # Errors
     /// [`Error::NotFound`]; Postgres and NATS.
     pub async fn context_get(&self, digest: &str) -> Result<context::Model, Error> {
         let gone = || Error::NotFound(format!("the context {digest}"));
         let context = self.store.context_get(digest).await?.ok_or_else(gone)?;
-        if self.contexts.holds(digest).await? { Ok(context) } else { Err(gone()) }
+        if !self.contexts.holds(digest).await? {
+            return Err(gone());
+        }
+        if Utc::now() - context.used_at < USED_EVERY {
+            return Ok(context);
+        }
+        // The sweep may have been faster.
+        self.store.context_touch(digest).await?.ok_or_else(gone)
     }
 
     /// Whether a build may name a context. When the object store does not answer, Postgres' word is enough: a build must
@@ -184,7 +222,7 @@ async fn receive(
     Ok(file)
 }
 
-/// Reads all of an archive, in a thread that ends soon when nobody waits for it.
+/// Reads all of an archive, in a thread that ends soon when nobody waits for it: so it does when the upload's time is over.
 async fn check(archive: &File) -> Result<Contents, Error> {
     struct Dropped(Stop);
     impl Drop for Dropped {

@@ -130,6 +130,9 @@ pub enum Error {
     /// No more can be uploaded at once.
     #[error("as much is uploaded as may be")]
     TooManyUploads,
+    /// There is no room for another context, and why.
+    #[error("there is no room for the context: {0}")]
+    ContextsFull(String),
     /// A service did not answer, or not in time.
     #[error("{service} is unavailable")]
     Unavailable {

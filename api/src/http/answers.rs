@@ -40,7 +40,7 @@ const OWN: &[(&str, &[Code])] = &[
     // It has no body of its own, but submits one.
     ("build_retry", &[Code::BuildNotEnded, Code::TemplateDeleted, Code::Invalid]),
     ("build_create", &[Code::TemplateDeleted]),
-    ("context_upload", &[Code::TooManyUploads]),
+    ("context_upload", &[Code::TooManyUploads, Code::ContextsFull]),
     ("build_events", &[Code::TooManyStreams]),
     ("build_logs_stream", &[Code::TooManyStreams]),
     ("key_revoke", &[Code::LastAdminKey]),

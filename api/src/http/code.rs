@@ -75,6 +75,8 @@ codes! {
         "The sandbox does not do it, as things are in it: a directory where a file is needed, a user that is not there.";
     SandboxFull = "sandbox_full", CONFLICT,
         "The sandbox's disk is full, or its host passes as many files on as it can.";
+    ContextsFull = "contexts_full", CONFLICT,
+        "The key has uploaded as many bytes of contexts as it may, or all keys together have; those that nobody uses are removed after a while.";
     LastAdminKey = "last_admin_key", CONFLICT,
         "Without this key nobody could administer Ovenbird; make another one of scope admin first.";
     TemplateInUse = "template_in_use", CONFLICT,
@@ -104,7 +106,7 @@ codes! {
     TooManyStreams = "too_many_streams", TOO_MANY_REQUESTS,
         "This server follows as many logs or commands as it may, or as the key may; try again later.";
     TooManyUploads = "too_many_uploads", TOO_MANY_REQUESTS,
-        "This server takes as many uploads of contexts as it may; try again later.";
+        "This server takes as many uploads of contexts as it may, or as the key may; try again later.";
     Internal = "internal", INTERNAL_SERVER_ERROR,
         "A fault of Ovenbird; the request id in the answer's header finds it in the log.";
     NoCapacity = "no_capacity", SERVICE_UNAVAILABLE,

@@ -231,6 +231,7 @@ impl From<app::Error> for Failure {
             }
             app::Error::UploadTooSlow => Self::new(Code::RequestTimeout),
             app::Error::TooManyUploads => Self::new(Code::TooManyUploads),
+            app::Error::ContextsFull(message) => Self::with_message(Code::ContextsFull, message),
             app::Error::HostUnavailable { .. } => {
                 tracing::warn!(error = telemetry::chain(&error), "a host did not do it");
                 Self::new(Code::HostUnavailable)

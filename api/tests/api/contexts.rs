@@ -236,6 +236,66 @@ async fn bomb_is_refused_with_its_entry_and_a_code_and_nothing_is_stored() {
 }
 
 #[tokio::test]
+async fn what_keys_upload_has_a_bound_in_time_in_number_and_in_bytes() {
+    let world = World::with(|config| {
+        config.contexts.upload_timeout = Duration::from_secs(5);
+        config.contexts.uploads_max = 3;
+        config.contexts.uploads_of_one_key_max = 1;
+        config.contexts.bytes_of_one_key_max = 250_000;
+    })
+    .await;
+    let (first, second) = (tar("a", &noise(150_000)), tar("b", &noise(150_000)));
+    // A byte now and then, and never an end.
+    let trickle = stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, Infallible>(vec![0]), ()))
+    });
+    let path = format!("/v1/admin/contexts/{}", sha256(&first));
+    let slow = world
+        .request(Method::PUT, &path)
+        .header("content-type", "application/octet-stream")
+        .body(Body::wrap_stream(trickle));
+    let slow = tokio::spawn(slow.send());
+    let busy = wait_for("one too many of the key", SOON, || async {
+        let answer = world.upload(&sha256(b"other"), second.clone()).await;
+        (answer.status() == 429).then_some(answer)
+    });
+    assert_eq!(refusal(busy.await.unwrap()).await.1, "too_many_uploads");
+    // Another key has places still.
+    let other = world.key(Scope::Build, None).await;
+    let of_other = async |archive: &[u8]| {
+        let url = format!("{}/v1/admin/contexts/{}", world.url, sha256(archive));
+        let request = world.client.put(url).bearer_auth(&other);
+        let request = request.header("content-type", "application/octet-stream");
+        request.body(archive.to_vec()).send().await.unwrap()
+    };
+    assert_eq!(of_other(&first).await.status(), 201);
+    assert_eq!(refusal(slow.await.unwrap().unwrap()).await.1, "request_timeout");
+
+    // With the second one it would have too much; what is there costs nothing, whose it may be.
+    let (status, code, _) = refusal(of_other(&second).await).await;
+    assert_eq!((status, code.as_str()), (409, "contexts_full"));
+    assert_eq!(world.rows().await, "1");
+    assert_eq!(of_other(&first).await.status(), 200);
+    let mut config =
+        world.jetstream.get_stream("OBJ_CONTEXTS").await.unwrap().cached_info().config.clone();
+    config.max_bytes = 250_000;
+    config.discard = async_nats::jetstream::stream::DiscardPolicy::New;
+    world.jetstream.update_stream(config).await.unwrap();
+    // The store has no room: it says so, and has no half object.
+    let (status, code, _) = refusal(world.upload(&sha256(&second), second.clone()).await).await;
+    assert_eq!((status, code.as_str()), (409, "contexts_full"));
+    assert_eq!(world.head(&sha256(&second)).await, 404);
+
+    // Who asks for one is about to use it.
+    let old = "UPDATE contexts SET used_at = now() - interval '13 days'";
+    world.postgres.sql("ovenbird", old).await.unwrap();
+    assert_eq!(world.head(&sha256(&first)).await, 200);
+    let young = "SELECT count(*) FROM contexts WHERE used_at > now() - interval '1 minute'";
+    assert_eq!(world.postgres.sql("ovenbird", young).await.unwrap(), "1");
+}
+
+#[tokio::test]
 async fn build_copies_from_a_context_that_is_there_and_keeps_it() {
     let world = World::with_host().await;
     let build = |context: Option<&str>, recipe: &str| {

@@ -3,12 +3,12 @@
 //! A transfer has no deadline of its own: it lasts as long as either side makes progress, and the agent ends one that
 //! stands still. Keepalive ends it when the host is gone.
 
-use std::num::NonZeroU64;
+use std::{num::NonZeroU64, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use ovenbird_hostagent::v1::{self, write_file_stream_request::Content};
-use tokio::{io::AsyncRead, sync::oneshot};
+use tokio::{io::AsyncRead, sync::oneshot, time::timeout};
 use tokio_util::io::ReaderStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -19,6 +19,9 @@ use crate::{
 
 /// What is read of a source at once.
 const CHUNK: usize = 256 * 1024;
+/// A message without content says that an archive's source still works: it reads much and sends little of it. An agent
+/// ends a stream on which nothing comes for a minute.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// The content of a file. Not reading holds the guest back.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Agent {
 
     /// Unpacks a tar archive of files, directories and symbolic links from a source, file by file: what was unpacked
     /// before it broke off stays, and unpacking it once more replaces it. Not repeated; without a deadline, as
-    /// [`Agent::write_file_stream`].
+    /// [`Agent::write_file_stream`], but the source may take its time.
     ///
     /// # Errors
     /// [`Error::Source`] when the source fails; [`Error::FailedPrecondition`] for an owner that the sandbox does not
@@ -178,10 +181,14 @@ fn messages(
     let message = |content| v1::WriteFileStreamRequest { content: Some(content) };
     let (failed, failure) = oneshot::channel();
     let again = Content::Meta(meta.clone());
+    let silence_max = if meta.unpack.is_some() { SIGN_OF_LIFE } else { Duration::MAX };
     let source = Some((ReaderStream::with_capacity(source, CHUNK), failed, again));
     let chunks = stream::unfold(source, move |state| async move {
         let (mut source, failed, again) = state?;
-        match source.next().await? {
+        let Ok(next) = timeout(silence_max, source.next()).await else {
+            return Some((message(Content::Chunk(Bytes::new())), Some((source, failed, again))));
+        };
+        match next? {
             Ok(chunk) => Some((message(Content::Chunk(chunk)), Some((source, failed, again)))),
             Err(error) => {
                 let _ = failed.send(error);
@@ -212,6 +219,23 @@ mod tests {
         ];
         assert_eq!(contents, expected);
         assert_eq!(failure.await.unwrap().to_string(), "the disk is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn archive_that_is_slow_shows_that_it_lives_and_a_file_does_not() {
+        for (unpack, silent) in [(Some(v1::Unpack::default()), 6), (None, 0)] {
+            let slow = stream::once(async {
+                tokio::time::sleep(SIGN_OF_LIFE * 6 + SIGN_OF_LIFE / 2).await;
+                std::io::Result::Ok(Bytes::from_static(b"late"))
+            });
+            let slow = tokio_util::io::StreamReader::new(Box::pin(slow));
+            let meta = v1::WriteFileStreamMeta { unpack, ..Default::default() };
+            let (messages, _failure) = messages(meta, slow);
+            let chunks = messages.skip(1).map(|message| message.content.unwrap());
+            let mut expected = vec![Content::Chunk(Bytes::new()); silent];
+            expected.push(Content::Chunk(Bytes::from_static(b"late")));
+            assert_eq!(chunks.collect::<Vec<_>>().await, expected);
+        }
     }
 
     #[tokio::test]

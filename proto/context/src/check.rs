@@ -23,8 +23,8 @@ pub(crate) struct Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) kind: Kind,
-    /// It has an entry of its own, and is not only on the way to others.
-    pub(crate) own: bool,
+    /// Entries of its own; none when it is only on the way to others.
+    pub(crate) entries: u32,
 }
 
 impl Check {
@@ -37,13 +37,10 @@ impl Check {
         let refused = |code, message: String| Err(Refused::entry(code, &entry.path, message));
         self.entries += 1;
         self.names += entry.path.len() as u64;
-        if self.entries > ENTRIES_MAX || self.names > NAMES_BYTES_MAX {
-            let message = format!(
-                "is one too many: a context has at most {ENTRIES_MAX} entries, with at most \
-                 {NAMES_BYTES_MAX} bytes of paths"
-            );
-            return refused(Code::TooManyEntries, message);
+        if let Kind::Link { to } = &entry.kind {
+            self.names += to.len() as u64;
         }
+        self.room(entry)?;
         self.bytes = self.bytes.saturating_add(entry.size);
         if self.bytes > UNPACKED_BYTES_MAX {
             let message =
@@ -57,7 +54,20 @@ impl Check {
             );
             return refused(Code::CompressedTooMuch, message);
         }
-        self.place(entry)
+        self.place(entry)?;
+        // The way to it may be new.
+        self.room(entry)
+    }
+
+    fn room(&self, entry: &Entry) -> Result<(), Refused> {
+        if self.entries > ENTRIES_MAX || self.names > NAMES_BYTES_MAX {
+            let message = format!(
+                "is one too many: a context has at most {ENTRIES_MAX} entries, with at most \
+                 {NAMES_BYTES_MAX} bytes of paths and targets of links"
+            );
+            return Err(Refused::entry(Code::TooManyEntries, &entry.path, message));
+        }
+        Ok(())
     }
 
     fn place(&mut self, entry: &Entry) -> Result<(), Refused> {
@@ -78,17 +88,23 @@ impl Check {
                 }
                 None => {
                     self.names += way.len() as u64;
-                    let seen = Seen { kind: Kind::Directory, own: false };
+                    let seen = Seen { kind: Kind::Directory, entries: 0 };
                     self.paths.insert(way.to_owned(), seen);
                 }
             }
         }
-        let seen = Seen { kind: entry.kind.clone(), own: true };
-        match self.paths.insert(entry.path.clone(), seen) {
-            None => Ok(()),
+        match self.paths.get_mut(&entry.path) {
+            None => {
+                let seen = Seen { kind: entry.kind.clone(), entries: 1 };
+                self.paths.insert(entry.path.clone(), seen);
+                Ok(())
+            }
             // Archives name directories more than once, or after what is in them.
-            Some(Seen { kind: Kind::Directory, .. }) if entry.kind == Kind::Directory => Ok(()),
-            Some(Seen { own: false, .. }) => {
+            Some(Seen { kind: Kind::Directory, entries }) if entry.kind == Kind::Directory => {
+                *entries += 1;
+                Ok(())
+            }
+            Some(Seen { entries: 0, .. }) => {
                 refused(Code::ThroughLink, "is no directory, but the way to an entry before it")
             }
             Some(_) => refused(Code::DuplicateEntry, "is in the archive twice"),

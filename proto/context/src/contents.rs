@@ -1,9 +1,10 @@
 //! What a context holds: every path, and which of them its `.ovenbirdignore` leaves out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, HashSet},
     fs::File,
     io::{self, Read},
+    ops::ControlFlow,
 };
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -27,8 +28,16 @@ pub struct Contents {
     pub entries: u64,
     /// Bytes of all its files.
     pub bytes: u64,
-    pub(crate) paths: BTreeMap<String, Kind>,
-    pub(crate) ignored: BTreeSet<String>,
+    pub(crate) paths: BTreeMap<String, Found>,
+}
+
+/// What is at a path.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) kind: Kind,
+    /// Entries of the archive for it.
+    pub(crate) entries: u32,
+    pub(crate) is_ignored: bool,
 }
 
 impl Contents {
@@ -45,33 +54,50 @@ impl Contents {
             check.admit(entry)?;
             if entry.path == IGNORE_FILE && entry.kind == Kind::File {
                 rules = ignore_file(entry, content)?;
-                return Ok(());
+                return Ok(ControlFlow::Continue(()));
             }
             let read = io::copy(content, &mut io::sink())
                 .map_err(|error| Error::reading(error, Some(&entry.path)))?;
-            whole(entry, read)
+            whole(entry, read)?;
+            Ok(ControlFlow::Continue(()))
         })?;
         let Check { entries, bytes, paths, .. } = check;
-        let paths: BTreeMap<_, _> =
-            paths.into_iter().map(|(path, Seen { kind, .. })| (path, kind)).collect();
-        let rules = parse(&rules)?;
-        let is_ignored = |path: &str, kind: &Kind| {
-            rules.matched_path_or_any_parents(path, *kind == Kind::Directory).is_ignore()
+        let are_ignored = ignored(&paths, &parse(&rules)?, stop).map_err(Error::Read)?;
+        let found = |((path, seen), is_ignored)| {
+            let Seen { kind, entries } = seen;
+            (path, Found { kind, entries, is_ignored })
         };
-        let ignored = match rules.is_empty() {
-            true => BTreeSet::new(),
-            false => {
-                let ignored = paths.iter().filter(|(path, kind)| is_ignored(path, kind));
-                ignored.map(|(path, _)| path.clone()).collect()
-            }
-        };
-        Ok(Self { entries, bytes, paths, ignored })
+        let paths = paths.into_iter().zip(are_ignored).map(found).collect();
+        Ok(Self { entries, bytes, paths })
     }
 
     /// What is at a path, unless it is left out.
     pub(crate) fn get(&self, path: &str) -> Option<&Kind> {
-        self.paths.get(path).filter(|_| !self.ignored.contains(path))
+        self.paths.get(path).filter(|found| !found.is_ignored).map(|found| &found.kind)
     }
+}
+
+/// Whether each path is left out, from the root down: as git does it, below a directory that is left out nothing comes
+/// back, and a path is held against the rules once.
+fn ignored(
+    paths: &BTreeMap<String, Seen>,
+    rules: &Gitignore,
+    stop: &Stop,
+) -> io::Result<Vec<bool>> {
+    let mut directories: HashSet<&str> = HashSet::new();
+    let mut ignored = Vec::with_capacity(paths.len());
+    for (path, seen) in paths {
+        // A pattern may be slow.
+        stop.look()?;
+        let is_directory = seen.kind == Kind::Directory;
+        let is_below = path.rsplit_once('/').is_some_and(|(above, _)| directories.contains(above));
+        let is_ignored = is_below || rules.matched(path, is_directory).is_ignore();
+        if is_ignored && is_directory {
+            directories.insert(path);
+        }
+        ignored.push(is_ignored);
+    }
+    Ok(ignored)
 }
 
 /// A tar archive may end within its last content.

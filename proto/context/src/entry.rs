@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Code, Refused},
-    limits::{NAME_BYTES_MAX, PATH_BYTES_MAX},
+    limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX},
 };
 
 /// What an entry is.
@@ -59,6 +59,9 @@ pub(crate) fn path(name: &[u8]) -> Result<String, Refused> {
             part => parts.push(part),
         }
     }
+    if parts.len() > PATH_DEPTH_MAX {
+        return bad("has a path of more than 256 names");
+    }
     Ok(parts.join("/"))
 }
 
@@ -105,8 +108,8 @@ mod tests {
             assert_eq!(path(name.as_bytes()).unwrap(), clean);
         }
         let long = format!("a/{}", "n".repeat(256));
-        let deep = "a/".repeat(2100);
-        for name in ["", "/etc/passwd", "a/../../b", "..", "a/..", "a\0b", &long, &deep] {
+        let (longest, deep) = ("a/".repeat(2100), "a/".repeat(257));
+        for name in ["", "/etc/passwd", "a/../../b", "..", "a/..", "a\0b", &long, &longest, &deep] {
             assert_eq!(path(name.as_bytes()).unwrap_err().code, Code::BadPath, "{name:?}");
         }
         assert_eq!(path(b"caf\xe9").unwrap_err().code, Code::BadPath);

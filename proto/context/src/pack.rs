@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    ops::ControlFlow,
 };
 
 use tar::{Builder, EntryType, Header};
@@ -30,6 +31,7 @@ pub struct Packed {
 }
 
 /// Writes what `selection` takes of an archive that was found in order. Modes and times are kept; everything is root's.
+/// The archive is read no further than to the last of it.
 ///
 /// # Errors
 /// [`Error::Write`] when `out` takes no more; as [`Contents::of`](crate::Contents::of).
@@ -41,10 +43,16 @@ pub fn pack(
 ) -> Result<Packed, Error> {
     let mut builder = Builder::new(out);
     let mut packed = Packed::default();
-    walk(file, stop, &mut |entry, content| match selection.names.get(&entry.path) {
-        Some(name) => append(&mut builder, entry, name, content, &mut packed),
-        None => Ok(()),
-    })?;
+    let mut left = selection.entries;
+    if left > 0 {
+        walk(file, stop, &mut |entry, content| {
+            if let Some(&name) = selection.names.get(&entry.path) {
+                append(&mut builder, entry, &entry.path[name..], content, &mut packed)?;
+                left -= 1;
+            }
+            Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+    }
     builder.into_inner().and_then(|mut out| out.flush()).map_err(Error::Write)?;
     Ok(packed)
 }

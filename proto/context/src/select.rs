@@ -7,12 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::GlobBuilder;
 
-use crate::{contents::Contents, entry::Kind};
+use crate::{
+    contents::{Contents, Found},
+    entry::Kind,
+};
 
-/// What is copied of a context by one source: the path of each entry, and its name below the destination.
+/// What is copied of a context by one source: the path of each entry, and where in it its name below the destination
+/// begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
-    pub(crate) names: BTreeMap<String, String>,
+    pub(crate) names: BTreeMap<String, usize>,
+    /// How many entries of the archive that are.
+    pub(crate) entries: u64,
     /// It is one file or link, which may get another name.
     pub is_one: bool,
     /// How many things the source named.
@@ -42,32 +48,47 @@ pub fn names_directory(destination: &str) -> bool {
 }
 
 impl Contents {
-    /// What `source` names.
+    /// What `source` names. It is as large as all paths that it names: one is needed at a time.
     ///
     /// # Errors
     /// [`NoSelection`], with the source.
     pub fn select(&self, source: &str) -> Result<Selection, NoSelection> {
+        Ok(self.selection(&self.found(source)?))
+    }
+
+    /// How many things `source` names, as [`Selection::matches`].
+    ///
+    /// # Errors
+    /// As [`Contents::select`].
+    pub fn matches(&self, source: &str) -> Result<usize, NoSelection> {
+        Ok(self.found(source)?.len())
+    }
+
+    /// The uppermost paths that `source` names.
+    fn found(&self, source: &str) -> Result<Vec<&str>, NoSelection> {
         let clean = clean(source).ok_or_else(|| NoSelection::Outside(source.to_owned()))?;
         if clean.is_empty() {
-            return Ok(self.selection(&[""]));
+            return Ok(vec![""]);
         }
-        if self.get(&clean).is_some() {
-            return Ok(self.selection(&[&clean]));
+        if let Some((path, found)) = self.paths.get_key_value(&clean)
+            && !found.is_ignored
+        {
+            return Ok(vec![path]);
         }
         let glob = GlobBuilder::new(&clean).literal_separator(true).backslash_escape(true).build();
         let glob = glob.map_err(|error| {
             NoSelection::BadPattern(source.to_owned(), error.kind().to_string())
         })?;
         let glob = glob.compile_matcher();
-        let all = self.paths.keys().map(String::as_str).filter(|path| glob.is_match(path));
+        let all = self.paths.iter().filter(|(path, _)| glob.is_match(path));
         let all: Vec<_> = all.collect();
-        let taken = all.iter().copied().filter(|path| self.get(path).is_some());
-        let taken: BTreeSet<&str> = taken.collect();
+        let taken = all.iter().filter(|(_, found)| !found.is_ignored);
+        let taken: BTreeSet<&str> = taken.map(|(path, _)| path.as_str()).collect();
         let above =
             |path: &str| path.match_indices('/').any(|(end, _)| taken.contains(&path[..end]));
         let found: Vec<_> = taken.iter().copied().filter(|path| !above(path)).collect();
-        match (found.is_empty(), all.is_empty() && !self.ignored.contains(&clean)) {
-            (false, _) => Ok(self.selection(&found)),
+        match (found.is_empty(), all.is_empty() && !self.paths.contains_key(&clean)) {
+            (false, _) => Ok(found),
             (true, true) => Err(NoSelection::Nothing(source.to_owned())),
             (true, false) => Err(NoSelection::Ignored(source.to_owned())),
         }
@@ -75,26 +96,27 @@ impl Contents {
 
     fn selection(&self, found: &[&str]) -> Selection {
         let mut names = BTreeMap::new();
+        let mut entries = 0;
         for &path in found {
             match self.paths.get(path) {
-                Some(Kind::File | Kind::Link { .. }) => {
-                    let name = path.rsplit('/').next().unwrap_or(path);
-                    names.insert(path.to_owned(), name.to_owned());
+                Some(one @ Found { kind: Kind::File | Kind::Link { .. }, .. }) => {
+                    entries += u64::from(one.entries);
+                    names.insert(path.to_owned(), path.rfind('/').map_or(0, |slash| slash + 1));
                 }
-                Some(Kind::Directory) | None => {
+                Some(Found { kind: Kind::Directory, .. }) | None => {
                     let from = if path.is_empty() { String::new() } else { format!("{path}/") };
-                    for (inner, _) in self.paths.range(from.clone()..) {
-                        let Some(name) = inner.strip_prefix(&from) else { break };
-                        if !self.ignored.contains(inner) {
-                            names.insert(inner.clone(), name.to_owned());
-                        }
+                    let inner = self.paths.range(from.clone()..);
+                    let inner = inner.take_while(|(inner, _)| inner.starts_with(&from));
+                    for (inner, found) in inner.filter(|(_, found)| !found.is_ignored) {
+                        entries += u64::from(found.entries);
+                        names.insert(inner.clone(), from.len());
                     }
                 }
             }
         }
         let is_one =
             matches!(found, [one] if matches!(self.get(one), Some(Kind::File | Kind::Link { .. })));
-        Selection { names, is_one, matches: found.len() }
+        Selection { names, entries, is_one, matches: found.len() }
     }
 }
 

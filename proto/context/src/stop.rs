@@ -18,6 +18,20 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// An error once it is stopped.
+    pub(crate) fn look(&self) -> io::Result<()> {
+        match self.is_stopped() {
+            // As if the disk had said it: it is not the archive's fault.
+            true => Err(io::Error::from_raw_os_error(ECANCELED)),
+            false => Ok(()),
+        }
+    }
+
     /// A content that ends with an error once it is stopped.
     pub(crate) fn of<'a>(&'a self, content: &'a mut dyn Read) -> impl Read + 'a {
         Stoppable { stop: self, content }
@@ -31,10 +45,7 @@ struct Stoppable<'a> {
 
 impl Read for Stoppable<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop.0.load(Ordering::Relaxed) {
-            // As if the disk had said it: it is not the archive's fault.
-            return Err(io::Error::from_raw_os_error(ECANCELED));
-        }
+        self.stop.look()?;
         self.content.read(buffer)
     }
 }

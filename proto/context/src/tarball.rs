@@ -7,7 +7,6 @@ use tar::{Archive, EntryType};
 use crate::{
     entry::{self, Entry, Kind},
     error::{Code, Error, Refused},
-    limits::HEADERS_BYTES_MAX,
     meter::{Allowance, Metered},
     stop::Stop,
     walk::Visit,
@@ -19,24 +18,27 @@ const BLOCK: u64 = 512;
 
 /// Visits every entry.
 pub(crate) fn walk(reader: impl Read, stop: &Stop, visit: &mut Visit<'_>) -> Result<(), Error> {
-    let allowance = Allowance::default();
+    let allowance = Allowance::new();
     let mut archive = Archive::new(Metered::new(reader, allowance.clone()));
     let mut last: Option<String> = None;
     let mut entries = archive.entries().map_err(|error| Error::reading(error, None))?;
     loop {
-        allowance.set(HEADERS_BYTES_MAX);
+        stop.look().map_err(Error::Read)?;
+        allowance.headers();
         let Some(read) = entries.next() else { break };
         let mut found = read.map_err(|error| Error::reading(error, last.as_deref()))?;
         // What git writes about the whole archive.
         if found.header().entry_type() == EntryType::XGlobalHeader {
-            allowance.set(found.size().saturating_add(BLOCK));
+            // Still a header: its size is bounded as theirs.
             skip(&mut stop.of(&mut found), last.as_deref())?;
             continue;
         }
         let entry = of(&mut found)?;
-        allowance.set(found.size().saturating_add(BLOCK));
+        allowance.content(entry.size.saturating_add(BLOCK));
         let mut content = stop.of(&mut found);
-        visit(&entry, &mut content)?;
+        if visit(&entry, &mut content)?.is_break() {
+            return Ok(());
+        }
         skip(&mut content, Some(&entry.path))?;
         drop(content);
         last = Some(entry.path);
@@ -86,6 +88,11 @@ fn of<R: Read>(found: &mut tar::Entry<'_, R>) -> Result<Entry, Error> {
             return Err(unsupported("a sparse file", "make the archive without --sparse"));
         }
     }
-    let size = if kind == Kind::File { found.size() } else { 0 };
+    let size = found.size();
+    // It would be read, and be counted nowhere.
+    if kind != Kind::File && size > 0 {
+        let message = format!("is no file, and the archive says that it has {size} bytes");
+        return Err(Refused::entry(Code::WrongSize, &path, message).into());
+    }
     Ok(Entry { path, kind, mode, modified, size })
 }

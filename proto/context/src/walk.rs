@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufReader, Read},
+    ops::ControlFlow,
     os::unix::fs::FileExt as _,
 };
 
@@ -20,8 +21,8 @@ use crate::{
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
 const HEAD: usize = 512;
 
-/// What is done with each entry. Of a file's content as much is read as one likes.
-pub(crate) type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<(), Error> + 'a;
+/// What is done with each entry. Of a file's content as much is read as one likes; a break ends the walk there.
+pub(crate) type Visit<'a> = dyn FnMut(&Entry, &mut dyn Read) -> Result<ControlFlow<()>, Error> + 'a;
 
 /// Visits every entry, in the archive's order.
 pub(crate) fn walk(file: &File, stop: &Stop, visit: &mut Visit<'_>) -> Result<(), Error> {

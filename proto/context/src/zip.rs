@@ -38,6 +38,7 @@ pub(crate) fn walk(file: &File, stop: &Stop, visit: &mut Visit<'_>) -> Result<()
     while let Some(record) =
         entries.next_entry().map_err(|error| reading(error, last.as_deref()))?
     {
+        stop.look().map_err(Error::Read)?;
         count += 1;
         let (mut entry, method) = of(&record)?;
         let found = archive.get_entry(record.wayfinder());
@@ -55,11 +56,13 @@ pub(crate) fn walk(file: &File, stop: &Stop, visit: &mut Visit<'_>) -> Result<()
                 .read_to_end(&mut target)
                 .map_err(|error| Error::reading(error, Some(&entry.path)))?;
             *to = entry::target(&entry.path, &target)?;
-            visit(&entry, &mut io::empty())?;
-        } else if entry.kind == Kind::Directory {
-            visit(&entry, &mut io::empty())?;
-        } else {
-            visit(&entry, &mut stop.of(&mut content))?;
+        }
+        let gone_on = match entry.kind {
+            Kind::File => visit(&entry, &mut stop.of(&mut content))?,
+            Kind::Directory | Kind::Link { .. } => visit(&entry, &mut io::empty())?,
+        };
+        if gone_on.is_break() {
+            return Ok(());
         }
         last = Some(entry.path);
     }
@@ -80,7 +83,7 @@ struct Content<D> {
 impl<D: Read> Read for Content<D> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buffer).map_err(|error| {
-            if error.raw_os_error().is_some() {
+            if is_the_disks(&error) {
                 return error;
             }
             let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rawzip::Error>());
@@ -154,7 +157,12 @@ fn of(record: &ZipFileHeaderRecord<'_>) -> Result<(Entry, CompressionMethod), Er
 fn reading(error: rawzip::Error, last: Option<&str>) -> Error {
     let said = error.to_string();
     match error.into_kind() {
-        ErrorKind::IO(error) if error.raw_os_error().is_some() => Error::Read(error),
+        ErrorKind::IO(error) if is_the_disks(&error) => Error::Read(error),
         _ => broken(&said, last).into(),
     }
+}
+
+/// An archive may name a place that no file has: then the kernel's refusal is the archive's fault.
+fn is_the_disks(error: &io::Error) -> bool {
+    error.raw_os_error().is_some() && error.kind() != io::ErrorKind::InvalidInput
 }

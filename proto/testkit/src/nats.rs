@@ -91,7 +91,7 @@ impl Nats {
         let store = serde_json::to_string(&dir.join("jetstream"))?;
         let mut text = format!(
             "listen: \"127.0.0.1:{client}\"\nhttp: \"127.0.0.1:{monitor}\"\nmax_payload: 1MB\n\
-             jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 4GB }}\n"
+             jetstream {{ store_dir: {store}, max_memory_store: 64MB, max_file_store: 64GB }}\n"
         );
         if let Some(port) = &websocket {
             // Without TLS, which nobody needs on the loopback device.

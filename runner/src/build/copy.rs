@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::stream;
 use ovenbird_agent_client::{Error as AgentError, Unpack, Unpacked};
-use ovenbird_context::{Error as ArchiveError, Packed, Selection, Stop, pack};
+use ovenbird_context::{Error as ArchiveError, NoSelection, Packed, Selection, Stop, pack};
 use ovenbird_contract::build::ReasonCode;
 use tokio::{
     sync::mpsc,
@@ -48,14 +48,10 @@ impl Driver {
             Ok(context) => context,
             Err(failed) => return Ok(failed),
         };
-        let mut selections = Vec::new();
-        for source in &copying.sources {
-            match context.contents.select(source) {
-                Ok(selection) => selections.push(selection),
-                Err(error) => return Ok(failed(format!("nothing is copied: {error}"))),
-            }
-        }
-        let matches: usize = selections.iter().map(|selection| selection.matches).sum();
+        let matches = match self.matches(&context, &copying.sources).await? {
+            Ok(matches) => matches,
+            Err(failed) => return Ok(failed),
+        };
         if matches > 1 && !copying.destination.ends_with('/') {
             let message = format!(
                 "{matches} things are to be copied, which need a directory to go into: end the \
@@ -65,7 +61,12 @@ impl Driver {
         }
         let begun = Instant::now();
         let mut total = Packed::default();
-        for selection in selections {
+        // One after the other: each is as large as all paths that it takes.
+        for source in &copying.sources {
+            let selection = match self.selection(&context, source).await? {
+                Ok(selection) => selection,
+                Err(failed) => return Ok(failed),
+            };
             match self.unpack(&context, selection, copying).await? {
                 Ok(packed) => {
                     total.files += packed.files;
@@ -116,6 +117,47 @@ impl Driver {
             };
             return Ok(Err(Event::Failed { code, message: chain, tail: None }));
         }
+    }
+
+    /// How many things all sources name, before anything is copied.
+    async fn matches(
+        &self,
+        context: &Arc<Context>,
+        sources: &[String],
+    ) -> Result<Result<usize, Failed>, Halt> {
+        let (context, sources) = (Arc::clone(context), sources.to_vec());
+        self.looked_up(move |stop| {
+            let mut going = sources.iter().take_while(|_| !stop.is_stopped());
+            going.try_fold(0, |sum, source| Ok(sum + context.contents.matches(source)?))
+        })
+        .await
+    }
+
+    async fn selection(
+        &self,
+        context: &Arc<Context>,
+        source: &str,
+    ) -> Result<Result<Selection, Failed>, Halt> {
+        let (context, source) = (Arc::clone(context), source.to_owned());
+        self.looked_up(move |_| context.contents.select(&source)).await
+    }
+
+    /// What a look at all paths of a context gives. They are many, and a pattern may be slow.
+    async fn looked_up<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Stop) -> Result<T, NoSelection> + Send + 'static,
+    ) -> Result<Result<T, Failed>, Halt> {
+        let stop = StopWhenDropped::default();
+        let looking = stop.0.clone();
+        let looked = tokio::task::spawn_blocking(move || look(&looking));
+        Ok(match self.stop.guard(looked).await? {
+            Ok(found) => found.map_err(|error| failed(format!("nothing is copied: {error}"))),
+            Err(error) => Err(Event::Failed {
+                code: ReasonCode::Internal,
+                message: format!("the context cannot be looked through: {error}"),
+                tail: None,
+            }),
+        })
     }
 
     /// Copies what one source names. A host that is away is waited for, as always.

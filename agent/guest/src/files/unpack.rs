@@ -9,6 +9,7 @@
 //! The caller decided what is in the archive; here it is only kept below the place that was named.
 
 use std::{
+    collections::HashSet,
     fs::{self, DirBuilder, Permissions},
     io::{self, Read},
     os::unix::fs::{DirBuilderExt, PermissionsExt, chown, fchown},
@@ -109,6 +110,8 @@ struct Unpacking {
     as_file: bool,
     owner: Owner,
     done: UnpackResponse,
+    /// Directories that were needed before their entry, if it comes at all.
+    early: HashSet<PathBuf>,
 }
 
 impl Unpacking {
@@ -122,7 +125,8 @@ impl Unpacking {
         let is_directory = path.ends_with('/') || Path::new(&path).is_dir();
         let as_file = as_file && !is_directory;
         let done = UnpackResponse::default();
-        Ok(Self { path: PathBuf::from(path), as_file, owner: Owner { uid, gid }, done })
+        let (owner, early) = (Owner { uid, gid }, HashSet::new());
+        Ok(Self { path: PathBuf::from(path), as_file, owner, done, early })
     }
 
     fn run(mut self, source: Source) -> Result<UnpackResponse, Error> {
@@ -166,17 +170,22 @@ impl Unpacking {
     }
 
     /// Makes what is missing of a folder and of those above it.
-    fn folder(&self, path: &Path) -> Result<(), Error> {
+    fn folder(&mut self, path: &Path) -> Result<(), Error> {
         let missing: Vec<_> = path.ancestors().take_while(|path| !path.is_dir()).collect();
         for path in missing.into_iter().rev() {
             self.make(path, DIRECTORY_MODE)?;
+            self.early.insert(path.to_owned());
         }
         Ok(())
     }
 
-    fn directory(&self, path: &Path, mode: u32) -> Result<(), Error> {
+    fn directory(&mut self, path: &Path, mode: u32) -> Result<(), Error> {
         if path.is_dir() {
-            return Ok(());
+            // One that was there before this keeps its own.
+            return match self.early.remove(path) {
+                true => set_mode(path, mode),
+                false => Ok(()),
+            };
         }
         self.folder(above(path))?;
         self.make(path, mode)
@@ -195,7 +204,7 @@ impl Unpacking {
             made => made.map_err(failed())?,
         }
         chown(path, Some(self.owner.uid), Some(self.owner.gid)).map_err(failed())?;
-        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed())
+        set_mode(path, mode)
     }
 
     fn file(&mut self, path: &Path, mode: u32, entry: &mut Entry<'_, Source>) -> Result<(), Error> {
@@ -215,7 +224,7 @@ impl Unpacking {
         draft.publish().map_err(failed())
     }
 
-    fn link(&self, path: &Path, entry: &Entry<'_, Source>) -> Result<(), Error> {
+    fn link(&mut self, path: &Path, entry: &Entry<'_, Source>) -> Result<(), Error> {
         let name = path.to_string_lossy();
         let failed = || Error::file(&name);
         let Some(to) = entry.link_name().map_err(Error::Archive)? else {
@@ -227,7 +236,7 @@ impl Unpacking {
     }
 
     /// Makes the folder of what is to come, which must not replace a directory.
-    fn free(&self, path: &Path, what: &'static str) -> Result<(), Error> {
+    fn free(&mut self, path: &Path, what: &'static str) -> Result<(), Error> {
         self.folder(above(path))?;
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => {
@@ -237,6 +246,11 @@ impl Unpacking {
             _ => Ok(()),
         }
     }
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let name = path.to_string_lossy();
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(Error::file(&name))
 }
 
 fn above(path: &Path) -> &Path {

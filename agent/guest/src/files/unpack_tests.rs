@@ -109,6 +109,18 @@ async fn files_directories_and_links_are_made_with_mode_and_time_below_what_is_m
 }
 
 #[tokio::test]
+async fn directory_that_comes_after_its_content_has_its_own_mode() {
+    let root = root();
+    fs::create_dir(root.path().join("b")).unwrap();
+    fs::set_permissions(root.path().join("b"), Permissions::from_mode(0o711)).unwrap();
+    let late = Entries::new().file("a/key", 0o600, "k").directory("a", 0o700);
+    let bytes = late.file("b/c", 0o600, "c").directory("b", 0o700).bytes();
+    whole(meta(root.path(), false), &bytes).await.unwrap();
+    assert_eq!(mode(&root.path().join("a")), 0o700);
+    assert_eq!(mode(&root.path().join("b")), 0o711, "it was there before");
+}
+
+#[tokio::test]
 async fn directory_that_is_there_stays_as_it_is_also_behind_a_link() {
     let root = root();
     fs::create_dir(root.path().join("usr")).unwrap();

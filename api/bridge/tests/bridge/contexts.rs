@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::object_store::{InfoErrorKind, ObjectStore};
+use ovenbird_bridge::streams::{Room, ensure};
 use ovenbird_contract::id::BuildId;
 use ovenbird_db::store::context::NewContext;
 use sea_orm::ConnectionTrait as _;
 use tokio::io::AsyncReadExt as _;
 
-use crate::rig::Rig;
+use crate::rig::{ROOM, Rig};
 
 async fn bucket(rig: &Rig) -> ObjectStore {
     rig.js.get_object_store(rig.names.contexts_bucket()).await.unwrap()
@@ -24,7 +25,7 @@ async fn context(rig: &Rig, word: char, days: u32) -> String {
         unpacked_bytes: 1,
         uploaded_by: "test".into(),
     };
-    rig.store.context_note(&new).await.unwrap();
+    rig.store.context_note(&new, u64::MAX).await.unwrap().unwrap();
     bucket(rig).await.put(digest.as_str(), &mut vec![7; 200_000].as_slice()).await.unwrap();
     age(rig, &digest, days).await;
     digest
@@ -114,9 +115,24 @@ async fn context_whose_store_is_away_is_kept_until_it_answers() {
     sweep.times.contexts_kept = Duration::from_secs(3600);
     sweep.contexts().await.unwrap_err();
     assert!(rig.store.context_get(&old).await.unwrap().is_some());
-    ovenbird_bridge::streams::ensure(&rig.js, &rig.names, 1).await.unwrap();
+    ensure(&rig.js, &rig.names, ROOM).await.unwrap();
     assert_eq!(sweep.contexts().await.unwrap(), 1);
     assert!(rig.store.context_get(&old).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn store_that_is_full_refuses_the_next_context_and_holds_nothing_else_up() {
+    let rig = Rig::with_streams().await;
+    ensure(&rig.js, &rig.names, Room { contexts_bytes: 300_000, ..ROOM }).await.unwrap();
+    let kept = context(&rig, 'a', 0).await;
+    let other = vec![7; 200_000];
+    let error = bucket(&rig).await.put("other", &mut other.as_slice()).await.unwrap_err();
+    let error = ovenbird_kit::telemetry::chain(&error);
+    // The api looks for these words.
+    assert!(error.contains("maximum bytes exceeded"), "{error}");
+    assert!(is_stored(&rig, &kept).await && !is_stored(&rig, "other").await);
+    let event = rig.names.events(&BuildId::new());
+    rig.js.publish(event, "{}".into()).await.unwrap().await.unwrap();
 }
 
 #[tokio::test]

@@ -46,6 +46,9 @@ use tokio::{sync::Mutex, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+/// Little, for NATS sets it aside for each.
+pub(crate) const ROOM: streams::Room =
+    streams::Room { replicas: 1, contexts_bytes: 64 * 1024 * 1024 };
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 pub(crate) const TIME_MAX: Duration = Duration::from_secs(3600);
@@ -164,7 +167,7 @@ impl Rig {
     }
 
     pub(crate) async fn ensure(&self) {
-        streams::ensure(&self.js, &self.names, 1).await.unwrap();
+        streams::ensure(&self.js, &self.names, ROOM).await.unwrap();
     }
 
     pub(crate) fn spawn(&mut self, service: impl Future<Output = ()> + Send + 'static) {

@@ -7,14 +7,15 @@ use ovenbird_bridge::streams::{Handle, Service, ensure};
 use ovenbird_contract::nats::LANES;
 use ovenbird_testkit::wait_until;
 
-use crate::rig::{Rig, SOON};
+use crate::rig::{ROOM, Rig, SOON};
 
 #[tokio::test]
 async fn stream_or_consumer_that_vanished_is_made_again_by_several_bridges() {
     let mut rig = Rig::new().await;
     let handle = Handle::default();
     for interval in [Duration::from_millis(50), Duration::from_millis(70)] {
-        let service = Service::new(rig.js.clone(), rig.names.clone(), 1, interval, handle.clone());
+        let service =
+            Service::new(rig.js.clone(), rig.names.clone(), ROOM, interval, handle.clone());
         let stop = rig.stop_token();
         rig.spawn(service.run(stop));
     }
@@ -69,7 +70,7 @@ async fn queue_of_a_version_without_lanes_makes_room_for_them() {
         rig.js.publish(rig.names.builds(lane), "a job".into()).await.unwrap().await.unwrap();
     }
     for _ in 0..2 {
-        ensure(&rig.js, &rig.names, 1).await.unwrap();
+        ensure(&rig.js, &rig.names, ROOM).await.unwrap();
     }
     for spec in rig.names.runners_consumers() {
         let mut consumer = stream.get_consumer::<pull::Config>(&spec.durable).await.unwrap();

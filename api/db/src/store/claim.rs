@@ -215,8 +215,10 @@ async fn claim_once(
     let Some(chosen) = candidates.iter().find(|candidate| candidate.fits) else {
         return refused(Refused::NoRoom);
     };
+    // Both may have changed while the lock was waited for.
     let takes = |host: &entity::host::Model| {
-        host.status == "online" || host.status == "draining" && goes_on_at(&build) == Some(host.id)
+        let goes_on = host.status == "draining" && goes_on_at(&build) == Some(host.id);
+        (host.status == "online" || goes_on) && has_labels(host, &build)
     };
     let Some(host) = host_lock(tx, chosen.id).await?.filter(takes) else {
         return Ok(Err(Outcome::RoomTaken));
@@ -235,6 +237,12 @@ pub(super) async fn host_lock(
 ) -> Result<Option<entity::host::Model>, Error> {
     let text = "UPDATE hosts SET bookings = bookings + 1 WHERE id = $1 RETURNING *";
     Ok(entity::host::Entity::find().from_raw_sql(sql(text, [host.into()])).one(tx).await?)
+}
+
+/// As `@>` of Postgres.
+fn has_labels(host: &entity::host::Model, build: &entity::template_build::Model) -> bool {
+    let wanted = build.labels.as_object().into_iter().flatten();
+    wanted.into_iter().all(|(name, value)| host.labels.get(name) == Some(value))
 }
 
 /// Where the sandbox of the attempt before waits. A draining host lets such a build end there; a new one it does

@@ -42,15 +42,22 @@ impl Unneeded {
 
 impl Store {
     /// Notes a context, before its object is stored. One that is known counts as used now; who uploaded it first stays.
-    /// Waits for a removal that is under way.
+    /// Waits for a removal that is under way. Nothing comes back, and nothing is noted, for a new one with which all that
+    /// its uploader uploaded first would be more than `bytes_max`; of uploads at the same moment each looks for itself.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn context_note(&self, new: &NewContext) -> Result<Model, Error> {
+    pub async fn context_note(
+        &self,
+        new: &NewContext,
+        bytes_max: u64,
+    ) -> Result<Option<Model>, Error> {
         let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let row = Model::find_by_statement(sql(
             "INSERT INTO contexts (digest, size_bytes, entries, unpacked_bytes, uploaded_by)
-             VALUES ($1, $2, $3, $4, $5)
+             SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::text
+             WHERE EXISTS (SELECT 1 FROM contexts WHERE digest = $1)
+                OR (SELECT coalesce(sum(size_bytes), 0) FROM contexts WHERE uploaded_by = $5) + $2 <= $6::bigint
              ON CONFLICT (digest) DO UPDATE SET used_at = now()
              RETURNING *",
             [
@@ -59,10 +66,23 @@ impl Store {
                 signed(new.entries).into(),
                 signed(new.unpacked_bytes).into(),
                 new.uploaded_by.as_str().into(),
+                signed(bytes_max).into(),
             ],
         ));
-        let row = row.one(&self.db).await?;
-        Ok(row.ok_or_else(|| sea_orm::DbErr::RecordNotFound("the context just noted".into()))?)
+        Ok(row.one(&self.db).await?)
+    }
+
+    /// Notes that a context was asked for, and so is about to be used. Waits for a removal that is under way; nothing
+    /// comes back when it is gone then.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn context_touch(&self, digest: &str) -> Result<Option<Model>, Error> {
+        let row = Model::find_by_statement(sql(
+            "UPDATE contexts SET used_at = now() WHERE digest = $1 RETURNING *",
+            [digest.into()],
+        ));
+        Ok(row.one(&self.db).await?)
     }
 
     /// What is known of a context.

@@ -170,7 +170,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Notes that the host at `address` did not answer. No build is placed on it until it does.
+    /// Notes that the host at `address` did not answer. No build is placed on it until it does. Hosts that wait for their
+    /// agents have no address, and are at none.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -178,7 +179,8 @@ impl Store {
         let done = self
             .db
             .execute_raw(sql(
-                "UPDATE hosts SET status = 'unreachable' WHERE address = $1 AND status <> 'unreachable'",
+                "UPDATE hosts SET status = 'unreachable'
+                 WHERE address = $1 AND address <> '' AND status <> 'unreachable'",
                 [address.into()],
             ))
             .await?;

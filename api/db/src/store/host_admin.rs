@@ -129,7 +129,8 @@ impl Store {
     ) -> Result<Option<HostRow>, Error> {
         let hosts = host::Entity::find()
             .from_raw_sql(sql(
-                "UPDATE hosts SET labels = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING *",
+                "UPDATE hosts SET labels = $2, bookings = bookings + 1
+                 WHERE id = $1 AND deleted_at IS NULL RETURNING *",
                 [id.uuid().into(), super::json(labels)?.into()],
             ))
             .all(&self.db)

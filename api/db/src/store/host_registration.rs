@@ -134,7 +134,7 @@ impl Store {
     }
 
     /// Uses a token: the host whose token it is has the key and the address from now on, and `entry` stands in the
-    /// audit log, named by the host. The address of a deleted host is free.
+    /// audit log, named by the host. Address and key of a deleted host are free.
     ///
     /// # Errors
     /// [`Error::Database`]; it was done or not. Whoever has the key can renew then.
@@ -172,6 +172,14 @@ impl Store {
         tx.execute_raw(sql(
             "UPDATE hosts SET address = '' WHERE address = $1 AND deleted_at IS NOT NULL",
             [registration.address.clone().into()],
+        ))
+        .await?;
+        // The deleted one is as if it had never registered: should it be wanted back, it needs a token.
+        tx.execute_raw(sql(
+            "UPDATE hosts SET address = '', key_hash = NULL, certificate_expires_at = NULL,
+               registered_at = NULL
+             WHERE key_hash = $1 AND deleted_at IS NOT NULL",
+            [registration.key_hash.to_vec().into()],
         ))
         .await?;
         let registered = host::Entity::find()
@@ -220,14 +228,16 @@ impl Store {
         Ok(Some(renewed))
     }
 
-    /// Every host that has registered and was not deleted: whom the bridges ask besides those of their configuration.
+    /// Every host that has registered and was not deleted: whom the bridges ask besides those of their configuration. One
+    /// whose address another host has since, because it was deleted in between, waits for its agent to register again.
     ///
     /// # Errors
     /// [`Error::Database`].
     pub async fn host_registered(&self) -> Result<Vec<host::Model>, Error> {
         Ok(host::Entity::find()
             .from_raw_sql(sql(
-                "SELECT * FROM hosts WHERE registered_at IS NOT NULL AND deleted_at IS NULL ORDER BY id",
+                "SELECT * FROM hosts WHERE registered_at IS NOT NULL AND deleted_at IS NULL AND address <> ''
+                 ORDER BY id",
                 [],
             ))
             .all(&self.db)

@@ -1,11 +1,15 @@
 //! Who gets a build, and where it runs.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
     id::{HostId, RunnerId, TemplateId},
 };
 use ovenbird_db::store::{claim::Refused, host::Labels, lease::Holder};
+use ovenbird_testkit::wait_until;
+use sea_orm::{ConnectionTrait as _, DatabaseBackend, Statement, TransactionTrait as _};
 
 use crate::world::{World, report};
 
@@ -133,6 +137,58 @@ async fn build_with_labels_goes_where_all_of_them_are() {
     world.store.host_report(&report("10.0.0.2:1", 1), std::time::Duration::ZERO).await.unwrap();
     let kept = world.store.host_get(small).await.unwrap().unwrap().host.labels;
     assert_eq!(kept, serde_json::json!(all));
+}
+
+/// So many statements wait for a lock.
+async fn waiting(world: &World, count: i64) {
+    let text = "SELECT count(*) AS waiting FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let statement = Statement::from_string(DatabaseBackend::Postgres, text);
+    wait_until("somebody waits for the lock", Duration::from_secs(20), || async {
+        let row = world.store.connection().query_one_raw(statement.clone()).await.unwrap();
+        row.unwrap().try_get::<i64>("", "waiting").unwrap() >= count
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn label_that_is_taken_away_while_a_claim_waits_counts() {
+    let world = World::with_host(8).await;
+    let host = HostId::from_uuid(world.store.host_list().await.unwrap()[0].id);
+    let zone: Labels = [("zone".into(), "b".into())].into();
+    world.store.host_labels_set(host, &zone).await.unwrap().unwrap();
+    for attempts_before in [0, 1] {
+        // The first attempt is begun otherwise than those after it.
+        let mut new = world.submission("web");
+        let base = world.store.template_resolve("minimal", "latest").await.unwrap().unwrap();
+        new.base_template_id = TemplateId::from_uuid(base.id);
+        new.labels = zone.clone();
+        world.store.build_insert(&new).await.unwrap();
+        world
+            .sql(&format!(
+                "UPDATE template_builds SET attempt = {attempts_before} WHERE id = '{}'",
+                new.id.uuid()
+            ))
+            .await;
+        // Both wait for the host's row, the labels first.
+        let held = world.store.connection().begin().await.unwrap();
+        let lock = format!("SELECT id FROM hosts WHERE id = '{}' FOR UPDATE", host.uuid());
+        held.execute_unprepared(&lock).await.unwrap();
+        let none = Labels::new();
+        let set = world.store.host_labels_set(host, &none);
+        let claim = async {
+            waiting(&world, 1).await;
+            world.claim(new.id, attempts_before + 1, RunnerId::new()).await
+        };
+        let freed = async {
+            waiting(&world, 2).await;
+            held.commit().await.unwrap();
+        };
+        let (set, claimed, ()) = tokio::join!(set, claim, freed);
+        set.unwrap().unwrap();
+        assert_eq!(claimed.unwrap_err(), Refused::NoHost);
+        world.store.host_labels_set(host, &zone).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -128,6 +128,30 @@ async fn key_and_address_are_one_hosts_alone_and_a_refusal_leaves_the_token() {
     world.store.host_delete(one).await.unwrap().unwrap();
     let three = world.announced(3).await;
     assert_eq!(world.register(&comes(3, 3, "h:1")).await, Ok(three));
+    // Wanted back, it has no address: nobody asks it, and nobody else is taken for it.
+    let waits = world.announced(4).await;
+    world.store.host_undrain(one).await.unwrap().unwrap();
+    let asked = world.store.host_registered().await.unwrap();
+    assert!(asked.iter().all(|host| host.id != one.uuid()), "{asked:?}");
+    assert!(!world.store.host_unreachable("").await.unwrap());
+    let row = world.store.host_get(waits).await.unwrap().unwrap();
+    assert_eq!(row.host.status, "pending");
+}
+
+#[tokio::test]
+async fn agent_of_a_deleted_host_registers_with_its_key_as_another_host() {
+    let world = World::new().await;
+    let one = world.announced(1).await;
+    assert_eq!(world.register(&comes(1, 1, "h:1")).await, Ok(one));
+    world.store.host_delete(one).await.unwrap().unwrap();
+    let two = world.announced(2).await;
+    assert_eq!(world.register(&comes(2, 1, "h:1")).await, Ok(two));
+    assert_eq!(world.renew(1).await, Some(two));
+    // The first one begins anew.
+    world.store.host_undrain(one).await.unwrap().unwrap();
+    world.store.host_token(one, &token(3, HOUR)).await.unwrap().unwrap();
+    assert_eq!(world.register(&comes(3, 3, "h:3")).await, Ok(one));
+    assert_eq!(world.renew(1).await, Some(two));
 }
 
 #[tokio::test]

@@ -58,6 +58,12 @@ impl Tar {
         self
     }
 
+    /// A header that says what one likes of its size, and a content of its own.
+    pub(crate) fn says(mut self, name: &str, kind: EntryType, size: u64, content: &[u8]) -> Self {
+        self.0.append(&Self::header(name, kind, size), content).unwrap();
+        self
+    }
+
     pub(crate) fn kind(mut self, name: &str, kind: EntryType) -> Self {
         self.0.append(&Self::header(name, kind, 0), &b""[..]).unwrap();
         self

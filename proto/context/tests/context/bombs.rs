@@ -134,6 +134,61 @@ fn archive_that_becomes_a_thousand_times_larger_is_refused_before_it_is_unpacked
 }
 
 #[test]
+fn what_is_no_file_has_no_content_that_nobody_counts() {
+    for kind in [EntryType::Directory, EntryType::Symlink] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path("d").unwrap();
+        header.set_link_name("x").unwrap();
+        header.set_mode(0o777);
+        // A bomb's are hundreds of gigabytes.
+        header.set_size(4096);
+        header.set_cksum();
+        let refused = refused(&gz(&[header.as_bytes(), &[0; 4096][..]].concat()));
+        assert_eq!((refused.code, refused.entry.as_deref()), (Code::WrongSize, Some("d")));
+    }
+}
+
+/// A tar.gz of one and the same piece many times over, which costs little to make: members of gzip follow each other.
+fn repeated(piece: &[u8], times: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(piece).unwrap();
+    encoder.finish().unwrap().repeat(times)
+}
+
+#[test]
+fn headers_of_all_entries_together_have_a_bound() {
+    // What git writes, of a gigabyte: refused after the first MiB.
+    let global = Tar::new().says("g", EntryType::XGlobalHeader, 1 << 30, b"").bytes();
+    let large = refused(&[gz(&global[..512]), repeated(&[0; 1 << 20], 4)].concat());
+    assert_eq!(large.code, Code::BrokenArchive, "{large}");
+    // Small ones, as many as one likes: 600 MiB of them are some hundred KB.
+    let content = vec![0; (1 << 20) - 4096];
+    let global = Tar::new().says("g", EntryType::XGlobalHeader, content.len() as u64, &content);
+    let global = global.bytes();
+    let many = refused(&repeated(&global[..512 + content.len()], 600));
+    assert_eq!(many.code, Code::CompressedTooMuch, "{many}");
+    assert!(many.message.contains("headers"), "{many}");
+}
+
+#[test]
+fn targets_of_links_count_as_the_paths_do() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let to = "t/".repeat(2000);
+    for link in 0..4300 {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("{link}"), &to).unwrap();
+    }
+    let refused = refused(&tar.into_inner().unwrap());
+    assert_eq!(refused.code, Code::TooManyEntries);
+    let nth: u32 = refused.entry.unwrap().parse().unwrap();
+    assert!((4100..4200).contains(&nth), "16 MiB of them: {nth}");
+}
+
+#[test]
 fn zip_that_lies_about_a_size_is_refused() {
     for (content, size) in [(&b"four"[..], 3), (b"four", 5), (b"", 1), (b"x", 0)] {
         for deflate in [false, true] {
@@ -171,6 +226,27 @@ fn archive_that_is_none_or_half_is_refused() {
     tar[1024 + 20] ^= 1;
     let damaged = refused(&tar);
     assert_eq!((damaged.code, damaged.entry.as_deref()), (Code::BrokenArchive, Some("a")));
+}
+
+#[test]
+fn zip_that_names_a_place_that_no_file_has_is_broken_and_not_the_disk() {
+    let zip = Zip::default().entry(&Said { name: "x", ..Said::default() }).bytes();
+    let directory = zip.len() - 22 - 47;
+    assert_eq!(&zip[directory..directory + 4], b"PK\x01\x02");
+    let mut crafted = zip[..directory].to_vec();
+    let mut record = zip[directory..zip.len() - 22].to_vec();
+    // The offset is in an extension, of 64 bits.
+    record[30..32].copy_from_slice(&12_u16.to_le_bytes());
+    record[42..46].copy_from_slice(&u32::MAX.to_le_bytes());
+    record.extend([1, 0, 8, 0]);
+    record.extend((1_u64 << 63).to_le_bytes());
+    crafted.extend(&record);
+    crafted.extend(&zip[zip.len() - 22..]);
+    let end = crafted.len() - 22;
+    crafted[end + 12..end + 16]
+        .copy_from_slice(&u32::try_from(record.len()).unwrap().to_le_bytes());
+    let refused = refused(&crafted);
+    assert_eq!((refused.code, refused.entry.as_deref()), (Code::BrokenArchive, Some("x")));
 }
 
 #[test]

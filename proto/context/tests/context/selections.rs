@@ -80,6 +80,57 @@ fn what_is_left_out_cannot_be_copied_and_says_so() {
 }
 
 #[test]
+fn nothing_comes_back_below_a_directory_that_is_left_out() {
+    let rules = b"secrets/\n!*.txt\nnode_modules\n!node_modules/keep\n/a-b\n";
+    let tar = Tar::new()
+        .file("secrets/pw.txt", b"hunter2")
+        .file("node_modules/keep", b"")
+        .file("a/secrets/x/y.txt", b"")
+        // In the order of their bytes this stands between a directory and what is in it.
+        .file("a-b/c", b"")
+        .file("a/b.txt", b"")
+        .file(".ovenbirdignore", rules)
+        .bytes();
+    let contents = Contents::of(&file(&tar), &Stop::default()).unwrap();
+    let all = names(contents.select(".").unwrap(), &tar);
+    assert_eq!(all, [".ovenbirdignore", "a/b.txt"]);
+    for source in ["secrets", "secrets/pw.txt", "node_modules", "node_modules/keep", "**/y.txt"] {
+        assert_eq!(contents.select(source), Err(NoSelection::Ignored(source.into())));
+    }
+}
+
+#[test]
+fn rules_are_held_against_each_path_once_and_can_be_stopped() {
+    // Deep paths, and patterns that are slow: each of the paths' parents once more would be minutes.
+    let rules = (0..900).map(|n| format!("*a*{n}*b*c*d*e*f*g\n")).collect::<String>();
+    let mut tar = Tar::new().file(".ovenbirdignore", rules.as_bytes());
+    for n in 0..240 {
+        tar = tar.long(&format!("{n}/{}x", "a/".repeat(250)), b"");
+    }
+    let archive = file(&tar.bytes());
+    let begun = std::time::Instant::now();
+    let contents = Contents::of(&archive, &Stop::default()).unwrap();
+    assert_eq!(contents.entries, 241);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    let stop = Stop::default();
+    stop.stop();
+    assert!(matches!(Contents::of(&archive, &stop), Err(ovenbird_context::Error::Read(_))));
+}
+
+#[test]
+fn archive_is_read_no_further_than_to_the_last_of_what_is_copied() {
+    let tar = Tar::new().directory("d").file("d/a", b"a").directory("d").file("e", b"e").bytes();
+    let whole = Contents::of(&file(&tar), &Stop::default()).unwrap();
+    let selection = whole.select("d").unwrap();
+    assert_eq!((selection.matches, whole.matches("*")), (1, Ok(2)));
+    // Without what comes after the file; the directory that comes once more is not part of its own content.
+    let mut out = Vec::new();
+    let half = file(&tar[..3 * 512]);
+    pack(&half, &selection, &Stop::default(), &mut out).unwrap();
+    assert_eq!(unpacked(&out), [("a".to_owned(), 0o640, "a".to_owned())]);
+}
+
+#[test]
 fn what_is_not_there_or_outside_is_named() {
     let contents = contents();
     assert_eq!(contents.select("nothing"), Err(NoSelection::Nothing("nothing".into())));
