@@ -4096,12 +4096,12 @@ pub mod types {
             )
         }
     }
-    ///Whether the process can work.
+    ///Whether the process can work, and what is behind it.
     #[derive(::serde::Deserialize, ::serde::Serialize, Clone, Debug)]
     pub struct Ready {
         ///Each service.
         pub checks: ::std::vec::Vec<ServiceCheck>,
-        ///Whether every service answered.
+        ///Whether it can serve: whether Postgres answered.
         pub ready: bool,
     }
     impl Ready {
@@ -13827,7 +13827,8 @@ impl Client {
     }
     /**Can the process work?
 
-    Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+    Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are still accepted
+    and start later; without NATS logs are not live, and no build begins or ends until it is back.
 
     Sends a `GET` request to `/readyz`
 
@@ -15985,6 +15986,7 @@ pub mod builder {
                 401u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 403u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 408u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
+                409u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 413u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 415u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),
                 422u16 => Err(Error::ErrorResponse(ResponseValue::from_response(response).await?)),

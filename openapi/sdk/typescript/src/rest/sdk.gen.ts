@@ -28,7 +28,8 @@ export const healthz = <ThrowOnError extends boolean = false>(options?: Options<
 /**
  * Can the process work?
  *
- * Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+ * Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are still accepted
+ * and start later; without NATS logs are not live, and no build begins or ends until it is back.
  */
 export const readyz = <ThrowOnError extends boolean = false>(options?: Options<ReadyzData, ThrowOnError>): RequestResult<ReadyzResponses, ReadyzErrors, ThrowOnError> => (options?.client ?? client).get<ReadyzResponses, ReadyzErrors, ThrowOnError>({ url: '/readyz', ...options });
 

@@ -1251,7 +1251,7 @@ export type Queue = {
 /**
  * Ready
  *
- * Whether the process can work.
+ * Whether the process can work, and what is behind it.
  */
 export type Ready = {
     /**
@@ -1259,7 +1259,7 @@ export type Ready = {
      */
     checks: Array<ServiceCheck>;
     /**
-     * Whether every service answered.
+     * Whether it can serve: whether Postgres answered.
      */
     ready: boolean;
 };
@@ -1923,7 +1923,7 @@ export type ReadyzData = {
 
 export type ReadyzErrors = {
     /**
-     * A service did not answer.
+     * Postgres did not answer: nothing can be served.
      */
     503: Ready;
 };
@@ -1932,7 +1932,7 @@ export type ReadyzError = ReadyzErrors[keyof ReadyzErrors];
 
 export type ReadyzResponses = {
     /**
-     * Every service answered.
+     * Postgres answered; `checks` says whether NATS and Redis did.
      */
     200: Ready;
 };
@@ -2656,6 +2656,10 @@ export type ContextUploadErrors = {
      */
     408: Error;
     /**
+     * `contexts_full`: The key has uploaded as many bytes of contexts as it may, or all keys together have; those that nobody uses are removed after a while.
+     */
+    409: Error;
+    /**
      * `body_too_large`: The body is over the limit.
      */
     413: Error;
@@ -2670,7 +2674,7 @@ export type ContextUploadErrors = {
     /**
      * `rate_limited`: The API key, or the address without a valid one, asks too often; wait for the seconds in Retry-After.
      *
-     * `too_many_uploads`: This server takes as many uploads of contexts as it may; try again later.
+     * `too_many_uploads`: This server takes as many uploads of contexts as it may, or as the key may; try again later.
      */
     429: Error;
     /**

@@ -15,11 +15,11 @@ T = TypeVar("T", bound="Ready")
 
 @_attrs_define
 class Ready:
-    """Whether the process can work.
+    """Whether the process can work, and what is behind it.
 
     Attributes:
         checks (list[ServiceCheck]): Each service.
-        ready (bool): Whether every service answered.
+        ready (bool): Whether it can serve: whether Postgres answered.
     """
 
     checks: list[ServiceCheck]

@@ -55,7 +55,9 @@ def sync_detailed(
 ) -> Response[Ready]:
     """Can the process work?
 
-     Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+     Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are
+    still accepted
+    and start later; without NATS logs are not live, and no build begins or ends until it is back.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -80,7 +82,9 @@ def sync(
 ) -> Ready | None:
     """Can the process work?
 
-     Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+     Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are
+    still accepted
+    and start later; without NATS logs are not live, and no build begins or ends until it is back.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -101,7 +105,9 @@ async def asyncio_detailed(
 ) -> Response[Ready]:
     """Can the process work?
 
-     Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+     Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are
+    still accepted
+    and start later; without NATS logs are not live, and no build begins or ends until it is back.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -124,7 +130,9 @@ async def asyncio(
 ) -> Ready | None:
     """Can the process work?
 
-     Asks Postgres, NATS and Redis. Without Redis builds are still accepted and start later.
+     Asks Postgres, NATS and Redis, and is ready as long as Postgres answers. Without Redis builds are
+    still accepted
+    and start later; without NATS logs are not live, and no build begins or ends until it is back.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
