@@ -38,11 +38,9 @@ pub enum WaitReason {
     BaseDeleted,
     /// No host that takes builds and has the labels that it asks for holds its base template.
     NoHost,
-    /// Its key has as many builds running as it may; those of other keys pass it.
-    KeyLimit,
     /// The hosts that hold its base template are full.
     NoRoom,
-    /// Its job is not in the work queue yet.
+    /// Its job is not in the work queue yet: soon, or, for one that is `held`, with its turn.
     NotRelayed,
     /// Every runner is busy, or will be with those before it.
     NoRunner,
@@ -57,9 +55,9 @@ impl From<Why> for WaitReason {
         match why {
             Why::BaseDeleted => Self::BaseDeleted,
             Why::NoHost => Self::NoHost,
-            Why::KeyLimit => Self::KeyLimit,
             Why::NoRoom => Self::NoRoom,
-            Why::NotRelayed => Self::NotRelayed,
+            // A word of its own would be new to clients of the first released version.
+            Why::NotRelayed | Why::KeyLimit => Self::NotRelayed,
             Why::NoRunner => Self::NoRunner,
             Why::Next => Self::Next,
             Why::Unknown => Self::Unknown,
@@ -84,6 +82,8 @@ pub struct WaitingBuild {
     pub position: u64,
     /// A stable word for why it waits.
     pub reason: WaitReason,
+    /// It waits because its key has as many builds running as it may; those of other keys pass it.
+    pub held: bool,
     /// The same, and what to do, for people.
     pub message: String,
     /// When it was put into the queue.
@@ -165,6 +165,7 @@ fn told(waits: Waits) -> WaitingBuild {
         lane: build.lane,
         position: build.position.unsigned_abs().max(1),
         reason: why.into(),
+        held: why == Why::KeyLimit,
         message: message(why).to_owned(),
         queued_at: build.queued_at,
         eta,

@@ -158,6 +158,8 @@ async fn each_lane_has_its_own_places_and_a_key_at_its_limit_is_told_so() {
         let queue = world.get_json(QUEUE).await;
         let items = queue["items"].as_array().unwrap().clone();
         let each = items.iter().map(|it| (it["position"].as_u64().unwrap(), it["reason"].clone()));
+        let held = items.iter().filter(|it| it["held"] == true).count();
+        assert_eq!(json!(held), queue["held"]);
         (
             queue["depth"].clone(),
             queue["held"].clone(),
@@ -166,7 +168,7 @@ async fn each_lane_has_its_own_places_and_a_key_at_its_limit_is_told_so() {
         )
     };
     let reasons = |texts: [(u64, &str); 4]| texts.map(|(at, text)| (at, json!(text))).to_vec();
-    let expected = reasons([(1, "no_runner"), (1, "next"), (2, "key_limit"), (2, "no_runner")]);
+    let expected = reasons([(1, "no_runner"), (1, "next"), (2, "not_relayed"), (2, "no_runner")]);
     wait_until("the pull to wait", SOON, || async {
         told().await == (json!(4), json!(1), json!(3), expected.clone())
     })

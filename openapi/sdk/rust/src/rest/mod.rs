@@ -7303,8 +7303,6 @@ pub mod types {
         BaseDeleted,
         #[serde(rename = "no_host")]
         NoHost,
-        #[serde(rename = "key_limit")]
-        KeyLimit,
         #[serde(rename = "no_room")]
         NoRoom,
         #[serde(rename = "not_relayed")]
@@ -7321,7 +7319,6 @@ pub mod types {
             match *self {
                 Self::BaseDeleted => f.write_str("base_deleted"),
                 Self::NoHost => f.write_str("no_host"),
-                Self::KeyLimit => f.write_str("key_limit"),
                 Self::NoRoom => f.write_str("no_room"),
                 Self::NotRelayed => f.write_str("not_relayed"),
                 Self::NoRunner => f.write_str("no_runner"),
@@ -7336,7 +7333,6 @@ pub mod types {
             match value {
                 "base_deleted" => Ok(Self::BaseDeleted),
                 "no_host" => Ok(Self::NoHost),
-                "key_limit" => Ok(Self::KeyLimit),
                 "no_room" => Ok(Self::NoRoom),
                 "not_relayed" => Ok(Self::NotRelayed),
                 "no_runner" => Ok(Self::NoRunner),
@@ -7369,6 +7365,8 @@ pub mod types {
         took. Absent when that cannot be told.*/
         #[serde(skip_serializing_if = "::std::option::Option::is_none")]
         pub eta: ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
+        ///It waits because its key has as many builds running as it may; those of other keys pass it.
+        pub held: bool,
         ///The lane whose runners may take it.
         pub lane: ::std::string::String,
         ///The same, and what to do, for people.
@@ -13546,6 +13544,7 @@ pub mod types {
                 ::std::option::Option<::chrono::DateTime<::chrono::offset::Utc>>,
                 ::std::string::String,
             >,
+            held: ::std::result::Result<bool, ::std::string::String>,
             lane: ::std::result::Result<::std::string::String, ::std::string::String>,
             message: ::std::result::Result<::std::string::String, ::std::string::String>,
             name: ::std::result::Result<::std::string::String, ::std::string::String>,
@@ -13562,6 +13561,7 @@ pub mod types {
                 Self {
                     build_id: Err("no value supplied for build_id".to_string()),
                     eta: Ok(Default::default()),
+                    held: Err("no value supplied for held".to_string()),
                     lane: Err("no value supplied for lane".to_string()),
                     message: Err("no value supplied for message".to_string()),
                     name: Err("no value supplied for name".to_string()),
@@ -13593,6 +13593,16 @@ pub mod types {
                 self.eta = value
                     .try_into()
                     .map_err(|e| format!("error converting supplied value for eta: {e}"));
+                self
+            }
+            pub fn held<T>(mut self, value: T) -> Self
+            where
+                T: ::std::convert::TryInto<bool>,
+                T::Error: ::std::fmt::Display,
+            {
+                self.held = value
+                    .try_into()
+                    .map_err(|e| format!("error converting supplied value for held: {e}"));
                 self
             }
             pub fn lane<T>(mut self, value: T) -> Self
@@ -13674,6 +13684,7 @@ pub mod types {
                 Ok(Self {
                     build_id: value.build_id?,
                     eta: value.eta?,
+                    held: value.held?,
                     lane: value.lane?,
                     message: value.message?,
                     name: value.name?,
@@ -13689,6 +13700,7 @@ pub mod types {
                 Self {
                     build_id: Ok(value.build_id),
                     eta: Ok(value.eta),
+                    held: Ok(value.held),
                     lane: Ok(value.lane),
                     message: Ok(value.message),
                     name: Ok(value.name),

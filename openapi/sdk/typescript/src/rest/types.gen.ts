@@ -1851,7 +1851,7 @@ export type Validation = {
 /**
  * Why a build waits.
  */
-export type WaitReason = 'base_deleted' | 'no_host' | 'key_limit' | 'no_room' | 'not_relayed' | 'no_runner' | 'next' | 'unknown';
+export type WaitReason = 'base_deleted' | 'no_host' | 'no_room' | 'not_relayed' | 'no_runner' | 'next' | 'unknown';
 
 /**
  * WaitingBuild
@@ -1868,6 +1868,10 @@ export type WaitingBuild = {
      * took. Absent when that cannot be told.
      */
     eta?: string;
+    /**
+     * It waits because its key has as many builds running as it may; those of other keys pass it.
+     */
+    held: boolean;
     /**
      * The lane whose runners may take it.
      */

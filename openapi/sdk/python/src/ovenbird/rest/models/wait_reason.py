@@ -3,7 +3,6 @@ from enum import StrEnum
 
 class WaitReason(StrEnum):
     BASE_DELETED = "base_deleted"
-    KEY_LIMIT = "key_limit"
     NEXT = "next"
     NOT_RELAYED = "not_relayed"
     NO_HOST = "no_host"

@@ -19,6 +19,7 @@ class WaitingBuild:
 
     Attributes:
         build_id (str): The build.
+        held (bool): It waits because its key has as many builds running as it may; those of other keys pass it.
         lane (str): The lane whose runners may take it.
         message (str): The same, and what to do, for people.
         name (str): Name of the template to be.
@@ -33,6 +34,7 @@ class WaitingBuild:
     """
 
     build_id: str
+    held: bool
     lane: str
     message: str
     name: str
@@ -45,6 +47,8 @@ class WaitingBuild:
 
     def to_dict(self) -> dict[str, Any]:
         build_id = self.build_id
+
+        held = self.held
 
         lane = self.lane
 
@@ -69,6 +73,7 @@ class WaitingBuild:
         field_dict.update(
             {
                 "build_id": build_id,
+                "held": held,
                 "lane": lane,
                 "message": message,
                 "name": name,
@@ -87,6 +92,8 @@ class WaitingBuild:
     def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
         d = dict(src_dict)
         build_id = d.pop("build_id")
+
+        held = d.pop("held")
 
         lane = d.pop("lane")
 
@@ -111,6 +118,7 @@ class WaitingBuild:
 
         waiting_build = cls(
             build_id=build_id,
+            held=held,
             lane=lane,
             message=message,
             name=name,
