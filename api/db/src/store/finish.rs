@@ -76,7 +76,11 @@ impl Store {
             return Ok(Err(refusal(holder, &row)?));
         }
         let Ok(next) = now.apply(event) else {
-            return Ok(Err(Refused::WrongStatus(now)));
+            return Ok(Err(match now {
+                // Its lease ended before: the next attempt goes on with what this one leaves.
+                Status::Queued => Refused::Stale { attempt: holder.attempt },
+                now => Refused::WrongStatus(now),
+            }));
         };
         let template = match &request.outcome {
             Outcome::Succeeded(published) => Some(publish(&tx, &row, published).await?),
