@@ -163,16 +163,15 @@ impl Service {
     }
 }
 
-/// Makes every stream and consumer, or brings it up to date. Repeating it changes nothing.
+/// Makes every stream and consumer, or brings it up to date. Repeating it changes nothing. Contexts come last: where NATS
+/// has no room for them, builds without one go on all the same.
 ///
 /// # Errors
 /// The first one that could not be made.
 pub async fn ensure(js: &Context, names: &Names, room: Room) -> Result<(), Error> {
-    for spec in streams(names) {
-        let name = spec.name.clone();
-        js.create_or_update_stream(stream_config(spec, room))
-            .await
-            .map_err(|source| Error::Stream { name, source })?;
+    let [of_builds @ .., contexts] = streams(names);
+    for spec in of_builds {
+        ensure_stream(js, spec, room).await?;
     }
     for spec in consumers(names) {
         let (stream, name) = (spec.stream.clone(), spec.durable.clone());
@@ -180,7 +179,13 @@ pub async fn ensure(js: &Context, names: &Names, room: Room) -> Result<(), Error
             .await
             .map_err(|source| Error::Consumer { name, source: source.into() })?;
     }
-    Ok(())
+    ensure_stream(js, contexts, room).await
+}
+
+async fn ensure_stream(js: &Context, spec: StreamSpec, room: Room) -> Result<(), Error> {
+    let name = spec.name.clone();
+    let made = js.create_or_update_stream(stream_config(spec, room)).await;
+    made.map(drop).map_err(|source| Error::Stream { name, source })
 }
 
 fn streams(names: &Names) -> [StreamSpec; 4] {
