@@ -1,6 +1,6 @@
 //! Contexts: uploaded as a stream, whole or not at all, once; and builds that name one.
 
-use std::{convert::Infallible, io::Write as _, time::Duration};
+use std::{convert::Infallible, io::Write as _, sync::Arc, time::Duration};
 
 use async_nats::jetstream::object_store::ObjectStore;
 use flate2::{Compression, write::GzEncoder};
@@ -11,7 +11,7 @@ use ovenbird_testkit::wait_for;
 use reqwest::{Body, Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, sync::watch};
 
 use crate::world::{SOON, World};
 
@@ -235,6 +235,15 @@ async fn bomb_is_refused_with_its_entry_and_a_code_and_nothing_is_stored() {
     world.holds_nothing().await;
 }
 
+/// A byte now and then, and never an end.
+fn trickle(sent: Arc<watch::Sender<usize>>) -> Body {
+    Body::wrap_stream(stream::unfold(sent, |sent| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        sent.send_modify(|sent| *sent += 1);
+        Some((Ok::<_, Infallible>(vec![0]), sent))
+    }))
+}
+
 #[tokio::test]
 async fn what_keys_upload_has_a_bound_in_time_in_number_and_in_bytes() {
     let world = World::with(|config| {
@@ -245,22 +254,20 @@ async fn what_keys_upload_has_a_bound_in_time_in_number_and_in_bytes() {
     })
     .await;
     let (first, second) = (tar("a", &noise(150_000)), tar("b", &noise(150_000)));
-    // A byte now and then, and never an end.
-    let trickle = stream::unfold((), |()| async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        Some((Ok::<_, Infallible>(vec![0]), ()))
-    });
     let path = format!("/v1/admin/contexts/{}", sha256(&first));
-    let slow = world
-        .request(Method::PUT, &path)
-        .header("content-type", "application/octet-stream")
-        .body(Body::wrap_stream(trickle));
-    let slow = tokio::spawn(slow.send());
+    // Whichever comes first has the key's place: the slow one begins again until that is it.
     let busy = wait_for("one too many of the key", SOON, || async {
+        let sent = Arc::new(watch::Sender::new(0));
+        let request = world.request(Method::PUT, &path);
+        let request = request.header("content-type", "application/octet-stream");
+        let slow = tokio::spawn(request.body(trickle(Arc::clone(&sent))).send());
+        let mut sending = sent.subscribe();
+        tokio::time::timeout(SOON, sending.wait_for(|sent| *sent > 2)).await.ok()?.ok()?;
         let answer = world.upload(&sha256(b"other"), second.clone()).await;
-        (answer.status() == 429).then_some(answer)
+        (answer.status() == 429).then_some((slow, answer))
     });
-    assert_eq!(refusal(busy.await.unwrap()).await.1, "too_many_uploads");
+    let (slow, busy) = busy.await.unwrap();
+    assert_eq!(refusal(busy).await.1, "too_many_uploads");
     // Another key has places still.
     let other = world.key(Scope::Build, None).await;
     let of_other = async |archive: &[u8]| {
