@@ -1,9 +1,10 @@
 //! Whether an attempt goes on where the one before stood.
 //!
 //! ```text
-//! ledger is up to date ─► claim (host chosen) ─► record in the log ─┬─ last message names a ready sandbox on this host,
-//!                                                                 │  or says that the build failed ─► goes on
-//!                                                                 └─ it does not ─► row made fresh ─► first step
+//! ledger is up to date ─► claim (host chosen) ─► record in the log
+//!    ├─ last message says that the build failed ─────────────► goes on: only the desk is told
+//!    ├─ last message names a ready sandbox on this host ─────► goes on
+//!    └─ neither ─► row made fresh ───────────────────────────► first step
 //! ```
 //!
 //! The record is what decides: it is written behind the last message that it was decided by, or not at all, so
