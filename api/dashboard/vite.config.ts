@@ -21,6 +21,8 @@ export default defineConfig({
     outDir: "dist/page",
     emptyOutDir: true,
     assetsInlineLimit: 0,
+    // Vite does not ask again for a part's stylesheet that broke off on its way.
+    cssCodeSplit: false,
     modulePreload: { polyfill: false },
     manifest: "manifest.json",
   },

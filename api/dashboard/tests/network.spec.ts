@@ -79,3 +79,16 @@ test("what does not exist is said, and the page goes on", async ({ page }) => {
   await expect(page.getByRole("searchbox", { name: /Name of the template/ })).toHaveValue("<script>alert(1)</script>");
   await expect(page.getByRole("heading", { name: "Templates", level: 1 })).toBeVisible();
 });
+
+test("a part of the page that breaks off on its way is asked for again", async ({ page }) => {
+  const asked: string[] = [];
+  await page.route(/\/assets\/editor-/, (route) => {
+    asked.push(route.request().url());
+    // As a preload, and as the import itself.
+    return asked.length <= 2 ? route.abort("connectionreset") : route.continue();
+  });
+  await signIn(page);
+  await page.getByRole("button", { name: "New template" }).click();
+  await expect(page.locator(".cm-editor")).toBeVisible();
+  expect(asked.length).toBeGreaterThan(2);
+});
