@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ovenbird_contract::id::KeyId;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -30,8 +31,8 @@ const REMEMBERED_MAX: usize = 16_384;
 /// What is remembered of callers.
 #[derive(Debug)]
 pub struct Strangers {
-    valid: Memory<[u8; 32]>,
-    empty: Memory<IpAddr>,
+    valid: Memory<[u8; 32], KeyId>,
+    empty: Memory<IpAddr, ()>,
     look_ups: Semaphore,
 }
 
@@ -59,21 +60,26 @@ impl Strangers {
         address: Option<IpAddr>,
         text: &str,
     ) -> Result<Option<SemaphorePermit<'_>>, TooMany> {
-        let is_crowded = address.is_some_and(|address| self.empty.has(&network(address)));
-        if !is_crowded || self.valid.has(&hash(text)) {
+        let is_crowded = address.is_some_and(|address| self.empty.get(&network(address)).is_some());
+        if !is_crowded || self.valid_lately(text).is_some() {
             return Ok(None);
         }
         self.look_ups.try_acquire().map(Some).map_err(|_| TooMany)
     }
 
-    /// Notes that `text` was valid.
-    pub fn was_valid(&self, text: &str) {
-        self.valid.note(hash(text));
+    /// Notes that `text` was valid, for `key`.
+    pub fn was_valid(&self, text: &str, key: KeyId) {
+        self.valid.note(hash(text), key);
+    }
+
+    /// The key for which `text` was valid lately. It may be revoked since: this lets nobody in.
+    pub fn valid_lately(&self, text: &str) -> Option<KeyId> {
+        self.valid.get(&hash(text))
     }
 
     /// Notes that the bucket of `address` was empty.
     pub fn was_empty(&self, address: IpAddr) {
-        self.empty.note(network(address));
+        self.empty.note(network(address), ());
     }
 }
 
@@ -84,30 +90,30 @@ fn hash(text: &str) -> [u8; 32] {
 
 /// What was noted lately.
 #[derive(Debug)]
-struct Memory<K> {
+struct Memory<K, V> {
     lasts: Duration,
-    noted: Mutex<HashMap<K, Instant>>,
+    noted: Mutex<HashMap<K, (V, Instant)>>,
 }
 
-impl<K: Eq + Hash> Memory<K> {
+impl<K: Eq + Hash, V: Copy> Memory<K, V> {
     fn new(lasts: Duration) -> Self {
         Self { lasts, noted: Mutex::default() }
     }
 
-    fn has(&self, key: &K) -> bool {
+    fn get(&self, key: &K) -> Option<V> {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.get(key).is_some_and(|at| at.elapsed() < self.lasts)
+        noted.get(key).filter(|(_, at)| at.elapsed() < self.lasts).map(|(value, _)| *value)
     }
 
-    fn note(&self, key: K) {
+    fn note(&self, key: K, value: V) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         if noted.len() >= REMEMBERED_MAX && !noted.contains_key(&key) {
-            noted.retain(|_, at| at.elapsed() < self.lasts);
+            noted.retain(|_, (_, at)| at.elapsed() < self.lasts);
             if noted.len() >= REMEMBERED_MAX {
                 return;
             }
         }
-        noted.insert(key, Instant::now());
+        noted.insert(key, (value, Instant::now()));
     }
 }
 
@@ -118,7 +124,7 @@ mod tests {
     #[test]
     fn strangers_of_a_crowded_address_are_looked_up_by_a_few_and_others_at_once() {
         let (strangers, here) = (Strangers::default(), "192.0.2.1".parse().ok());
-        strangers.was_valid("mine");
+        strangers.was_valid("mine", KeyId::new());
         let quiet: Vec<_> = (0..10).map(|_| strangers.look_up(here, "wrong")).collect();
         assert!(quiet.iter().all(|it| matches!(it, Ok(None))), "while its bucket is not empty");
         strangers.was_empty(here.unwrap());
@@ -135,11 +141,11 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_makes_room_when_what_it_has_is_over() {
         let mut memory = Memory::new(Duration::from_secs(3600));
-        (0..=REMEMBERED_MAX).for_each(|number| memory.note(number));
-        assert!(memory.has(&0) && !memory.has(&REMEMBERED_MAX));
+        (0..=REMEMBERED_MAX).for_each(|number| memory.note(number, number));
+        assert_eq!((memory.get(&0), memory.get(&REMEMBERED_MAX)), (Some(0), None));
         memory.lasts = Duration::ZERO;
-        assert!(!memory.has(&0));
-        memory.note(REMEMBERED_MAX);
+        assert_eq!(memory.get(&0), None);
+        memory.note(REMEMBERED_MAX, 0);
         assert_eq!(memory.noted.lock().unwrap().len(), 1);
     }
 }

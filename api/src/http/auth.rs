@@ -4,6 +4,7 @@
 
 use std::{marker::PhantomData, net::IpAddr, ops::Deref};
 
+use ovenbird_contract::id::KeyId;
 use poem::{
     Request, RequestBody,
     http::header::{AUTHORIZATION, HeaderName},
@@ -164,21 +165,30 @@ pub(super) async fn known(
     request: &Request,
     address: Option<IpAddr>,
 ) -> Result<Result<Option<Known>, TooMany>, app::Error> {
-    let text = match key_text(request) {
-        Some(text) => Some(text),
-        None if has_key(request) => None,
-        None => session::cookie_text(request),
-    };
-    let Some(text) = text else { return Ok(Ok(None)) };
+    let Some(text) = text(request) else { return Ok(Ok(None)) };
     let _permit = match app.strangers().look_up(address, text) {
         Ok(permit) => permit,
         Err(TooMany) => return Ok(Err(TooMany)),
     };
     let known = look_up(app, request).await?;
-    if known.is_some() {
-        app.strangers().was_valid(text);
+    if let Some(Known { caller, .. }) = &known {
+        app.strangers().was_valid(text, caller.key);
     }
     Ok(Ok(known))
+}
+
+/// Whose key, or session, the text of a request was lately. It proves nothing: only [`known`] says who calls.
+pub(super) fn lately(app: &App, request: &Request) -> Option<KeyId> {
+    app.strangers().valid_lately(text(request)?)
+}
+
+/// What says who calls: a key, or without one a session.
+fn text(request: &Request) -> Option<&str> {
+    match key_text(request) {
+        Some(text) => Some(text),
+        None if has_key(request) => None,
+        None => session::cookie_text(request),
+    }
 }
 
 async fn look_up(app: &App, request: &Request) -> Result<Option<Known>, app::Error> {

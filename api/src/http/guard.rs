@@ -9,7 +9,7 @@
 //!
 //! Hosts' agents have no API key: what they call is limited by address, and says itself whom it takes.
 //!
-//! A key is looked up before its tokens are taken, and only who has no valid one is limited by address: others
+//! A key is looked up also when it has no tokens left, and only who has no valid one is limited by address: others
 //! behind the same address would otherwise pay for them. The look-up is one read of an index, and [`strangers`] keeps
 //! their number low.
 //!
@@ -103,13 +103,19 @@ impl<E: Endpoint<Output = Response> + 'static> Guarded<E> {
     async fn guarded(&self, operation: Arc<Operation>, request: Request) -> Response {
         let Guard { app, limits, .. } = &self.guard;
         let address = request::address(&request, limits.proxies);
-        let (known, is_looked_up) = match auth::known(app, &request, address).await {
+        // Nearly always right, so the tokens are taken while the key is looked up.
+        let guess = auth::lately(app, &request);
+        let take = async |key| app.rate_take(Bucket::Key(key)).await;
+        let (known, guessed) =
+            tokio::join!(auth::known(app, &request, address), async { take(guess?).await });
+        let (known, is_looked_up) = match known {
             Ok(Ok(known)) => (known, true),
             Ok(Err(TooMany)) => (None, false),
             Err(error) => return Failure::from(error).into_response(),
         };
         let standing = match (&known, address) {
-            (Some(known), _) => app.rate_take(Bucket::Key(known.caller.key)).await,
+            (Some(known), _) if guess == Some(known.caller.key) => guessed,
+            (Some(known), _) => take(known.caller.key).await,
             (None, Some(address)) => app.rate_take(Bucket::Address(address)).await,
             (None, None) => None,
         };

@@ -145,7 +145,7 @@ impl Decider {
         };
         let reader = match self.app.reader(token.expose(), self.settings.builds_max).await {
             Ok(Some(reader)) => {
-                self.app.strangers().was_valid(token.expose());
+                self.app.strangers().was_valid(token.expose(), reader.key);
                 reader
             }
             Ok(None) => {
