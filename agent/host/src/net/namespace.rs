@@ -1,6 +1,6 @@
 //! Network namespaces, named under `/run/netns` by mounting, without the `ip` program.
 //!
-//! `ip netns add` would leave a mount of `/run/netns` on itself behind for ever; this leaves nothing. A namespace
+//! `ip netns add` leaves a mount of `/run/netns` on itself behind for ever; this leaves nothing. A namespace
 //! without a name lives as long as its descriptor does, so nothing of it outlives its process.
 //! What is inside a namespace is not known here.
 
@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
     sys::statfs::{NSFS_MAGIC, statfs},
@@ -19,6 +20,8 @@ use nix::{
 
 /// The calling thread's.
 const OWN: &str = "/proc/thread-self/ns/net";
+/// Mounts on top of each other at one place.
+const LAYERS_MAX: usize = 8;
 
 /// A network namespace without a name.
 #[derive(Debug)]
@@ -112,9 +115,17 @@ impl Namespace {
     /// # Errors
     /// Those of the kernel; no such namespace is fine.
     pub fn remove(&self) -> io::Result<()> {
-        use nix::errno::Errno;
-        // More than one mount can lie on top of each other when somebody else bound the directory.
-        for _ in 0..8 {
+        match self.take_away() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                on_own_thread(|| self.take_away_below())
+            }
+            other => other,
+        }
+    }
+
+    fn take_away(&self) -> io::Result<()> {
+        // More than one mount can lie on top of each other.
+        for _ in 0..LAYERS_MAX {
             match umount2(&self.path, MntFlags::MNT_DETACH) {
                 Ok(()) => {}
                 Err(Errno::EINVAL | Errno::ENOENT) => break,
@@ -125,6 +136,27 @@ impl Namespace {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Somebody has bound the folder on itself since this was named, as a machine's first `ip netns add` does: what is
+    /// reached there is a copy, and the mount itself lies below. In a mount namespace of this thread the folder can be
+    /// uncovered, and a file that is removed in one mount namespace loses its mounts in all of them.
+    fn take_away_below(&self) -> io::Result<()> {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+        for _ in 0..LAYERS_MAX {
+            umount2(folder, MntFlags::MNT_DETACH)?;
+            if !self.path.exists() {
+                break;
+            }
+            match self.take_away() {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+                other => return other,
+            }
+        }
+        Err(Errno::EBUSY.into())
     }
 }
 
@@ -146,4 +178,32 @@ fn on_own_thread<T: Send, E: Send + From<io::Error>>(
         let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_goes_also_when_its_folder_was_bound_on_itself_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        // What is mounted here is seen nowhere else.
+        on_own_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+            let named = Unnamed::create::<io::Error>(|_| Ok(()))?.name(folder.join("one"))?;
+            let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+            mount(Some(folder), folder, None::<&str>, bind, None::<&str>)?;
+            assert!(named.exists());
+            let busy = named.take_away().unwrap_err();
+            assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy, "else this proves nothing");
+            named.remove()?;
+            assert!(!named.path().exists());
+            named.remove()
+        })
+        .unwrap();
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
+    }
 }
