@@ -7,15 +7,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ovenbird_contract::nats::Names;
 use serde_json::{Value, json};
 
-use super::percentile;
+use super::{PAUSE, percentile};
 use crate::{api::Api, build, platform::record::Record};
 
 /// Steps of the builds whose steps are measured.
 const STEPS: usize = 20;
 /// Submissions at the same time.
 const SUBMITS: usize = 8;
-/// Between two builds of which each is alone: what the one before leaves to do is done by then.
-const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(300);
 
 /// From the submission to the news that a runner has the build, one build at a time on an idle platform: the middle and the 99th

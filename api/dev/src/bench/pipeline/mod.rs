@@ -2,6 +2,7 @@
 //! without Ovenbird. Sandboxes have no machines here: what is measured is everything around them.
 
 mod builds;
+mod chain;
 mod floor;
 mod lines;
 
@@ -24,6 +25,8 @@ use crate::{
 
 /// Lines per second: one that a quiet build writes, and one that no build should.
 const RATES: [u32; 2] = [1_000, 10_000];
+/// Between two builds of which each is alone: what the one before leaves to do is done by then.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long lines are written.
 const LINES_SECONDS: u32 = 5;
 const RUNNERS: [usize; 3] = [1, 2, 4];
@@ -106,11 +109,12 @@ async fn measure(
     if runners == RUNNERS[0] {
         let step = ui.step("floors of Postgres, Redis, JetStream");
         let floor = floor::measure(&record, options.rounds).await?;
+        let chain = chain::measure(&record, options.rounds).await?;
         step.done("");
         let bar = ui.bar("submit to claim", options.rounds as u64);
         let claims = builds::claims(&record, &api, options.rounds, |at| bar.position(at)).await?;
         bar.done(&format!("p50 {:.2} ms", claims.0));
-        table.push_str(&claim_rows(floor, claims));
+        table.push_str(&claim_rows(floor, chain, claims));
         let step = ui.step("steps");
         let took = builds::steps(&api).await?;
         step.done("");
@@ -136,14 +140,16 @@ fn row(table: &mut String, what: &str, value: &str, beside: &str) {
     let _ = writeln!(table, "  {what:<42} {value:>12}  {beside}");
 }
 
-fn claim_rows(floor: Floor, (p50, p99): (f64, f64)) -> String {
+fn claim_rows(floor: Floor, chain: f64, (p50, p99): (f64, f64)) -> String {
     let mut table = String::new();
     row(&mut table, "Postgres commit", &format!("{:.2} ms", floor.commit), "");
     row(&mut table, "Redis push and pop", &format!("{:.2} ms", floor.push_pop), "");
     row(&mut table, "JetStream publish and pull", &format!("{:.2} ms", floor.publish_pull), "");
+    let beside = format!("{:.2} × the sum of these", chain / floor.sum());
+    row(&mut table, "a build's round trips alone", &format!("{chain:.2} ms"), &beside);
     let ratio = p50 / floor.sum();
     let wanted = judged(ratio, 3.0);
-    let beside = format!("{ratio:.2} × the sum of these  {wanted}");
+    let beside = format!("{ratio:.2} × the sum  {wanted}, {:.2} × its round trips", p50 / chain);
     row(&mut table, "submit to claim, p50", &format!("{p50:.2} ms"), &beside);
     row(&mut table, "submit to claim, p99", &format!("{p99:.2} ms"), "");
     table
