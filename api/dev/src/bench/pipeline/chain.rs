@@ -11,13 +11,16 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use async_nats::jetstream::{self, consumer::pull, stream};
+use async_nats::jetstream::{
+    self,
+    consumer::{Consumer, pull},
+};
 use futures::StreamExt as _;
 use redis::AsyncCommands as _;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{PAUSE, percentile};
+use super::{PAUSE, floor::work_queue, percentile};
 use crate::platform::record::Record;
 
 const STREAM: &str = "BENCH_CHAIN";
@@ -70,17 +73,7 @@ async fn begin(
     others: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<jetstream::Context> {
     let jetstream = jetstream::new(record.nats_client().await?);
-    let stream = jetstream
-        .create_stream(stream::Config {
-            name: STREAM.into(),
-            subjects: vec![JOBS.into()],
-            retention: stream::RetentionPolicy::WorkQueue,
-            ..Default::default()
-        })
-        .await?;
-    let durable = Some("bench".to_owned());
-    let config = pull::Config { durable_name: durable, ..Default::default() };
-    let consumer = stream.create_consumer(config).await?;
+    let consumer = work_queue(&jetstream, STREAM, JOBS).await?;
     let db = PgConnection::connect(&record.database).await?;
     others.spawn(desk(record.nats_client().await?, db));
     others.spawn(runner(record.nats_client().await?, consumer));
@@ -108,7 +101,7 @@ async fn relay(
 
 async fn runner(
     client: async_nats::Client,
-    consumer: jetstream::consumer::Consumer<pull::Config>,
+    consumer: Consumer<pull::Config>,
 ) -> anyhow::Result<()> {
     loop {
         let mut pulled = consumer.batch().max_messages(1).expires(LONGEST).messages().await?;

@@ -4,7 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use async_nats::jetstream::{self, consumer::pull, stream};
+use async_nats::jetstream::{
+    self,
+    consumer::{Consumer, pull},
+    stream,
+};
 use futures::StreamExt as _;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
@@ -65,19 +69,28 @@ async fn push_pop(record: &Record, rounds: usize) -> anyhow::Result<f64> {
     Ok(percentile(&took, 0.5))
 }
 
-async fn publish_pull(record: &Record, rounds: usize) -> anyhow::Result<f64> {
-    let jetstream = jetstream::new(record.nats_client().await?);
+/// A stream of jobs, as the bridge makes them, and its consumer.
+pub(super) async fn work_queue(
+    jetstream: &jetstream::Context,
+    name: &str,
+    subject: &str,
+) -> anyhow::Result<Consumer<pull::Config>> {
     let stream = jetstream
         .create_stream(stream::Config {
-            name: STREAM.into(),
-            subjects: vec![SUBJECT.into()],
+            name: name.into(),
+            subjects: vec![subject.into()],
             retention: stream::RetentionPolicy::WorkQueue,
             ..Default::default()
         })
         .await?;
     let durable = Some("bench".to_owned());
     let config = pull::Config { durable_name: durable, ..Default::default() };
-    let consumer = stream.create_consumer(config).await?;
+    Ok(stream.create_consumer(config).await?)
+}
+
+async fn publish_pull(record: &Record, rounds: usize) -> anyhow::Result<f64> {
+    let jetstream = jetstream::new(record.nats_client().await?);
+    let consumer = work_queue(&jetstream, STREAM, SUBJECT).await?;
     let mut took = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         // The pull waits at the server already, as a free slot's does.
