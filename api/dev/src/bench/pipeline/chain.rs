@@ -1,8 +1,8 @@
-//! The round trips of a build from its submission to its claim, made one after the other by bare clients of the same
-//! servers, with next to nothing to do at either end. Less than this it cannot take.
+//! The round trips of a build from its submission to its claim that wait for one another, made by bare clients of the
+//! same servers, with next to nothing to do at either end. What is checked and noted on the way is not among them.
 //!
 //! ```text
-//! api     key (Postgres) ─► tokens (Redis) ─► build (a commit) ─► RPUSH
+//! api     key (Postgres), tokens (Redis) ─► build (a commit) ─► RPUSH
 //! bridge  BLMOVE ─► the job (Postgres) ─► JetStream publish
 //! runner  pull ─► request
 //! bridge  claim (a commit) ─► event
@@ -46,8 +46,8 @@ pub(super) async fn measure(record: &Record, rounds: usize) -> anyhow::Result<f6
     let mut took = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let begun = Instant::now();
-        look_up(&mut db, 1).await?;
-        let _: i64 = redis.incr("bench:chain:tokens", 1).await?;
+        let tokens = async { Ok(redis.incr::<_, _, i64>("bench:chain:tokens", 1).await?) };
+        tokio::try_join!(look_up(&mut db, 1), tokens)?;
         let insert = "INSERT INTO bench_chain (state) VALUES ('queued') RETURNING id";
         let id: i64 = sqlx::query_scalar(insert).fetch_one(&mut db).await?;
         let _: i64 = redis.rpush(QUEUED, id).await?;
