@@ -30,6 +30,8 @@ use crate::streams;
 const TRIES: usize = 8;
 /// One publish or look-up.
 const TIMEOUT: Duration = Duration::from_secs(2);
+const LOST: &str =
+    "NATS lost this log before its end was stored; lines before this one may be missing.";
 
 /// The log could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,13 @@ pub struct Seen {
     pub at: Position,
     /// What the last message says of the build.
     pub standing: Option<Standing>,
+}
+
+/// Where a log stands after a write.
+struct Appended {
+    seen: Seen,
+    /// This write did it.
+    is_new: bool,
 }
 
 impl From<LogPosition> for Position {
@@ -163,33 +172,34 @@ impl Log {
         decide: impl Fn(Option<Standing>) -> (String, Option<Standing>),
     ) -> Result<Seen, Error> {
         let message_id = format!("{build}.attempt.{attempt}");
-        let compose = |seq, before| {
-            let (text, standing) = decide(before);
+        let compose = |seq, before: &Seen| {
+            let (text, standing) = decide(before.standing.clone());
             let records = vec![system_line(seq, attempt, &text)];
             Batch { records, resume: None, standing }
         };
-        self.append(build, None, floor, &message_id, compose).await
+        Ok(self.append(build, None, floor, &message_id, compose).await?.seen)
     }
 
-    /// Writes the terminal record of a build that is over, unless it is there; answers its `seq`. `at` is
-    /// where the log stood last, as far as the caller knows.
+    /// Writes the terminal record of a build that is over; answers whether it did, for it may be there. `at` is
+    /// where the log stood last, as far as the caller knows. A log whose end the stream has lost goes on after what
+    /// is stored of it, and says so.
     ///
     /// # Errors
     /// [`Error`]; the record may be written or not.
-    pub async fn end(&self, ended: &Ended, at: Option<LogPosition>) -> Result<u64, Error> {
+    pub async fn end(&self, ended: &Ended, at: Option<LogPosition>) -> Result<bool, Error> {
         let message_id = format!("{}.end", ended.build);
-        let why = ended.lost.as_ref().or(ended.cancelled.as_ref());
-        let compose = |seq, _| {
-            Batch::of(match why {
-                Some(why) => {
-                    vec![system_line(seq, ended.attempt, why), Record::end(seq + 1, ended.status)]
-                }
-                None => vec![Record::end(seq, ended.status)],
-            })
+        let compose = |seq, before: &Seen| {
+            let is_lost = before.at.stream_seq == 0 && ended.log_seq > 0;
+            let why = [is_lost.then_some(LOST), ended.lost.as_deref(), ended.cancelled.as_deref()];
+            let lines = (seq..).zip(why.into_iter().flatten());
+            let mut records: Vec<_> =
+                lines.map(|(seq, why)| system_line(seq, ended.attempt, why)).collect();
+            records.push(Record::end(seq + records.len() as u64, ended.status));
+            Batch::of(records)
         };
         let at = at.map(|at| Seen { at: at.into(), standing: None });
-        let end = self.append(ended.build, at, ended.log_seq, &message_id, compose).await?.at;
-        if end.ended { Ok(end.last_seq) } else { Err(Error::Swallowed) }
+        let end = self.append(ended.build, at, ended.log_seq, &message_id, compose).await?;
+        if end.seen.at.ended { Ok(end.is_new) } else { Err(Error::Swallowed) }
     }
 
     async fn append(
@@ -198,18 +208,19 @@ impl Log {
         mut before: Option<Seen>,
         floor: u64,
         message_id: &str,
-        compose: impl Fn(u64, Option<Standing>) -> Batch,
-    ) -> Result<Seen, Error> {
+        compose: impl Fn(u64, &Seen) -> Batch,
+    ) -> Result<Appended, Error> {
         for _ in 0..TRIES {
-            let Seen { at, standing } = match before.take() {
+            let seen = match before.take() {
                 Some(seen) => seen,
                 None => self.seen(build, floor).await?,
             };
+            let at = seen.at;
             if at.ended {
-                return Ok(Seen { at, standing: None });
+                return Ok(Appended { seen: Seen { at, standing: None }, is_new: false });
             }
             let last_seq = at.last_seq.max(floor);
-            let batch = compose(last_seq + 1, standing);
+            let batch = compose(last_seq + 1, &seen);
             let last_seq = batch.records.last().map_or(last_seq, Record::seq);
             let ended = batch.records.last().is_some_and(Record::is_end);
             let message = PublishMessage::build()
@@ -217,10 +228,14 @@ impl Log {
                 .expected_last_subject_sequence(at.stream_seq)
                 .payload(serde_json::to_vec(&batch).map_err(Error::Json)?.into());
             match self.publish(build, message).await {
-                Ok(ack) if ack.duplicate => return self.seen(build, floor).await,
+                Ok(ack) if ack.duplicate => {
+                    let seen = self.seen(build, floor).await?;
+                    return Ok(Appended { seen, is_new: false });
+                }
                 Ok(ack) => {
                     let at = Position { last_seq, stream_seq: ack.sequence, ended };
-                    return Ok(Seen { at, standing: batch.standing });
+                    let seen = Seen { at, standing: batch.standing };
+                    return Ok(Appended { seen, is_new: true });
                 }
                 Err(error) => match error.kind() {
                     PublishErrorKind::WrongLastSequence => {}

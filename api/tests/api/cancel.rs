@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use ovenbird_api::app::keys::Scope;
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
-    desk::{LogPosition, Outcome, Published, TemplateKind},
+    desk::{Outcome, Published, TemplateKind},
     id::{BuildId, RunnerId},
 };
 use ovenbird_db::store::{claim, finish, lease::Holder};
@@ -25,8 +25,7 @@ async fn running(world: &World, name: &str) -> Holder {
 async fn ended(world: &World, name: &str, outcome: Outcome) -> BuildId {
     let holder = running(world, name).await;
     let build = holder.build;
-    let log = LogPosition { next_seq: 1, stream_seq: 0 };
-    let request = finish::Request { holder, outcome, log };
+    let request = finish::Request { holder, outcome };
     world.store.build_finish(&request).await.unwrap().unwrap();
     build
 }

@@ -207,6 +207,30 @@ async fn follower_goes_on_without_a_gap_after_nats_was_away() {
 }
 
 #[tokio::test]
+async fn follower_ends_with_a_log_whose_last_records_were_lost_after_it_got_them() {
+    let world = World::with_host().await;
+    let build = world.submit_id("a").await;
+    let mut writer = world.writer(build);
+    let stored = writer.lines(3).await;
+    world.store.build_log_store(&[stored]).await.unwrap();
+    writer.lines(4).await;
+    let mut events = world.follow(&build, 1).await;
+    for n in 1..=7 {
+        assert_eq!(events.seq().await, n);
+    }
+    world.jetstream.delete_stream(world.names.logs_stream().name).await.unwrap();
+    logs_stream(&world.jetstream, &world.names).await;
+    let mut writer = world.writer(build);
+    writer.next = 4;
+    let end = writer.end(Status::Failed).await;
+    world.store.build_log_store(&[end]).await.unwrap();
+    let rest = tokio::time::timeout(SOON, events.rest()).await.expect("the stream ends");
+    assert!(rest.is_empty(), "{rest:?}");
+    let logs = format!("/v1/admin/builds/{build}/logs");
+    assert_eq!(seqs(&pages(&world, &logs, 100).await), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
 async fn client_that_stops_reading_is_cut_off_and_others_do_not_notice() {
     let world = World::with(|config| {
         // The quick client must keep up on a busy machine, too.

@@ -1,7 +1,7 @@
 //! Templates and their tags over REST.
 
 use ovenbird_contract::{
-    desk::{LogPosition, Outcome, Published, TemplateKind},
+    desk::{Outcome, Published, TemplateKind},
     id::RunnerId,
 };
 use ovenbird_db::store::{claim, finish, lease::Holder};
@@ -22,8 +22,7 @@ pub(crate) async fn template(world: &World, name: &str) -> String {
         default_user: Some("app".into()),
     });
     let holder = Holder { build, attempt: 1, runner: request.runner };
-    let log = LogPosition { next_seq: 1, stream_seq: 0 };
-    let finish = finish::Request { holder, outcome, log };
+    let finish = finish::Request { holder, outcome };
     world.store.build_finish(&finish).await.unwrap().unwrap();
     let build = world.get_json(&format!("/v1/admin/builds/{build}")).await;
     build["template_id"].as_str().unwrap().to_owned()

@@ -1,13 +1,17 @@
 //! `desk.finish`: waits for the ledger, ends the build in one transaction, then writes the terminal record
-//! of its log. The answer does not depend on the record: the sweep writes it when this cannot.
+//! of its log. The answer does not depend on the record: the sweep writes it when this cannot, and until the ledger
+//! has it.
 
 use std::time::Duration;
 
 use async_nats::service;
-use ovenbird_contract::desk::{FinishRequest, Finished, LogPosition, Reply};
+use ovenbird_contract::{
+    build::{Reason, ReasonCode},
+    desk::{FinishRequest, Finished, LogPosition, Outcome, ReleaseRequest, Reply},
+};
 use ovenbird_db::store::{
-    finish::{Ended, Request},
-    lease::Holder,
+    finish::{Ended, Request, Said},
+    lease::{Expired, Holder, Refused},
 };
 use ovenbird_kit::telemetry::chain;
 use tokio::time::Instant;
@@ -39,8 +43,13 @@ impl Desk {
             message;
         note(build_id, attempt);
         let holder = Holder { build: build_id, attempt, runner: runner_id };
-        self.applied(&holder, event_stream_seq, self.finish_wait).await;
-        let request = Request { holder, outcome, log };
+        let success = matches!(outcome, Outcome::Succeeded(_));
+        let log_seq = if success { log.next_seq.saturating_sub(1) } else { 0 };
+        let applied = self.applied(&holder, Said { event_stream_seq, log_seq }, self.finish_wait);
+        if !applied.await && success {
+            self.log_is_whole(&holder, log).await?;
+        }
+        let request = Request { holder, outcome };
         let ended = match self.store.build_finish(&request).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(why)) => return Err(lease_refused(why)),
@@ -52,14 +61,14 @@ impl Desk {
         Ok(ended)
     }
 
-    /// Waits until the row holds the steps that the runner told of, within bounds: a build must end
-    /// also while the ledger is behind, and its last steps come later then.
-    pub(super) async fn applied(&self, holder: &Holder, stream_seq: u64, wait: Duration) {
+    /// Waits until Postgres holds what the runner said, within bounds: a build must end also while the ledger is
+    /// behind, and the rest comes later then. Answers whether it does.
+    pub(super) async fn applied(&self, holder: &Holder, said: Said, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut pause = APPLIED_FIRST;
         while Instant::now() < until {
-            match self.store.build_events_applied(holder, stream_seq).await {
-                Ok(true) => return,
+            match self.store.build_applied(holder, said).await {
+                Ok(true) => return true,
                 Ok(false) => {}
                 Err(error) => {
                     tracing::info!(error = chain(&error), "cannot see how far the ledger is");
@@ -68,7 +77,29 @@ impl Desk {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(APPLIED_LONGEST);
         }
-        tracing::warn!(build.id = %holder.build, stream_seq, "the ledger is behind; going on without it");
+        tracing::warn!(build.id = %holder.build, ?said, "the ledger is behind; going on without it");
+        false
+    }
+
+    /// A success whose log NATS lost before it was stored is an attempt that is lost, like one that NATS' loss found
+    /// in mid-step.
+    async fn log_is_whole(&self, holder: &Holder, at: LogPosition) -> Result<(), Reply<Finished>> {
+        let seen = self.log.seen(holder.build, 0).await.map_err(|error| unavailable(&error))?;
+        if seen.at.stream_seq >= at.stream_seq {
+            return Ok(());
+        }
+        let message = "NATS lost the end of the build's log before it was stored".to_owned();
+        let why = "the log is lost".to_owned();
+        let lost = Some(Reason { code: ReasonCode::Internal, message, step: None, tail: None });
+        let Holder { build: build_id, attempt, runner: runner_id } = *holder;
+        match self.release(ReleaseRequest { build_id, attempt, runner_id, why, lost }).await {
+            Ok(Expired { build, attempt, status }) => {
+                self.states.tell(build, attempt, status).await;
+                Err(lease_refused(Refused::Stale { attempt }))
+            }
+            // Whether it may end all the same, the statement that ends it decides.
+            Err(_) => Ok(()),
+        }
     }
 
     async fn log_ends(&self, ended: &Ended, at: LogPosition) {
@@ -76,12 +107,8 @@ impl Desk {
             return;
         }
         match self.log.end(ended, Some(at)).await {
-            Ok(seq) => {
-                self.metrics.build_ended(ended.status);
-                if let Err(error) = self.store.build_log_ended(ended.build, seq).await {
-                    tracing::info!(build.id = %ended.build, error = chain(&error), "left to the sweep");
-                }
-            }
+            Ok(true) => self.metrics.build_ended(ended.status),
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(
                     build.id = %ended.build, error = chain(&error),

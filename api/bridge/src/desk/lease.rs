@@ -44,7 +44,10 @@ impl Desk {
         }
     }
 
-    async fn release(&self, request: ReleaseRequest) -> Result<Expired, Reply<Released>> {
+    pub(super) async fn release(
+        &self,
+        request: ReleaseRequest,
+    ) -> Result<Expired, Reply<Released>> {
         let ReleaseRequest { build_id: build, attempt, runner_id: runner, why, lost } = request;
         note(build, attempt);
         let holder = Holder { build, attempt, runner };

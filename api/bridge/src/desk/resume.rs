@@ -21,7 +21,7 @@ use ovenbird_contract::{
 };
 use ovenbird_db::{
     entity::template_build,
-    store::{self, claim::Claimed, lease::Holder},
+    store::{self, claim::Claimed, finish::Said, lease::Holder},
 };
 use ovenbird_kit::telemetry::chain;
 use tokio::time::{Instant, sleep};
@@ -66,7 +66,8 @@ impl Desk {
         let Some(before) = attempt.checked_sub(1).filter(|before| *before > 0) else { return };
         if let Some(stream_seq) = self.states.last(build).await {
             let holder = Holder { build, attempt: before, runner };
-            self.applied(&holder, stream_seq, CATCH_UP).await;
+            let said = Said { event_stream_seq: stream_seq, log_seq: 0 };
+            self.applied(&holder, said, CATCH_UP).await;
         }
     }
 

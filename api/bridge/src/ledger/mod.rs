@@ -27,9 +27,11 @@ use crate::{metrics::Metrics, pace::Pace, streams};
 const BATCH_MESSAGES: usize = 500;
 /// Most bytes of one transaction, about; also bounds what is fetched ahead.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// How long a batch of log messages waits for more. Nobody waits for it: readers of a log take its tail
-/// from the stream, and fewer, larger runs are better ones.
+/// How long a batch of log messages waits for more. Readers of a log take its tail from the stream, and fewer,
+/// larger runs are better ones.
 const LOGS_LINGER: Duration = Duration::from_millis(100);
+/// How long for the next of them: the last ones of a build are waited for, by its finish.
+const LOGS_QUIET: Duration = Duration::from_millis(10);
 /// How long a batch of events waits for more. A finish waits for it.
 const EVENTS_LINGER: Duration = Duration::from_millis(2);
 /// A batch that takes longer is written anew: a connection that died without a word would hold it for ever.
@@ -217,14 +219,15 @@ async fn collect(
     feed: Feed,
     batch: &mut Vec<Message>,
 ) -> Option<async_nats::Error> {
-    let linger = match feed {
-        Feed::Logs => LOGS_LINGER,
-        Feed::Events => EVENTS_LINGER,
+    let (linger, quiet) = match feed {
+        Feed::Logs => (LOGS_LINGER, LOGS_QUIET),
+        Feed::Events => (EVENTS_LINGER, EVENTS_LINGER),
     };
     let until = Instant::now() + linger;
     let mut bytes: usize = batch.iter().map(|message| message.payload.len()).sum();
     while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
-        match tokio::time::timeout_at(until, messages.next()).await {
+        let next = until.min(Instant::now() + quiet);
+        match tokio::time::timeout_at(next, messages.next()).await {
             Ok(Some(Ok(message))) => {
                 bytes += message.payload.len();
                 batch.push(message);

@@ -84,7 +84,7 @@ impl Service {
             }
         };
         match self.store.build_cancel_end(&place, without_proof.as_ref()).await? {
-            Some(ended) => self.over(&ended).await.map(|()| true),
+            Some(ended) => self.over(&ended).await.map(|_| true),
             // Another bridge was faster.
             None => Ok(false),
         }
@@ -99,13 +99,14 @@ impl Service {
         Ok(true)
     }
 
-    /// Says everywhere that a build is over.
-    pub(super) async fn over(&self, ended: &Ended) -> Result<(), Error> {
-        let seq = self.log.end(ended, None).await?;
-        self.store.build_log_ended(ended.build, seq).await?;
-        self.metrics.build_ended(ended.status);
+    /// Says everywhere that a build is over; answers whether its log did not say so before.
+    pub(super) async fn over(&self, ended: &Ended) -> Result<bool, Error> {
+        let is_new = self.log.end(ended, None).await?;
+        if is_new {
+            self.metrics.build_ended(ended.status);
+        }
         self.states.tell(ended.build, ended.attempt, ended.status).await;
-        Ok(())
+        Ok(is_new)
     }
 }
 

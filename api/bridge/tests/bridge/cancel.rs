@@ -78,7 +78,7 @@ async fn cancel_of_a_build_without_a_runner_destroys_removes_and_tells() {
     assert!(host.templates().is_empty());
     let row = rig.row(build).await;
     assert_eq!((row.status.as_str(), row.reason), ("cancelled", None));
-    assert!(row.sandbox_destroyed_at >= row.cancel_requested_at && row.log_end_written);
+    assert!(row.sandbox_destroyed_at >= row.cancel_requested_at);
     assert_eq!(
         texts(&rig.streamed(build).await),
         ["cancelled by key_x: a newer commit", "end cancelled"]
@@ -201,6 +201,7 @@ async fn message_of_the_api_wakes_the_rules() {
     sweep.times.orphans_interval = never;
     let stop = rig.stop_token();
     rig.spawn(sweep.run(stop));
+    rig.start_ledger();
     let queued = rig.build("one").await;
     let running = left(&rig, &host, "two").await;
     host.sandbox(running, 1);

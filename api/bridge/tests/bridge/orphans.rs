@@ -5,7 +5,6 @@ use std::time::Duration;
 use ovenbird_bridge::sweep;
 use ovenbird_contract::{
     build::Status,
-    desk::LogPosition,
     id::{BuildId, RunnerId, SandboxId, TemplateId},
 };
 use ovenbird_db::store::{claim, finish, lease::Holder, ledger::Progress, template_delete::Doomed};
@@ -37,8 +36,7 @@ async fn told(rig: &Rig, holder: &Holder, sandbox: SandboxId) {
 }
 
 async fn succeed(rig: &Rig, holder: Holder) {
-    let log = LogPosition { next_seq: 1, stream_seq: 0 };
-    let request = finish::Request { holder, outcome: success(), log };
+    let request = finish::Request { holder, outcome: success() };
     let ended = rig.store.build_finish(&request).await.unwrap().unwrap();
     assert_eq!(ended.status, Status::Succeeded);
 }

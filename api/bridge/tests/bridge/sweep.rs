@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
-    desk::{LogPosition, Outcome},
+    desk::{Finished, Outcome},
     id::{BuildId, KeyId, RunnerId},
     log::{LogCaps, Record},
 };
@@ -14,12 +14,14 @@ use ovenbird_db::store::{
     idempotency::{Claim, Claimed, Slot},
     key::NewKey,
     lease::Holder,
+    ledger::LogBatch,
 };
+use ovenbird_testkit::wait_until;
 use redis::AsyncCommands;
 use sea_orm::ConnectionTrait as _;
 use uuid::Uuid;
 
-use crate::rig::{LEASE, Rig, TIME_MAX, ok};
+use crate::rig::{LEASE, Rig, SOON, TIME_MAX, finish as finish_of, line, ok};
 
 async fn failed(rig: &Rig, name: &str) -> BuildId {
     let (build, runner) = (rig.build(name).await, RunnerId::new());
@@ -30,7 +32,6 @@ async fn failed(rig: &Rig, name: &str) -> BuildId {
     let request = finish::Request {
         holder: Holder { build, attempt: 1, runner },
         outcome: Outcome::Failed { reason },
-        log: LogPosition { next_seq: 1, stream_seq: 0 },
     };
     rig.store.build_finish(&request).await.unwrap().unwrap();
     build
@@ -203,25 +204,37 @@ async fn end_of_a_log_is_written_exactly_once_by_several_bridges() {
     rig.sweep().ends().await.unwrap();
     for build in [one, two] {
         assert_eq!(rig.streamed(build).await, [Record::end(1, Status::Failed)]);
-        assert!(rig.row(build).await.log_end_written);
     }
 }
 
 #[tokio::test]
-async fn end_of_a_log_goes_on_after_what_postgres_knows_when_the_stream_lost_it() {
+async fn end_that_the_stream_lost_before_it_was_stored_is_written_once_more() {
     let mut rig = Rig::with_streams().await;
-    let build = failed(&rig, "web").await;
-    let at = LogPosition { next_seq: 1, stream_seq: 0 };
-    rig.log(build, at, 3).await.unwrap();
-    rig.start_ledger();
-    ovenbird_testkit::wait_until("the log is stored", crate::rig::SOON, || async {
-        rig.row(build).await.log_seq == 3
-    })
-    .await;
+    rig.start_desk();
+    let (build, runner) = (rig.build("web").await, RunnerId::new());
+    let claim = ok(rig.claim(build, 1, runner).await);
+    let at = rig.log(build, claim.log, 3).await.unwrap();
+    let reason =
+        Reason { code: ReasonCode::StepFailed, message: "no".into(), step: Some(1), tail: None };
+    let mut request = finish_of(&claim, runner, at, 0);
+    request.outcome = Outcome::Failed { reason };
+    ok(rig.ask::<_, Finished>("finish", &request).await);
+    assert_eq!(rig.streamed(build).await.last(), Some(&Record::end(4, Status::Failed)));
+    // All but the last lines and the end is stored.
+    let records = vec![line(1), line(2)];
+    rig.store.build_log_store(&[LogBatch { build, stream_seq: 1, records }]).await.unwrap();
     rig.js.delete_stream(rig.names.logs_stream().name).await.unwrap();
     rig.ensure().await;
-    rig.sweep().ends().await.unwrap();
-    assert_eq!(rig.streamed(build).await, [Record::end(4, Status::Failed)]);
+    for _ in 0..2 {
+        rig.sweep().ends().await.unwrap();
+    }
+    rig.start_ledger();
+    wait_until("the end is stored", SOON, || async { rig.row(build).await.log_end_written }).await;
+    assert_eq!(rig.sweep().ends().await.unwrap(), 0);
+    let stored = rig.stored(build).await;
+    let said = |record| matches!(record, &Record::Line(ref line) if line.text.contains("missing"));
+    assert!(said(&stored[2]), "{stored:?}");
+    assert_eq!((stored.len(), &stored[3]), (4, &Record::end(4, Status::Failed)));
     rig.stop().await;
 }
 

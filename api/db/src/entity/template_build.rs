@@ -83,9 +83,9 @@ pub struct Model {
     pub logs: Json,
     /// Highest stream sequence among the attempt's applied events.
     pub event_stream_seq: i64,
-    /// Highest record known to be in the log.
+    /// Highest record of the log that is stored.
     pub log_seq: i64,
-    /// Whether the terminal record is in the log.
+    /// Whether the terminal record is stored.
     pub log_end_written: bool,
     /// When the relay last published its job.
     pub job_published_at: Option<DateTimeUtc>,

@@ -1,11 +1,11 @@
 //! The end of a build: status, template, tag and placement in one transaction, or nothing.
 //!
 //! The terminal log record is written after the commit, by the desk or the sweep; `log_end_written` says
-//! whether it is there.
+//! whether the ledger has stored it. That the stream took it is not enough: the stream may lose it.
 
 use ovenbird_contract::{
     build::{Event, Reason, ReasonCode, Status},
-    desk::{LogPosition, Outcome, Published},
+    desk::{Outcome, Published},
     id::BuildId,
 };
 use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QuerySelect, TransactionTrait};
@@ -28,8 +28,15 @@ pub struct Request {
     pub holder: Holder,
     /// How.
     pub outcome: Outcome,
-    /// Where its log stands.
-    pub log: LogPosition,
+}
+
+/// Up to where an attempt has told of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Said {
+    /// Stream sequence of its last event.
+    pub event_stream_seq: u64,
+    /// Its last log record, where that matters; else 0.
+    pub log_seq: u64,
 }
 
 /// A build that is over.
@@ -45,9 +52,9 @@ pub struct Ended {
     pub lost: Option<String>,
     /// Who cancelled it and why, for the log.
     pub cancelled: Option<String>,
-    /// Highest record known to be in the log.
+    /// Highest record of its log that is stored.
     pub log_seq: u64,
-    /// Whether that is the terminal one.
+    /// Whether the terminal one is.
     pub log_end_written: bool,
 }
 
@@ -94,30 +101,28 @@ impl Store {
         Ok(Ok(ended(&row, next)))
     }
 
-    /// Whether the events of the attempt are applied up to `stream_seq`, or the attempt is not the
-    /// present one any more.
+    /// Whether the ledger has written what the attempt said up to `said`, or the attempt is not the present one any
+    /// more.
     ///
     /// # Errors
     /// [`Error::Database`].
-    pub async fn build_events_applied(
-        &self,
-        holder: &Holder,
-        stream_seq: u64,
-    ) -> Result<bool, Error> {
-        let applied: Option<(i32, i64)> = template_build::Entity::find_by_id(holder.build.uuid())
-            .select_only()
-            .column(template_build::Column::Attempt)
-            .column(template_build::Column::EventStreamSeq)
-            .into_tuple()
-            .one(&self.db)
-            .await?;
-        Ok(applied.is_none_or(|(attempt, seq)| {
-            attempt != holder.attempt() || seq >= i64::try_from(stream_seq).unwrap_or(i64::MAX)
+    pub async fn build_applied(&self, holder: &Holder, said: Said) -> Result<bool, Error> {
+        use template_build::Column;
+        let applied: Option<(i32, i64, i64)> =
+            template_build::Entity::find_by_id(holder.build.uuid())
+                .select_only()
+                .columns([Column::Attempt, Column::EventStreamSeq, Column::LogSeq])
+                .into_tuple()
+                .one(&self.db)
+                .await?;
+        let reaches = |seq: i64, wanted| seq >= i64::try_from(wanted).unwrap_or(i64::MAX);
+        Ok(applied.is_none_or(|(attempt, events, log)| {
+            attempt != holder.attempt()
+                || reaches(events, said.event_stream_seq) && reaches(log, said.log_seq)
         }))
     }
 
-    /// Up to `limit` builds that are over and whose terminal record is not known to be in the log, the
-    /// oldest first.
+    /// Up to `limit` builds that are over and whose terminal record is not stored, the oldest first.
     ///
     /// # Errors
     /// [`Error::Database`], [`Error::Corrupt`].
@@ -131,21 +136,6 @@ impl Store {
             .all(&self.db)
             .await?;
         rows.iter().map(|row| Ok(ended(row, status(row)?))).collect()
-    }
-
-    /// Notes that the terminal record is in the log, at `seq`.
-    ///
-    /// # Errors
-    /// [`Error::Database`].
-    pub async fn build_log_ended(&self, build: BuildId, seq: u64) -> Result<(), Error> {
-        self.db
-            .execute_raw(sql(
-                "UPDATE template_builds SET log_end_written = true, log_seq = GREATEST(log_seq, $2)
-                 WHERE id = $1 AND completed_at IS NOT NULL AND NOT log_end_written",
-                [build.uuid().into(), i64::try_from(seq).unwrap_or(i64::MAX).into()],
-            ))
-            .await?;
-        Ok(())
     }
 }
 
@@ -255,11 +245,10 @@ async fn close(
         Outcome::Failed { reason } => Some(json(reason)?),
         Outcome::Succeeded(_) | Outcome::Cancelled => None,
     };
-    let log_seq = request.log.next_seq.saturating_sub(1);
     Ok(template_build::Entity::find()
         .from_raw_sql(sql(
             "UPDATE template_builds SET status = $5, lease_until = NULL, completed_at = clock_timestamp(),
-               template_id = $6, reason = $7, log_seq = GREATEST(log_seq, $8),
+               template_id = $6, reason = $7,
                sandbox_destroyed_at = CASE WHEN $5 = 'cancelled' THEN clock_timestamp() END
              WHERE id = $1 AND attempt = $2 AND lease_owner = $3 AND status = $4
                AND (lease_until > now() OR $5 = 'failed')
@@ -272,7 +261,6 @@ async fn close(
                 next.as_str().into(),
                 template.into(),
                 reason.into(),
-                i64::try_from(log_seq).unwrap_or(i64::MAX).into(),
             ],
         ))
         .one(tx)

@@ -13,7 +13,7 @@ use ovenbird_contract::{
 };
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait,
-    FromQueryResult, QueryFilter, QuerySelect, TransactionTrait,
+    FromQueryResult, QueryFilter, QueryResult, QuerySelect, TransactionTrait,
 };
 use uuid::Uuid;
 
@@ -148,7 +148,14 @@ impl Store {
         }
         let tx = self.db.begin().await?;
         let known = builds_lock(&tx, by_build.keys().copied()).await?;
-        by_build.retain(|id, records| known.contains(id) && !records.is_empty());
+        by_build.retain(|id, records| {
+            let Some(over) = known.get(id) else { return false };
+            if let Some(end) = over {
+                // One end: a stream that lost it was given another while this one was being stored.
+                records.retain(|seq, (record, _)| seq < end && !record.is_end());
+            }
+            !records.is_empty()
+        });
         if by_build.is_empty() {
             return Ok(tx.rollback().await?);
         }
@@ -187,21 +194,22 @@ impl Store {
 }
 
 /// Locks the rows of `builds` in the order of their ids, so that two ledgers cannot wait for each
-/// other; answers which exist.
+/// other; answers which exist, and with what record the log of each has ended.
 async fn builds_lock(
     tx: &DatabaseTransaction,
     builds: impl Iterator<Item = Uuid>,
-) -> Result<Vec<Uuid>, Error> {
+) -> Result<BTreeMap<Uuid, Option<u64>>, Error> {
     let ids: Vec<Uuid> = builds.collect();
     let rows = tx
         .query_all_raw(sql(
-            "SELECT id FROM template_builds
+            "SELECT id, CASE WHEN log_end_written THEN log_seq END AS log_end FROM template_builds
              WHERE id IN (SELECT value::uuid FROM jsonb_array_elements_text($1))
              ORDER BY id FOR NO KEY UPDATE",
             [json(&ids)?.into()],
         ))
         .await?;
-    rows.iter().map(|row| Ok(row.try_get("", "id")?)).collect()
+    let end = |row: &QueryResult| row.try_get::<Option<i64>>("", "log_end");
+    rows.iter().map(|row| Ok((row.try_get("", "id")?, end(row)?.map(i64::cast_unsigned)))).collect()
 }
 
 /// Runs that may hold some of the records. Runs do not overlap, so the one that begins at or before the

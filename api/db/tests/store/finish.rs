@@ -5,10 +5,11 @@ use ovenbird_contract::{
     build::{Reason, ReasonCode, Status},
     desk::Outcome,
     id::RunnerId,
+    log::Record,
 };
 use ovenbird_db::{
     entity::{template, template_placement, template_tag},
-    store::lease::Refused,
+    store::{lease::Refused, ledger::LogBatch},
 };
 
 use crate::world::{World, finish_of, success};
@@ -18,7 +19,7 @@ async fn success_publishes_template_tag_and_placement() {
     let world = World::with_host(4).await;
     let holder = world.running("web").await;
     let ended = world.store.build_finish(&finish_of(&holder, success())).await.unwrap().unwrap();
-    assert_eq!((ended.status, ended.log_seq, ended.lost), (Status::Succeeded, 4, None));
+    assert_eq!((ended.status, ended.log_seq, ended.lost), (Status::Succeeded, 0, None));
     let template = world.store.template_resolve("web", "latest").await.unwrap().unwrap();
     let row = world.row(holder.build).await;
     assert_eq!(row.template_id, Some(template.id));
@@ -113,16 +114,20 @@ async fn failure_keeps_its_reason_even_with_a_nul_in_its_tail() {
 }
 
 #[tokio::test]
-async fn build_without_the_end_of_its_log_is_listed_until_it_is_noted() {
+async fn build_without_the_end_of_its_log_is_listed_until_that_is_stored() {
     let world = World::with_host(4).await;
     let holder = world.running("web").await;
     assert!(world.store.build_list_without_log_end(10).await.unwrap().is_empty());
     world.store.build_finish(&finish_of(&holder, failure())).await.unwrap().unwrap();
     let listed = world.store.build_list_without_log_end(10).await.unwrap();
     assert_eq!((listed.len(), listed[0].build), (1, holder.build));
-    world.store.build_log_ended(holder.build, 5).await.unwrap();
+    let end = LogBatch {
+        build: holder.build,
+        stream_seq: 2,
+        records: vec![Record::end(1, Status::Failed)],
+    };
+    world.store.build_log_store(&[end]).await.unwrap();
     assert!(world.store.build_list_without_log_end(10).await.unwrap().is_empty());
-    assert_eq!(world.row(holder.build).await.log_seq, 5);
 }
 
 #[tokio::test]

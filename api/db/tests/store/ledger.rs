@@ -7,7 +7,10 @@ use ovenbird_contract::{
     log::{LineRecord, Record, Stream},
     step::{Phase, StepLog},
 };
-use ovenbird_db::store::ledger::{LogBatch, Progress};
+use ovenbird_db::store::{
+    finish::Said,
+    ledger::{LogBatch, Progress},
+};
 
 use crate::world::World;
 
@@ -94,6 +97,21 @@ async fn terminal_record_marks_the_log_as_ended() {
 }
 
 #[tokio::test]
+async fn log_that_has_ended_takes_what_was_missing_but_no_other_end() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    let end = |seq| Record::end(seq, Status::Failed);
+    let rounds = [vec![line(1), line(2)], vec![line(4), end(5)], vec![line(3), end(4)]];
+    for (at, records) in (1..).zip(rounds.into_iter().chain([vec![line(5), line(6), end(7)]])) {
+        let batch = LogBatch { build, stream_seq: at, records };
+        world.store.build_log_store(&[batch]).await.unwrap();
+    }
+    let stored = world.store.build_log_runs(build, 1, 100).await.unwrap().concat();
+    assert_eq!(stored, [line(1), line(2), line(3), line(4), end(5)]);
+    assert_eq!(world.row(build).await.log_seq, 5);
+}
+
+#[tokio::test]
 async fn log_of_an_unknown_build_does_not_hold_up_the_others() {
     let world = World::with_host(4).await;
     let build = world.build("web").await;
@@ -115,8 +133,10 @@ async fn step_is_kept_once_and_replay_changes_nothing() {
     let steps: Vec<StepLog> = serde_json::from_value(row.logs).unwrap();
     assert_eq!(steps, [step(1, "one"), step(2, "two\u{fffd}")]);
     assert_eq!((row.current_step, row.event_stream_seq), (2, 5));
-    assert!(world.store.build_events_applied(&holder, 5).await.unwrap());
-    assert!(!world.store.build_events_applied(&holder, 6).await.unwrap());
+    for (event_stream_seq, log_seq, applied) in [(5, 0, true), (6, 0, false), (5, 1, false)] {
+        let said = Said { event_stream_seq, log_seq };
+        assert_eq!(world.store.build_applied(&holder, said).await.unwrap(), applied, "{said:?}");
+    }
 }
 
 #[tokio::test]

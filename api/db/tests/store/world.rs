@@ -7,7 +7,7 @@ use std::{
 
 use ovenbird_contract::{
     build::Status,
-    desk::{LogPosition, Outcome, Published, TemplateKind},
+    desk::{Outcome, Published, TemplateKind},
     id::{BuildId, RunnerId, TemplateId},
 };
 use ovenbird_db::{
@@ -189,6 +189,5 @@ pub(crate) fn success() -> Outcome {
 }
 
 pub(crate) fn finish_of(holder: &Holder, outcome: Outcome) -> finish::Request {
-    let log = LogPosition { next_seq: 5, stream_seq: 9 };
-    finish::Request { holder: holder.clone(), outcome, log }
+    finish::Request { holder: holder.clone(), outcome }
 }

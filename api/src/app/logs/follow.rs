@@ -13,11 +13,9 @@ use std::{
 use async_nats::{Subscriber, jetstream::stream::RawMessageErrorKind};
 use futures::StreamExt as _;
 use ovenbird_contract::{
-    build::Status,
     id::{BuildId, KeyId},
     log::Record,
 };
-use ovenbird_db::entity::template_build;
 use ovenbird_kit::telemetry;
 use tokio::{
     sync::{mpsc, watch},
@@ -104,11 +102,10 @@ impl Reader {
     pub(super) fn follow(
         self: Arc<Self>,
         key: KeyId,
-        build: &template_build::Model,
+        id: BuildId,
         next: u64,
     ) -> Result<Follower, Error> {
         let place = self.followers.take(key).ok_or(Error::TooManyStreams)?;
-        let id = BuildId::from_uuid(build.id);
         let (out, records) = mpsc::channel(self.limits.queue_records);
         let why = Arc::new(OnceLock::new());
         let task = Task {
@@ -116,9 +113,6 @@ impl Reader {
             next,
             out,
             why: Arc::clone(&why),
-            // The row says that the terminal record is in the log. If it is in neither place then, the log
-            // was lost, and waiting for it would never end.
-            known_end: build.status.parse().ok().filter(|_| build.log_end_written),
             connections: self.connections.clone(),
             _place: place,
             reader: self,
@@ -136,7 +130,6 @@ struct Task {
     next: u64,
     out: mpsc::Sender<Record>,
     why: Arc<OnceLock<Why>>,
-    known_end: Option<Status>,
     connections: watch::Receiver<u64>,
     _place: Place,
 }
@@ -155,10 +148,6 @@ impl Task {
     async fn follow(&mut self) -> Result<(), Stop> {
         let mut live = self.listen().await;
         self.catch_up().await?;
-        if let Some(status) = self.known_end {
-            tracing::warn!("the log's terminal record is stored nowhere");
-            self.send(vec![Record::end(self.next, status)]).await?;
-        }
         let mut probe_after = PROBE_FIRST;
         let mut probe_at = Instant::now() + probe_after;
         loop {
@@ -179,8 +168,10 @@ impl Task {
                     Err(_) => return Err(Stop),
                 },
                 () = tokio::time::sleep_until(probe_at) => {
-                    if self.is_behind().await {
-                        self.catch_up().await?;
+                    match self.last().await {
+                        Some(last) if last.seq() >= self.next => self.catch_up().await?,
+                        Some(last) if last.is_end() => return Err(self.stop(Why::AtEnd)),
+                        _ => {}
                     }
                     probe_after = (probe_after * 2).min(self.reader.limits.probe_every);
                 }
@@ -208,13 +199,17 @@ impl Task {
     /// Sends a message that was heard. What it repeats is dropped, what lies before it is read first.
     async fn take(&mut self, payload: &[u8]) -> Result<(), Stop> {
         let records = match tail::read(payload) {
-            Ok(records) => history::fresh(records, self.next),
+            Ok(records) => records,
             Err(error) => {
                 tracing::error!(error = telemetry::chain(&error), "a log message is not usable");
                 return Ok(());
             }
         };
+        // Also at an end that lies before what was sent: NATS had lost records that this follower has.
+        let is_end = records.last().is_some_and(Record::is_end);
+        let records = history::fresh(records, self.next);
         match records.first() {
+            None if is_end => Err(self.stop(Why::AtEnd)),
             None => Ok(()),
             Some(first) if first.seq() == self.next => self.send(records).await,
             Some(_) => self.catch_up().await,
@@ -243,15 +238,14 @@ impl Task {
         }
     }
 
-    /// Whether the stream holds more than was sent. When it cannot be asked, the connection's return will
-    /// tell.
-    async fn is_behind(&self) -> bool {
+    /// The last record in the stream. When it cannot be asked, the connection's return will tell.
+    async fn last(&self) -> Option<Record> {
         let stream = self.reader.names.logs_stream().name;
         let subject = self.reader.names.logs(&self.build);
         let last = async {
             let stream = self.reader.jetstream.get_stream_no_info(stream).await.ok()?;
             match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => tail::read(&message.payload).ok()?.last().map(Record::seq),
+                Ok(message) => tail::read(&message.payload).ok()?.pop(),
                 Err(error) => {
                     if !matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
                         tracing::debug!(error = %error, "the stream cannot be asked");
@@ -260,7 +254,7 @@ impl Task {
                 }
             }
         };
-        last.await.is_some_and(|seq| seq >= self.next)
+        last.await
     }
 
     /// Hands records over, at the client's pace but not slower than allowed.

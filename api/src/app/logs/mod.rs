@@ -233,6 +233,6 @@ impl App {
         if build.log_end_written && from_seq > build.log_seq.unsigned_abs() {
             return Ok(None);
         }
-        Arc::clone(&self.logs).follow(caller.key, &build, from_seq.max(1)).map(Some)
+        Arc::clone(&self.logs).follow(caller.key, id, from_seq.max(1)).map(Some)
     }
 }
