@@ -9,7 +9,7 @@
 //!
 //! The sandbox is gone before the desk hears of an end. A build that is given back because the runner ends, or whose
 //! lease is lost, keeps its sandbox and what runs there: another runner goes on with it. What the desk refuses is
-//! removed from the host, unless another attempt has it by now: it can never be published. An end that the desk did
+//! removed from the host, unless another attempt has the build, or will: it can never be published. An end that the desk did
 //! not hear is the sweep's, and so is a cancelled build of whose sandbox the host does not say that it is gone. Events
 //! of the build's state are the desk's, which makes the changes.
 
@@ -284,7 +284,7 @@ impl End<'_> {
         let cancelled = refused != RefusalCode::BadRequest
             && outcome != Outcome::Cancelled
             && self.is_cancelled().await;
-        // Another attempt keeps the template's name, and may have found it written already.
+        // Another attempt may keep the template's name, and have found it written already.
         if matches!(outcome, Outcome::Succeeded(_)) && refused != RefusalCode::StaleAttempt {
             self.remove_template().await;
         }

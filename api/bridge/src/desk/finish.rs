@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::service;
 use ovenbird_contract::{
     build::{Reason, ReasonCode},
-    desk::{FinishRequest, Finished, LogPosition, Outcome, ReleaseRequest, Reply},
+    desk::{FinishRequest, Finished, LogPosition, Outcome, RefusalCode, ReleaseRequest, Reply},
 };
 use ovenbird_db::store::{
     finish::{Ended, Request, Said},
@@ -84,6 +84,10 @@ impl Desk {
     /// A success whose log NATS lost before it was stored is an attempt that is lost, like one that NATS' loss found
     /// in mid-step.
     async fn log_is_whole(&self, holder: &Holder, at: LogPosition) -> Result<(), Reply<Finished>> {
+        let said = Said { event_stream_seq: 0, log_seq: at.next_seq.saturating_sub(1) };
+        if self.store.build_applied(holder, said).await.map_err(|error| unavailable(&error))? {
+            return Ok(());
+        }
         let seen = self.log.seen(holder.build, 0).await.map_err(|error| unavailable(&error))?;
         if seen.at.stream_seq >= at.stream_seq {
             return Ok(());
@@ -97,6 +101,9 @@ impl Desk {
                 self.states.tell(build, attempt, status).await;
                 Err(lease_refused(Refused::Stale { attempt }))
             }
+            Err(Reply::Refused(refusal)) if refusal.code == RefusalCode::Unavailable => {
+                Err(Reply::Refused(refusal))
+            }
             // Whether it may end all the same, the statement that ends it decides.
             Err(_) => Ok(()),
         }
@@ -106,15 +113,11 @@ impl Desk {
         if ended.log_end_written {
             return;
         }
-        match self.log.end(ended, Some(at)).await {
-            Ok(true) => self.metrics.build_ended(ended.status),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(
-                    build.id = %ended.build, error = chain(&error),
-                    "the log's end is not written; the sweep does it"
-                );
-            }
+        if let Err(error) = self.log.end(ended, Some(at)).await {
+            tracing::warn!(
+                build.id = %ended.build, error = chain(&error),
+                "the log's end is not written; the sweep does it"
+            );
         }
     }
 }

@@ -43,7 +43,9 @@ impl Service {
             return Ok(());
         }
         batches.extend(self.missing(&batches).await?);
-        self.store.build_log_store(&batches).await?;
+        for status in self.store.build_log_store(&batches).await? {
+            self.metrics.build_ended(status);
+        }
         for batch in &batches {
             if let Some(Record::Line(first)) = batch.records.first() {
                 self.metrics.log_stored(first.ts);

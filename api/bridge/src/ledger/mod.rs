@@ -31,7 +31,7 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// larger runs are better ones.
 const LOGS_LINGER: Duration = Duration::from_millis(100);
 /// How long for the next of them: the last ones of a build are waited for, by its finish.
-const LOGS_QUIET: Duration = Duration::from_millis(10);
+const LOGS_QUIET: Duration = Duration::from_millis(30);
 /// How long a batch of events waits for more. A finish waits for it.
 const EVENTS_LINGER: Duration = Duration::from_millis(2);
 /// A batch that takes longer is written anew: a connection that died without a word would hold it for ever.

@@ -178,7 +178,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A build that is over: its log has its end, which is written once.
+    /// A build that is over: the end of its log was stored, which happens once.
     pub fn build_ended(&self, status: Status) {
         self.builds_ended.get_or_create(&InStatus { status: status.to_string() }).inc();
     }

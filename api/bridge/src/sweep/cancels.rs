@@ -103,9 +103,8 @@ impl Service {
     pub(super) async fn over(&self, ended: &Ended) -> Result<bool, Error> {
         let is_new = self.log.end(ended, None).await?;
         if is_new {
-            self.metrics.build_ended(ended.status);
+            self.states.tell(ended.build, ended.attempt, ended.status).await;
         }
-        self.states.tell(ended.build, ended.attempt, ended.status).await;
         Ok(is_new)
     }
 }

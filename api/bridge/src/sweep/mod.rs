@@ -7,7 +7,7 @@
 //! | times | builds that no runner has, of which too long ago the first one began | failed as too late |
 //! | cancels | builds that are being cancelled whose lease is over | destroys their sandboxes, removes what they wrote, ends them |
 //! | proofs | cancelled builds of whose sandbox the host has not said that it is gone | destroys it, notes when |
-//! | ends | builds that are over without a terminal record in their log | writes it, and who cancelled them |
+//! | ends | builds that are over without a stored terminal record | writes it, and who cancelled them, unless the stream has it |
 //! | relaying | lists of bridges that do not live | back to the queue |
 //! | jobs | queued builds whose job is gone from the stream | forgets the job |
 //! | queue | queued builds without a job, not in Redis either | pushes their ids |

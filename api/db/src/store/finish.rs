@@ -8,7 +8,7 @@ use ovenbird_contract::{
     desk::{Outcome, Published},
     id::BuildId,
 };
-use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QuerySelect, TransactionTrait};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, TransactionTrait};
 use uuid::Uuid;
 
 use super::{
@@ -107,22 +107,28 @@ impl Store {
     /// # Errors
     /// [`Error::Database`].
     pub async fn build_applied(&self, holder: &Holder, said: Said) -> Result<bool, Error> {
-        use template_build::Column;
-        let applied: Option<(i32, i64, i64)> =
-            template_build::Entity::find_by_id(holder.build.uuid())
-                .select_only()
-                .columns([Column::Attempt, Column::EventStreamSeq, Column::LogSeq])
-                .into_tuple()
-                .one(&self.db)
-                .await?;
-        let reaches = |seq: i64, wanted| seq >= i64::try_from(wanted).unwrap_or(i64::MAX);
-        Ok(applied.is_none_or(|(attempt, events, log)| {
-            attempt != holder.attempt()
-                || reaches(events, said.event_stream_seq) && reaches(log, said.log_seq)
-        }))
+        let number = |seq| i64::try_from(seq).unwrap_or(i64::MAX);
+        // Several ledgers store what they have in any order, so the highest record does not say that all are there.
+        let row = self
+            .db
+            .query_one_raw(sql(
+                "SELECT attempt <> $2 OR (event_stream_seq >= $3 AND log_seq >= $4 AND $4 <= (
+                   SELECT COALESCE(sum(last_seq - first_seq + 1), 0) FROM build_log_chunks
+                   WHERE $4 > 0 AND build_id = b.id)) AS applied
+                 FROM template_builds b WHERE id = $1",
+                [
+                    holder.build.uuid().into(),
+                    holder.attempt().into(),
+                    number(said.event_stream_seq).into(),
+                    number(said.log_seq).into(),
+                ],
+            ))
+            .await?;
+        Ok(row.map(|row| row.try_get("", "applied")).transpose()?.unwrap_or(true))
     }
 
-    /// Up to `limit` builds that are over and whose terminal record is not stored, the oldest first.
+    /// Up to `limit` builds that are over and whose terminal record is not stored. Any of them: while the ledger is
+    /// behind, the stream has the ends of most.
     ///
     /// # Errors
     /// [`Error::Database`], [`Error::Corrupt`].
@@ -130,7 +136,7 @@ impl Store {
         let rows = template_build::Entity::find()
             .from_raw_sql(sql(
                 "SELECT * FROM template_builds WHERE completed_at IS NOT NULL AND NOT log_end_written
-                 ORDER BY completed_at LIMIT $1",
+                 ORDER BY random() LIMIT $1",
                 [i64::from(limit).into()],
             ))
             .all(&self.db)

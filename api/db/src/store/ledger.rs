@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use ovenbird_contract::{
+    build::Status,
     id::{BuildId, SandboxId},
     log::Record,
     step::StepLog,
@@ -134,32 +135,55 @@ impl Store {
         Ok(rows.into_iter().map(|(id, seq)| (BuildId::from_uuid(id), seq.unsigned_abs())).collect())
     }
 
-    /// Stores log records that are not stored yet. Messages of unknown builds are left out.
+    /// Stores log records that are not stored yet; answers how the builds ended whose logs end with it. Messages of
+    /// unknown builds are left out.
+    ///
+    /// A log has one end, and nothing after it. When the stream lost an end before it was stored, another one was
+    /// written, perhaps while what it is to come after was still being stored.
     ///
     /// # Errors
     /// [`Error::Database`], [`Error::Chunk`]; nothing was written then.
-    pub async fn build_log_store(&self, batches: &[LogBatch]) -> Result<(), Error> {
+    pub async fn build_log_store(&self, batches: &[LogBatch]) -> Result<Vec<Status>, Error> {
         let mut by_build = ByBuild::new();
+        let mut ends = BTreeMap::new();
         for batch in batches {
-            let records = by_build.entry(batch.build.uuid()).or_default();
+            let lines = by_build.entry(batch.build.uuid()).or_default();
             for record in &batch.records {
-                records.insert(record.seq(), (record.clone(), batch.stream_seq));
+                match record {
+                    Record::Line(line) => {
+                        lines.insert(line.seq, (record.clone(), batch.stream_seq));
+                    }
+                    Record::End(end) => {
+                        ends.entry(batch.build.uuid()).or_insert((end.clone(), batch.stream_seq));
+                    }
+                }
             }
         }
         let tx = self.db.begin().await?;
         let known = builds_lock(&tx, by_build.keys().copied()).await?;
-        by_build.retain(|id, records| {
-            let Some(over) = known.get(id) else { return false };
-            if let Some(end) = over {
-                // One end: a stream that lost it was given another while this one was being stored.
-                records.retain(|seq, (record, _)| seq < end && !record.is_end());
+        by_build.retain(|id, _| known.contains_key(id));
+        let mut ended = Vec::new();
+        for (id, records) in &mut by_build {
+            let Locked { log_seq, has_ended } = known[id];
+            if has_ended {
+                records.retain(|seq, _| *seq < log_seq);
             }
-            !records.is_empty()
-        });
-        if by_build.is_empty() {
-            return Ok(tx.rollback().await?);
+            let Some((end, stream_seq)) = ends.remove(id) else { continue };
+            if !has_ended {
+                let last = records.last_key_value().map_or(log_seq, |(seq, _)| log_seq.max(*seq));
+                let seq = end.seq.max(last + 1);
+                records.insert(seq, (Record::end(seq, end.end.status), stream_seq));
+                ended.push(end.end.status);
+            } else if end.seq == log_seq {
+                records.insert(end.seq, (Record::End(end), stream_seq));
+            }
         }
-        let ends: Vec<_> = by_build
+        by_build.retain(|_, records| !records.is_empty());
+        if by_build.is_empty() {
+            tx.rollback().await?;
+            return Ok(ended);
+        }
+        let lasts: Vec<_> = by_build
             .iter()
             .filter_map(|(id, records)| {
                 let (last, (record, _)) = records.last_key_value()?;
@@ -185,31 +209,43 @@ impl Store {
                log_end_written = b.log_end_written OR e.over
              FROM jsonb_to_recordset($1) AS e(id uuid, seq bigint, over boolean)
              WHERE b.id = e.id AND (b.log_seq < e.seq OR (e.over AND NOT b.log_end_written))",
-            [json(&ends)?.into()],
+            [json(&lasts)?.into()],
         ))
         .await?;
         tx.commit().await?;
-        Ok(())
+        Ok(ended)
     }
 }
 
+/// A build whose row is locked.
+struct Locked {
+    /// The highest record that is stored.
+    log_seq: u64,
+    /// That is the end.
+    has_ended: bool,
+}
+
 /// Locks the rows of `builds` in the order of their ids, so that two ledgers cannot wait for each
-/// other; answers which exist, and with what record the log of each has ended.
+/// other; answers those that exist.
 async fn builds_lock(
     tx: &DatabaseTransaction,
     builds: impl Iterator<Item = Uuid>,
-) -> Result<BTreeMap<Uuid, Option<u64>>, Error> {
+) -> Result<BTreeMap<Uuid, Locked>, Error> {
     let ids: Vec<Uuid> = builds.collect();
     let rows = tx
         .query_all_raw(sql(
-            "SELECT id, CASE WHEN log_end_written THEN log_seq END AS log_end FROM template_builds
+            "SELECT id, log_seq, log_end_written FROM template_builds
              WHERE id IN (SELECT value::uuid FROM jsonb_array_elements_text($1))
              ORDER BY id FOR NO KEY UPDATE",
             [json(&ids)?.into()],
         ))
         .await?;
-    let end = |row: &QueryResult| row.try_get::<Option<i64>>("", "log_end");
-    rows.iter().map(|row| Ok((row.try_get("", "id")?, end(row)?.map(i64::cast_unsigned)))).collect()
+    let locked = |row: &QueryResult| -> Result<(Uuid, Locked), sea_orm::DbErr> {
+        let log_seq: i64 = row.try_get("", "log_seq")?;
+        let has_ended = row.try_get("", "log_end_written")?;
+        Ok((row.try_get("", "id")?, Locked { log_seq: log_seq.cast_unsigned(), has_ended }))
+    };
+    Ok(rows.iter().map(locked).collect::<Result<_, _>>()?)
 }
 
 /// Runs that may hold some of the records. Runs do not overlap, so the one that begins at or before the

@@ -101,14 +101,48 @@ async fn log_that_has_ended_takes_what_was_missing_but_no_other_end() {
     let world = World::with_host(4).await;
     let build = world.build("web").await;
     let end = |seq| Record::end(seq, Status::Failed);
-    let rounds = [vec![line(1), line(2)], vec![line(4), end(5)], vec![line(3), end(4)]];
-    for (at, records) in (1..).zip(rounds.into_iter().chain([vec![line(5), line(6), end(7)]])) {
+    let rounds = [
+        (vec![line(1), line(2)], 0),
+        (vec![line(4), end(5)], 1),
+        (vec![line(3), end(4)], 0),
+        (vec![line(5), line(6), end(7)], 0),
+        (vec![end(5)], 0),
+    ];
+    for (at, (records, ends)) in (1..).zip(rounds) {
         let batch = LogBatch { build, stream_seq: at, records };
-        world.store.build_log_store(&[batch]).await.unwrap();
+        let ended = world.store.build_log_store(&[batch]).await.unwrap();
+        assert_eq!(ended.len(), ends, "round {at}");
     }
     let stored = world.store.build_log_runs(build, 1, 100).await.unwrap().concat();
     assert_eq!(stored, [line(1), line(2), line(3), line(4), end(5)]);
     assert_eq!(world.row(build).await.log_seq, 5);
+}
+
+#[tokio::test]
+async fn end_that_was_written_where_lines_have_come_meanwhile_follows_them() {
+    let world = World::with_host(4).await;
+    let end = |seq| Record::end(seq, Status::Failed);
+    let whole: Vec<Record> = (1..=7).map(line).chain([end(8)]).collect();
+    // In one transaction with them, and in the next one.
+    let late = [
+        vec![vec![(3, vec![line(3), end(4)]), (2, (3..=7).map(line).collect())]],
+        vec![vec![(2, (3..=7).map(line).collect())], vec![(3, vec![line(3), end(4)])]],
+    ];
+    for (name, rounds) in ["one", "two"].into_iter().zip(late) {
+        let build = world.build(name).await;
+        world.store.build_log_store(&[batch(build, 1, 1..=2)]).await.unwrap();
+        for round in rounds {
+            let batches: Vec<_> = round
+                .into_iter()
+                .map(|(stream_seq, records)| LogBatch { build, stream_seq, records })
+                .collect();
+            world.store.build_log_store(&batches).await.unwrap();
+        }
+        let stored = world.store.build_log_runs(build, 1, 100).await.unwrap().concat();
+        assert_eq!(stored, whole, "{name}");
+        let row = world.row(build).await;
+        assert_eq!((row.log_end_written, row.log_seq), (true, 8), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -133,7 +167,11 @@ async fn step_is_kept_once_and_replay_changes_nothing() {
     let steps: Vec<StepLog> = serde_json::from_value(row.logs).unwrap();
     assert_eq!(steps, [step(1, "one"), step(2, "two\u{fffd}")]);
     assert_eq!((row.current_step, row.event_stream_seq), (2, 5));
-    for (event_stream_seq, log_seq, applied) in [(5, 0, true), (6, 0, false), (5, 1, false)] {
+    world.store.build_log_store(&[batch(holder.build, 1, 1..=2)]).await.unwrap();
+    world.store.build_log_store(&[batch(holder.build, 3, 4..=4)]).await.unwrap();
+    // Record 3 is not there, so 4 are not.
+    let cases = [(5, 0, true), (6, 0, false), (5, 2, true), (5, 4, false), (5, 5, false)];
+    for (event_stream_seq, log_seq, applied) in cases {
         let said = Said { event_stream_seq, log_seq };
         assert_eq!(world.store.build_applied(&holder, said).await.unwrap(), applied, "{said:?}");
     }

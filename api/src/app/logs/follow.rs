@@ -171,7 +171,8 @@ impl Task {
                     match self.last().await {
                         Some(last) if last.seq() >= self.next => self.catch_up().await?,
                         Some(last) if last.is_end() => return Err(self.stop(Why::AtEnd)),
-                        _ => {}
+                        Some(_) => {}
+                        None => self.end_if_over().await?,
                     }
                     probe_after = (probe_after * 2).min(self.reader.limits.probe_every);
                 }
@@ -236,6 +237,17 @@ impl Task {
             tracing::warn!(error = telemetry::chain(&error), "a log cannot be read; trying again");
             wait(&mut pause).await;
         }
+    }
+
+    /// The stream has nothing of the log, or no more: it may have ended in Postgres meanwhile. An end that is in
+    /// neither place was lost, and waiting for it would never end.
+    async fn end_if_over(&mut self) -> Result<(), Stop> {
+        let Ok(Some(row)) = self.reader.store.build_row(self.build).await else { return Ok(()) };
+        let Some(status) = row.status.parse().ok().filter(|_| row.log_end_written) else {
+            return Ok(());
+        };
+        self.catch_up().await?;
+        self.send(vec![Record::end(self.next, status)]).await
     }
 
     /// The last record in the stream. When it cannot be asked, the connection's return will tell.
