@@ -29,7 +29,7 @@ const BATCH_MESSAGES: usize = 500;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// How long a batch of log messages waits for more. Readers of a log take its tail from the stream, and fewer,
 /// larger runs are better ones.
-const LOGS_LINGER: Duration = Duration::from_millis(100);
+const LOGS_LINGER: Duration = Duration::from_millis(50);
 /// How long for the next of them: the last ones of a build are waited for, by its finish.
 const LOGS_QUIET: Duration = Duration::from_millis(30);
 /// How long a batch of events waits for more. A finish waits for it.

@@ -23,39 +23,48 @@ pub(super) struct Seen {
     pub(super) lost: usize,
 }
 
-/// One build whose step writes `lines` at `per_second`, seen over NATS and over SSE at the same time.
-pub(super) async fn measure(
+/// A build whose step writes `lines` at `per_second`, seen by a NATS subscriber.
+pub(super) async fn over_nats(
     record: &Record,
     api: &Api,
     lines: u32,
     per_second: u32,
-) -> anyhow::Result<(Seen, Seen)> {
+) -> anyhow::Result<Seen> {
     let client = record.nats_client().await?;
     let every = Names::default().builds("").replace("builds.", "logs.*");
     let subscription = client.subscribe(every).await?;
     client.flush().await?;
     let _ = client.request("bench.nobody", "".into()).await;
+    begin(api, lines, per_second).await?;
+    let took = tokio::time::timeout(LONGEST, read(subscription)).await;
+    Ok(seen(&took.context("the lines hang")??, lines))
+}
+
+/// The same, seen by a reader of the SSE stream.
+pub(super) async fn over_sse(api: &Api, lines: u32, per_second: u32) -> anyhow::Result<Seen> {
+    let id = begin(api, lines, per_second).await?;
+    let reading = async {
+        let mut took = Vec::new();
+        let mut records = std::pin::pin!(api.logs_stream(&id, 0).await?);
+        while let Some(record) = records.next().await {
+            note(&record?, &mut took)?;
+        }
+        anyhow::Ok(took)
+    };
+    let took = tokio::time::timeout(LONGEST, reading).await;
+    Ok(seen(&took.context("the lines hang")??, lines))
+}
+
+async fn begin(api: &Api, lines: u32, per_second: u32) -> anyhow::Result<String> {
     let request = json!({
         "name": format!("lines-{per_second}"),
         "recipe": [format!("RUN bench-lines {lines} {per_second}")],
     });
     let submitted = api.build_create(&request).await?;
-    let id = submitted["id"].as_str().context("a build without id")?;
-    let both = async {
-        tokio::try_join!(over_nats(subscription), async {
-            let mut took = Vec::new();
-            let mut records = std::pin::pin!(api.logs_stream(id, 0).await?);
-            while let Some(record) = records.next().await {
-                note(&record?, &mut took)?;
-            }
-            anyhow::Ok(took)
-        })
-    };
-    let (nats, sse) = tokio::time::timeout(LONGEST, both).await.context("the lines hang")??;
-    Ok((seen(&nats, lines), seen(&sse, lines)))
+    Ok(submitted["id"].as_str().context("a build without id")?.to_owned())
 }
 
-async fn over_nats(mut messages: async_nats::Subscriber) -> anyhow::Result<Vec<Duration>> {
+async fn read(mut messages: async_nats::Subscriber) -> anyhow::Result<Vec<Duration>> {
     let mut took = Vec::new();
     while let Some(message) = messages.next().await {
         let batch: Value = serde_json::from_slice(&message.payload)?;

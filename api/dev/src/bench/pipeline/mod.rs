@@ -122,7 +122,9 @@ async fn measure(
         for rate in RATES {
             let step = ui.step(format!("{rate} lines per second"));
             let plain = floor::lines(&record, rate * LINES_SECONDS, rate).await?;
-            let (nats, sse) = lines::measure(&record, &api, rate * LINES_SECONDS, rate).await?;
+            // Each alone, as the plain subscriber is.
+            let nats = lines::over_nats(&record, &api, rate * LINES_SECONDS, rate).await?;
+            let sse = lines::over_sse(&api, rate * LINES_SECONDS, rate).await?;
             step.done("");
             table.push_str(&line_rows(rate, plain, nats, sse));
         }
