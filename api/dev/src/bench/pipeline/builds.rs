@@ -6,6 +6,7 @@ use anyhow::Context;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ovenbird_contract::nats::Names;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use super::{PAUSE, percentile};
 use crate::{api::Api, build, platform::record::Record};
@@ -16,14 +17,24 @@ const STEPS: usize = 20;
 const SUBMITS: usize = 8;
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// From the submission to the news that a runner has the build, one build at a time on an idle platform: the middle and the 99th
-/// percentile, in milliseconds.
+/// From the submission to the news that a runner has the build, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claims {
+    /// The middle.
+    pub(super) p50: f64,
+    /// The 99th percentile.
+    pub(super) p99: f64,
+    /// The middle of the part between the two statements that make the build queued and running.
+    pub(super) queued: f64,
+}
+
+/// One build at a time on an idle platform.
 pub(super) async fn claims(
     record: &Record,
     api: &Api,
     rounds: usize,
     said: impl Fn(u64),
-) -> anyhow::Result<(f64, f64)> {
+) -> anyhow::Result<Claims> {
     let client = record.nats_client().await?;
     let every = Names::default().builds("").replace("builds.", "events.build.*");
     let mut events = client.subscribe(every).await?;
@@ -41,7 +52,14 @@ pub(super) async fn claims(
         tokio::time::sleep(PAUSE).await;
         said(round as u64 + 1);
     }
-    Ok((percentile(&took, 0.5), percentile(&took, 0.99)))
+    let mut db = PgConnection::connect(&record.database).await?;
+    let queued = sqlx::query_scalar(
+        "SELECT percentile_cont(0.5) WITHIN GROUP (
+           ORDER BY extract(epoch FROM started_at - queued_at)::float8 * 1000)
+         FROM template_builds WHERE name LIKE 'claim-%'",
+    );
+    let queued = queued.fetch_one(&mut db).await?;
+    Ok(Claims { p50: percentile(&took, 0.5), p99: percentile(&took, 0.99), queued })
 }
 
 async fn until_status(

@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use self::{floor::Floor, lines::Seen};
+use self::{builds::Claims, floor::Floor, lines::Seen};
 use crate::{
     cache::Artifacts,
     platform::{self, Hypervisor, Platform},
@@ -113,7 +113,7 @@ async fn measure(
         step.done("");
         let bar = ui.bar("submit to claim", options.rounds as u64);
         let claims = builds::claims(&record, &api, options.rounds, |at| bar.position(at)).await?;
-        bar.done(&format!("p50 {:.2} ms", claims.0));
+        bar.done(&format!("p50 {:.2} ms", claims.p50));
         table.push_str(&claim_rows(floor, chain, claims));
         let step = ui.step("steps");
         let took = builds::steps(&api).await?;
@@ -142,7 +142,8 @@ fn row(table: &mut String, what: &str, value: &str, beside: &str) {
     let _ = writeln!(table, "  {what:<42} {value:>12}  {beside}");
 }
 
-fn claim_rows(floor: Floor, chain: f64, (p50, p99): (f64, f64)) -> String {
+fn claim_rows(floor: Floor, chain: f64, claims: Claims) -> String {
+    let Claims { p50, p99, queued } = claims;
     let mut table = String::new();
     row(&mut table, "Postgres commit", &format!("{:.2} ms", floor.commit), "");
     row(&mut table, "Redis push and pop", &format!("{:.2} ms", floor.push_pop), "");
@@ -153,6 +154,8 @@ fn claim_rows(floor: Floor, chain: f64, (p50, p99): (f64, f64)) -> String {
     let wanted = judged(ratio, 3.0);
     let beside = format!("{ratio:.2} × the sum  {wanted}, {:.2} × its round trips", p50 / chain);
     row(&mut table, "submit to claim, p50", &format!("{p50:.2} ms"), &beside);
+    let beside = format!("{:.2} × the sum", queued / floor.sum());
+    row(&mut table, "of that from queued to claimed, p50", &format!("{queued:.2} ms"), &beside);
     row(&mut table, "submit to claim, p99", &format!("{p99:.2} ms"), "");
     table
 }
