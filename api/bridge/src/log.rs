@@ -181,8 +181,8 @@ impl Log {
     }
 
     /// Writes the terminal record of a build that is over; answers whether it did, for it may be there. `at` is
-    /// where the log stood last, as far as the caller knows. A log whose end the stream has lost goes on after what
-    /// is stored of it, and says so.
+    /// where the log stood last, as far as the caller knows. A log of which some is stored, and that the stream has
+    /// lost, goes on after that and says so.
     ///
     /// # Errors
     /// [`Error`]; the record may be written or not.

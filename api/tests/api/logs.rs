@@ -6,6 +6,7 @@ use ovenbird_api::app::keys::Scope;
 use ovenbird_contract::build::Status;
 use ovenbird_testkit::wait_until;
 use reqwest::Method;
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -224,9 +225,15 @@ async fn follower_ends_with_a_log_whose_last_records_were_lost_after_it_got_them
     writer.next = 4;
     let end = writer.end(Status::Failed).await;
     world.store.build_log_store(&[end]).await.unwrap();
+    let failed = r#"UPDATE template_builds SET status = 'failed', completed_at = now(),
+                    reason = '{"code": "lost", "message": "no"}'"#;
+    world.store.connection().execute_unprepared(failed).await.unwrap();
     let rest = tokio::time::timeout(SOON, events.rest()).await.expect("the stream ends");
-    assert!(rest.is_empty(), "{rest:?}");
+    let over = json!({"seq": 8, "end": {"status": "failed", "last_seq": 8}});
+    assert_eq!(rest, std::slice::from_ref(&over));
     let logs = format!("/v1/admin/builds/{build}/logs");
+    let beyond = world.get_json(&format!("{logs}?from_seq=8")).await;
+    assert_eq!(beyond, json!({"records": [over], "next_seq": 9}));
     assert_eq!(seqs(&pages(&world, &logs, 100).await), [1, 2, 3, 4]);
 }
 

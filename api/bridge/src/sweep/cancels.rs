@@ -101,11 +101,12 @@ impl Service {
 
     /// Says everywhere that a build is over; answers whether its log did not say so before.
     pub(super) async fn over(&self, ended: &Ended) -> Result<bool, Error> {
-        let is_new = self.log.end(ended, None).await?;
-        if is_new {
+        let is_new = self.log.end(ended, None).await;
+        // After an error the end may be there, and would not be new the next time.
+        if !matches!(is_new, Ok(false)) {
             self.states.tell(ended.build, ended.attempt, ended.status).await;
         }
-        Ok(is_new)
+        Ok(is_new?)
     }
 }
 

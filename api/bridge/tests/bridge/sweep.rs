@@ -232,7 +232,8 @@ async fn end_that_the_stream_lost_before_it_was_stored_is_written_once_more() {
     wait_until("the end is stored", SOON, || async { rig.row(build).await.log_end_written }).await;
     assert_eq!(rig.sweep().ends().await.unwrap(), 0);
     let stored = rig.stored(build).await;
-    let said = |record| matches!(record, &Record::Line(ref line) if line.text.contains("missing"));
+    let said =
+        |record: &Record| matches!(record, Record::Line(line) if line.text.contains("missing"));
     assert!(said(&stored[2]), "{stored:?}");
     assert_eq!((stored.len(), &stored[3]), (4, &Record::end(4, Status::Failed)));
     rig.stop().await;

@@ -16,7 +16,7 @@ use sea_orm::{
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use super::{Error, Store, host::Labels};
+use super::{Error, Store, corrupt, host::Labels};
 use crate::{
     chunk,
     entity::{build_log_chunk, template, template_build},
@@ -259,6 +259,24 @@ impl Store {
             .one(&self.db)
             .await?;
         Ok(last.unwrap_or(0).unsigned_abs())
+    }
+
+    /// With what record the log ended, and how the build; `None` as long as that is not stored.
+    ///
+    /// # Errors
+    /// [`Error::Database`], [`Error::Corrupt`].
+    pub async fn build_log_end(&self, id: BuildId) -> Result<Option<(u64, Status)>, Error> {
+        use template_build::Column;
+        let end: Option<(i64, String)> = template_build::Entity::find_by_id(id.uuid())
+            .select_only()
+            .columns([Column::LogSeq, Column::Status])
+            .filter(Column::LogEndWritten.eq(true))
+            .into_tuple()
+            .one(&self.db)
+            .await?;
+        let Some((seq, status)) = end else { return Ok(None) };
+        let status = status.parse().map_err(corrupt("template_builds", "status"))?;
+        Ok(Some((seq.unsigned_abs(), status)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ovenbird_contract::{
     build::Status,
     id::{BuildId, SandboxId},
-    log::Record,
+    log::{LineRecord, Record},
     step::StepLog,
 };
 use sea_orm::{
@@ -147,16 +147,13 @@ impl Store {
         let mut by_build = ByBuild::new();
         let mut ends = BTreeMap::new();
         for batch in batches {
-            let lines = by_build.entry(batch.build.uuid()).or_default();
+            let records = by_build.entry(batch.build.uuid()).or_default();
+            if batch.records.last().is_some_and(Record::is_end) {
+                ends.entry(batch.build.uuid()).or_insert(batch);
+                continue;
+            }
             for record in &batch.records {
-                match record {
-                    Record::Line(line) => {
-                        lines.insert(line.seq, (record.clone(), batch.stream_seq));
-                    }
-                    Record::End(end) => {
-                        ends.entry(batch.build.uuid()).or_insert((end.clone(), batch.stream_seq));
-                    }
-                }
+                records.entry(record.seq()).or_insert((record.clone(), batch.stream_seq));
             }
         }
         let tx = self.db.begin().await?;
@@ -168,14 +165,22 @@ impl Store {
             if has_ended {
                 records.retain(|seq, _| *seq < log_seq);
             }
-            let Some((end, stream_seq)) = ends.remove(id) else { continue };
+            let Some(message) = ends.remove(id) else { continue };
+            let (Some(first), Some(Record::End(end))) =
+                (message.records.first(), message.records.last())
+            else {
+                continue;
+            };
+            let mut by = 0;
             if !has_ended {
                 let last = records.last_key_value().map_or(log_seq, |(seq, _)| log_seq.max(*seq));
-                let seq = end.seq.max(last + 1);
-                records.insert(seq, (Record::end(seq, end.end.status), stream_seq));
+                by = (last + 1).saturating_sub(first.seq());
                 ended.push(end.end.status);
-            } else if end.seq == log_seq {
-                records.insert(end.seq, (Record::End(end), stream_seq));
+            } else if end.seq != log_seq {
+                continue;
+            }
+            for record in message.records.iter().map(|record| moved(record, by)) {
+                records.insert(record.seq(), (record, message.stream_seq));
             }
         }
         by_build.retain(|_, records| !records.is_empty());
@@ -246,6 +251,14 @@ async fn builds_lock(
         Ok((row.try_get("", "id")?, Locked { log_seq: log_seq.cast_unsigned(), has_ended }))
     };
     Ok(rows.iter().map(locked).collect::<Result<_, _>>()?)
+}
+
+/// The record, so much further on in its log.
+fn moved(record: &Record, by: u64) -> Record {
+    match record {
+        Record::Line(line) => Record::Line(LineRecord { seq: line.seq + by, ..line.clone() }),
+        Record::End(end) => Record::end(end.seq + by, end.end.status),
+    }
 }
 
 /// Runs that may hold some of the records. Runs do not overlap, so the one that begins at or before the

@@ -104,8 +104,9 @@ async fn log_that_has_ended_takes_what_was_missing_but_no_other_end() {
     let rounds = [
         (vec![line(1), line(2)], 0),
         (vec![line(4), end(5)], 1),
-        (vec![line(3), end(4)], 0),
-        (vec![line(5), line(6), end(7)], 0),
+        (vec![line(3)], 0),
+        (vec![line(5), end(6)], 0),
+        (vec![line(5), line(6)], 0),
         (vec![end(5)], 0),
     ];
     for (at, (records, ends)) in (1..).zip(rounds) {
@@ -122,11 +123,15 @@ async fn log_that_has_ended_takes_what_was_missing_but_no_other_end() {
 async fn end_that_was_written_where_lines_have_come_meanwhile_follows_them() {
     let world = World::with_host(4).await;
     let end = |seq| Record::end(seq, Status::Failed);
-    let whole: Vec<Record> = (1..=7).map(line).chain([end(8)]).collect();
+    let said = |seq| match line(seq) {
+        Record::Line(line) => Record::Line(LineRecord { text: "cancelled".into(), ..line }),
+        end => end,
+    };
+    let whole: Vec<Record> = (1..=7).map(line).chain([said(8), end(9)]).collect();
     // In one transaction with them, and in the next one.
     let late = [
-        vec![vec![(3, vec![line(3), end(4)]), (2, (3..=7).map(line).collect())]],
-        vec![vec![(2, (3..=7).map(line).collect())], vec![(3, vec![line(3), end(4)])]],
+        vec![vec![(3, vec![said(3), end(4)]), (2, (3..=7).map(line).collect())]],
+        vec![vec![(2, (3..=7).map(line).collect())], vec![(3, vec![said(3), end(4)])]],
     ];
     for (name, rounds) in ["one", "two"].into_iter().zip(late) {
         let build = world.build(name).await;
@@ -141,7 +146,7 @@ async fn end_that_was_written_where_lines_have_come_meanwhile_follows_them() {
         let stored = world.store.build_log_runs(build, 1, 100).await.unwrap().concat();
         assert_eq!(stored, whole, "{name}");
         let row = world.row(build).await;
-        assert_eq!((row.log_end_written, row.log_seq), (true, 8), "{name}");
+        assert_eq!((row.log_end_written, row.log_seq), (true, 9), "{name}");
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
 use async_nats::{Subscriber, jetstream::stream::RawMessageErrorKind};
 use futures::StreamExt as _;
 use ovenbird_contract::{
+    build::Status,
     id::{BuildId, KeyId},
     log::Record,
 };
@@ -169,10 +170,12 @@ impl Task {
                 },
                 () = tokio::time::sleep_until(probe_at) => {
                     match self.last().await {
-                        Some(last) if last.seq() >= self.next => self.catch_up().await?,
-                        Some(last) if last.is_end() => return Err(self.stop(Why::AtEnd)),
-                        Some(_) => {}
-                        None => self.end_if_over().await?,
+                        Some(Some(last)) if last.seq() >= self.next => self.catch_up().await?,
+                        Some(Some(Record::End(end))) => self.over(end.seq, end.end.status).await?,
+                        Some(Some(last)) if last.seq() + 1 == self.next => {}
+                        Some(_) => self.end_if_over().await?,
+                        // The connection's return will tell.
+                        None => {}
                     }
                     probe_after = (probe_after * 2).min(self.reader.limits.probe_every);
                 }
@@ -206,14 +209,15 @@ impl Task {
                 return Ok(());
             }
         };
-        // Also at an end that lies before what was sent: NATS had lost records that this follower has.
-        let is_end = records.last().is_some_and(Record::is_end);
+        match records.last() {
+            Some(last) if last.seq() >= self.next => {}
+            Some(Record::End(end)) => return self.over(end.seq, end.end.status).await,
+            _ => return Ok(()),
+        }
         let records = history::fresh(records, self.next);
         match records.first() {
-            None if is_end => Err(self.stop(Why::AtEnd)),
-            None => Ok(()),
             Some(first) if first.seq() == self.next => self.send(records).await,
-            Some(_) => self.catch_up().await,
+            _ => self.catch_up().await,
         }
     }
 
@@ -229,8 +233,10 @@ impl Task {
                         self.send(records).await?;
                         pause = RETRY_FIRST;
                     }
-                    Ok(None) if history.is_ended() => return Err(self.stop(Why::AtEnd)),
-                    Ok(None) => return Ok(()),
+                    Ok(None) => match history.end() {
+                        Some(end) => return self.over(end.seq, end.end.status).await,
+                        None => return Ok(()),
+                    },
                     Err(error) => break error,
                 }
             };
@@ -239,29 +245,35 @@ impl Task {
         }
     }
 
-    /// The stream has nothing of the log, or no more: it may have ended in Postgres meanwhile. An end that is in
-    /// neither place was lost, and waiting for it would never end.
+    /// The log has ended with record `end`, which lies before the place that was reached. A follower that has records
+    /// after it, which NATS lost, gets an end where it stands.
+    async fn over(&mut self, end: u64, status: Status) -> Result<(), Stop> {
+        if self.next > end + 1 {
+            self.send(vec![Record::end(self.next, status)]).await?;
+        }
+        Err(self.stop(Why::AtEnd))
+    }
+
+    /// The stream has less of the log than was sent, or nothing: it may have ended in Postgres meanwhile.
     async fn end_if_over(&mut self) -> Result<(), Stop> {
-        let Ok(Some(row)) = self.reader.store.build_row(self.build).await else { return Ok(()) };
-        let Some(status) = row.status.parse().ok().filter(|_| row.log_end_written) else {
+        let Ok(Some((end, status))) = self.reader.store.build_log_end(self.build).await else {
             return Ok(());
         };
         self.catch_up().await?;
-        self.send(vec![Record::end(self.next, status)]).await
+        self.over(end, status).await
     }
 
-    /// The last record in the stream. When it cannot be asked, the connection's return will tell.
-    async fn last(&self) -> Option<Record> {
+    /// The last record in the stream, if any; `None` when it cannot be asked.
+    async fn last(&self) -> Option<Option<Record>> {
         let stream = self.reader.names.logs_stream().name;
         let subject = self.reader.names.logs(&self.build);
         let last = async {
             let stream = self.reader.jetstream.get_stream_no_info(stream).await.ok()?;
             match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(message) => tail::read(&message.payload).ok()?.pop(),
+                Ok(message) => Some(tail::read(&message.payload).ok()?.pop()),
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Some(None),
                 Err(error) => {
-                    if !matches!(error.kind(), RawMessageErrorKind::NoMessageFound) {
-                        tracing::debug!(error = %error, "the stream cannot be asked");
-                    }
+                    tracing::debug!(error = %error, "the stream cannot be asked");
                     None
                 }
             }

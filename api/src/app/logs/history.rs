@@ -5,7 +5,10 @@
 
 use std::collections::VecDeque;
 
-use ovenbird_contract::{id::BuildId, log::Record};
+use ovenbird_contract::{
+    id::BuildId,
+    log::{EndRecord, Record},
+};
 
 use super::{Reader, tail::Tail};
 use crate::app::Error;
@@ -20,7 +23,7 @@ pub(super) struct History<'a> {
     build: BuildId,
     next: u64,
     /// The terminal record was read, though it may lie before the place asked for.
-    ended: bool,
+    end: Option<EndRecord>,
     /// Up to here nothing more is looked for: it was in neither place.
     lost_before: u64,
     place: Place,
@@ -40,7 +43,7 @@ impl<'a> History<'a> {
     /// From `next` on.
     pub(super) fn new(reader: &'a Reader, build: BuildId, next: u64) -> Self {
         let place = Place::Chunks(VecDeque::new());
-        Self { reader, build, next, ended: false, lost_before: 0, place }
+        Self { reader, build, next, end: None, lost_before: 0, place }
     }
 
     /// The next records, at least one and in order; `None` at the end. A hole means that the records in
@@ -73,8 +76,8 @@ impl<'a> History<'a> {
                     }
                 },
             };
-            if records.last().is_some_and(Record::is_end) {
-                self.ended = true;
+            if let Some(Record::End(end)) = records.last() {
+                self.end = Some(end.clone());
                 self.close().await;
             }
             let fresh = fresh(records, self.next);
@@ -84,9 +87,9 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Whether the log is over at the place that was reached.
-    pub(super) fn is_ended(&self) -> bool {
-        self.ended
+    /// The end of the log, which is over at the place that was reached.
+    pub(super) fn end(&self) -> Option<&EndRecord> {
+        self.end.as_ref()
     }
 
     fn is_hole_before(&self, records: &[Record]) -> bool {

@@ -190,6 +190,15 @@ impl Reader {
                 }
             }
         }
+        // Who asks from further on has records that NATS lost, and is to know that there are no more.
+        let status = build.status.parse().ok().filter(|_| build.log_end_written);
+        if let Some(status) = status
+            && page.records.is_empty()
+            && from_seq > build.log_seq.unsigned_abs() + 1
+        {
+            page.records.push(Record::end(from_seq, status));
+            page.next_seq = from_seq + 1;
+        }
         Ok(page)
     }
 }
