@@ -183,13 +183,19 @@ async fn follower_goes_on_without_a_gap_after_nats_was_away() {
     let mut world = World::with_host().await;
     let build = world.submit_id("a").await;
     let mut writer = world.writer(build);
-    writer.lines(100).await;
+    let stored = writer.lines(60).await;
+    world.store.build_log_store(&[stored]).await.unwrap();
+    writer.lines(40).await;
     let mut events = world.follow(&build, 1).await;
     for n in 1..=100 {
         assert_eq!(events.seq().await, n);
     }
     world.nats.kill9();
-    let away = world.get(&format!("/v1/admin/builds/{build}/logs")).await;
+    let logs = format!("/v1/admin/builds/{build}/logs");
+    let page = world.get_json(&logs).await;
+    assert_eq!(seqs(page["records"].as_array().unwrap()), (1..=60).collect::<Vec<_>>());
+    assert_eq!(page["next_seq"], 61);
+    let away = world.get(&format!("{logs}?from_seq=61")).await;
     assert_eq!(away.status(), 503);
     // Comes while it is away, too.
     let late = world.follow(&build, 50).await;

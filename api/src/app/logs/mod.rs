@@ -175,7 +175,14 @@ impl Reader {
         let mut history = History::new(self, id, from_seq.max(1));
         let mut page = LogPage { records: Vec::new(), next_seq: from_seq.max(1) };
         let (mut bytes, mut scanned) = (0, 0);
-        while let Some(run) = history.run().await? {
+        loop {
+            let run = match history.run().await {
+                Ok(Some(run)) => run,
+                Ok(None) => break,
+                // What was read is the log, as far as it can be read now. Who goes on is told why there is no more.
+                Err(Error::Unavailable { .. }) if scanned > 0 => return Ok(page),
+                Err(error) => return Err(error),
+            };
             for record in run {
                 page.next_seq = record.seq() + 1;
                 scanned += 1;
