@@ -1,6 +1,7 @@
 //! `cargo dev faults`: builds under way while everything they need is killed, loses its data, or stands still, by a
 //! schedule that the seed decides; afterwards, that nothing was lost, doubled or left behind.
 
+mod evidence;
 mod load;
 mod restarts;
 mod schedule;
@@ -149,6 +150,10 @@ async fn hurt(
     let builds = load.await.context("the load broke")??;
     bar.message("looking at what is left");
     let (broken, restarts) = verdict::broken(platform, &api, &builds, log_lost_at).await?;
+    if !broken.is_empty() {
+        let kept = evidence::keep(platform, &api, &builds, seed).await?;
+        ui.line(format!("what is not right can be read in {}", kept.display()));
+    }
     bar.done(&format!("{} builds", builds.len()));
     Ok(outcome(done, &builds, restarts, broken))
 }

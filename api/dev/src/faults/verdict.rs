@@ -90,7 +90,8 @@ fn outcome(load: &Load, build: &Value, templates: &BTreeMap<String, Vec<Value>>)
     (made != published).then(|| format!("{made} templates instead of {published}"))
 }
 
-async fn records(api: &Api, id: &str) -> anyhow::Result<Vec<Value>> {
+/// The whole log.
+pub(super) async fn records(api: &Api, id: &str) -> anyhow::Result<Vec<Value>> {
     let mut records: Vec<Value> = Vec::new();
     loop {
         let last = records.last().and_then(|record| record["seq"].as_u64()).unwrap_or(0);
