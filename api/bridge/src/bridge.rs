@@ -288,6 +288,7 @@ impl Bridge {
             build_time_max: self.config.build_time_max,
             times: sweep::Times {
                 interval: self.config.sweep_interval,
+                lease: self.config.lease,
                 leases_interval: leases_interval(self.config.lease),
                 orphans_interval: self.config.orphans_interval,
                 orphan_grace: self.config.orphan_grace,

@@ -244,6 +244,7 @@ impl Rig {
             build_time_max: TIME_MAX,
             times: sweep::Times {
                 interval: Duration::from_millis(50),
+                lease: LEASE,
                 leases_interval: Duration::from_millis(50),
                 orphans_interval: Duration::from_millis(50),
                 orphan_grace: Duration::ZERO,

@@ -19,6 +19,7 @@ use ovenbird_db::store::{
 use ovenbird_testkit::wait_until;
 use redis::AsyncCommands;
 use sea_orm::ConnectionTrait as _;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::rig::{LEASE, Rig, SOON, TIME_MAX, finish as finish_of, line, ok};
@@ -144,8 +145,8 @@ async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_lo
         assert_eq!((job.build_id, job.attempt), (build, attempt));
         ok(rig.claim(build, attempt, RunnerId::new()).await);
         rig.lease_runs_out(build).await;
-        assert_eq!(sweep.leases().await.unwrap(), 1);
-        assert_eq!(sweep.leases().await.unwrap(), 0);
+        assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
+        assert_eq!(sweep.leases(|| true).await.unwrap(), 0);
     }
     let row = rig.row(build).await;
     assert_eq!((row.status.as_str(), row.lost_attempts), ("failed", 3));
@@ -157,6 +158,39 @@ async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_lo
     assert_eq!(records.iter().map(Record::seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert!(matches!(&records[2], Record::Line(line) if line.text.contains("used up")));
     assert_eq!(records[3], Record::end(4, Status::Failed));
+    rig.stop().await;
+}
+
+/// An attempt whose runner is never heard of, until a sweep has ended it; answers the losses that count.
+async fn lost(rig: &Rig, build: BuildId, attempt: u32) -> i32 {
+    ok(rig.claim(build, attempt, RunnerId::new()).await);
+    rig.lease_runs_out(build).await;
+    wait_until("the end of the lease", SOON, || async { rig.row(build).await.status == "queued" })
+        .await;
+    rig.row(build).await.lost_attempts
+}
+
+#[tokio::test]
+async fn bridge_that_has_just_begun_counts_no_lost_attempt_and_one_that_has_heard_does() {
+    let mut rig = Rig::with_streams().await;
+    rig.start_desk();
+    let build = rig.build("web").await;
+    let stop = CancellationToken::new();
+    let new = tokio::spawn(rig.sweep().run(stop.clone()));
+    for attempt in 1..=4 {
+        assert_eq!(lost(&rig, build, attempt).await, 0, "attempt {attempt}");
+    }
+    stop.cancel();
+    new.await.unwrap();
+
+    let mut sweep = rig.sweep();
+    sweep.times.lease = Duration::from_millis(500);
+    rig.spawn(sweep.run(rig.stop_token()));
+    let mut attempt = 4;
+    while lost(&rig, build, attempt + 1).await == 0 {
+        attempt += 1;
+        assert!(attempt < 1000, "it has heard for long");
+    }
     rig.stop().await;
 }
 
@@ -172,14 +206,14 @@ async fn build_whose_time_is_over_while_no_runner_has_it_fails_and_says_so_in_th
     let sweep = rig.sweep();
     rig.began(build, TIME_MAX / 2).await;
     rig.lease_runs_out(build).await;
-    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 0, "half of its time is left");
     let left = ok(rig.claim(build, 2, RunnerId::new()).await).time_limit.unwrap().left_ms;
     assert!((1_700_000..=1_800_000).contains(&left), "{left}");
     rig.began(build, TIME_MAX * 2).await;
     assert_eq!(sweep.times_over().await.unwrap(), 0, "its runner ends it");
     rig.lease_runs_out(build).await;
-    assert_eq!(sweep.leases().await.unwrap(), 1);
+    assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 0);
     let row = rig.row(build).await;

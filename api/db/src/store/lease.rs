@@ -4,7 +4,8 @@
 //! A release is no loss: the next runner goes on where this one stands. Losses are counted, and the build ends
 //! when there are too many of them. What counts is progress: a loss in a higher step than any one before begins
 //! the count anew, so a build whose runners or hosts die now and then still comes to its end, and one that
-//! kills them in the same step does not go on for ever. A build of n steps is lost n + 1 times the bound at most.
+//! kills them in the same step does not go on for ever. A build of n steps is lost n + 1 times the bound at most, and
+//! besides as often as no runner at all could be heard, which is no fault of the build and not counted.
 
 use std::time::Duration;
 
@@ -132,11 +133,17 @@ impl Store {
     }
 
     /// Ends up to `limit` expired leases of running builds: back to the queue, or failed as lost when
-    /// `attempts_max` attempts were lost. Safe with several callers at once.
+    /// `attempts_max` attempts were lost. They do not count as lost unless `heard`, asked once the leases are
+    /// found, says that runners could be heard all the time. Safe with several callers at once.
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
-    pub async fn build_expire(&self, attempts_max: u32, limit: u32) -> Result<Vec<Expired>, Error> {
+    pub async fn build_expire(
+        &self,
+        attempts_max: u32,
+        limit: u32,
+        heard: impl Fn() -> bool + Send,
+    ) -> Result<Vec<Expired>, Error> {
         let tx = self.db.begin().await?;
         let rows = template_build::Entity::find()
             .from_raw_sql(sql(
@@ -146,9 +153,10 @@ impl Store {
             ))
             .all(&tx)
             .await?;
+        let loss = if heard() { Loss::Silent } else { Loss::NobodyHeard };
         let mut expired = Vec::with_capacity(rows.len());
         for row in rows {
-            expired.push(lose(&tx, &row, None, attempts_max).await?);
+            expired.push(lose(&tx, &row, loss, attempts_max).await?);
         }
         tx.commit().await?;
         Ok(expired)
@@ -178,7 +186,7 @@ impl Store {
         if !holder.holds(&row) || now != Status::Running {
             return Ok(Err(refusal(holder, &row)?));
         }
-        let lost = lose(&tx, &row, Some(reason), attempts_max).await?;
+        let lost = lose(&tx, &row, Loss::GivenUp(reason), attempts_max).await?;
         tx.commit().await?;
         Ok(Ok(lost))
     }
@@ -275,26 +283,46 @@ impl Store {
     }
 }
 
-/// Counts a lost attempt of a running build, whose row is locked. Without a reason its runner was not heard of.
+/// How an attempt is lost.
+#[derive(Debug, Clone, Copy)]
+enum Loss<'a> {
+    /// Its runner was not heard of.
+    Silent,
+    /// Its runner was not heard of, and neither could be any other: this one is not counted.
+    NobodyHeard,
+    /// Its runner gave it up.
+    GivenUp(&'a Reason),
+}
+
+/// Ends an attempt of a running build, whose row is locked.
 async fn lose(
     tx: &DatabaseTransaction,
     row: &template_build::Model,
-    reason: Option<&Reason>,
+    loss: Loss<'_>,
     attempts_max: u32,
 ) -> Result<Expired, Error> {
     let before = match row.current_step > row.furthest_step {
         true => 0,
         false => u32::try_from(row.lost_attempts).unwrap_or(0),
     };
-    let lost = before.saturating_add(1);
-    let next = status(row)?
-        .apply(Event::LeaseExpired { attempts_left: lost < attempts_max })
-        .map_err(corrupt("template_builds", "status"))?;
-    let avoid: Option<Uuid> = row.host_id.filter(|_| reason.is_some_and(|why| why.code.is_host()));
-    let reason = match reason {
-        Some(reason) => given_up_reason(attempt(row), reason, lost, attempts_max),
-        None => lost_reason(attempt(row), lost, attempts_max),
+    let (lost, is_last) = match loss {
+        Loss::NobodyHeard => (before, false),
+        Loss::Silent | Loss::GivenUp(_) => {
+            let lost = before.saturating_add(1);
+            (lost, lost >= attempts_max)
+        }
     };
+    let next = status(row)?
+        .apply(Event::LeaseExpired { attempts_left: !is_last })
+        .map_err(corrupt("template_builds", "status"))?;
+    let (reason, is_host) = match loss {
+        Loss::GivenUp(reason) => {
+            (given_up_reason(attempt(row), reason, lost, attempts_max), reason.code.is_host())
+        }
+        Loss::Silent => (lost_reason(attempt(row), lost, attempts_max), false),
+        Loss::NobodyHeard => (nobody_heard_reason(attempt(row), lost, attempts_max), false),
+    };
+    let avoid: Option<Uuid> = row.host_id.filter(|_| is_host);
     tx.execute_raw(sql(
         "UPDATE template_builds SET status = $2, lease_until = NULL, lost_attempts = $3, reason = $4,
            furthest_step = GREATEST(furthest_step, current_step), avoid_host_id = $6,
@@ -352,5 +380,13 @@ fn lost_reason(attempt: u32, lost: u32, attempts_max: u32) -> Reason {
              {attempts_max} attempts are used up. Retry the build once runners and hosts are well."
         )
     };
+    Reason { code: ReasonCode::Lost, message, step: None, tail: None }
+}
+
+fn nobody_heard_reason(attempt: u32, lost: u32, attempts_max: u32) -> Reason {
+    let message = format!(
+        "Attempt {attempt} ended because no runner could be heard: Postgres, NATS or the bridge was away. It is not \
+         counted; the build is queued again ({lost} of {attempts_max} attempts lost)."
+    );
     Reason { code: ReasonCode::Lost, message, step: None, tail: None }
 }

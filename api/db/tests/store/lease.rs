@@ -65,19 +65,37 @@ async fn expired_lease_requeues_then_fails_as_lost() {
     let build = world.build("web").await;
     for attempt in 1..=3 {
         world.claim(build, attempt, RunnerId::new()).await.unwrap();
-        assert!(world.store.build_expire(3, 10).await.unwrap().is_empty());
+        assert!(world.store.build_expire(3, 10, || true).await.unwrap().is_empty());
         world.lease_runs_out(build).await;
-        let expired = world.store.build_expire(3, 10).await.unwrap();
+        let expired = world.store.build_expire(3, 10, || true).await.unwrap();
         let status = if attempt < 3 { Status::Queued } else { Status::Failed };
         assert_eq!(
             (expired[0].build, expired[0].attempt, expired[0].status),
             (build, attempt, status)
         );
-        assert!(world.store.build_expire(3, 10).await.unwrap().is_empty());
+        assert!(world.store.build_expire(3, 10, || true).await.unwrap().is_empty());
     }
     let row = world.row(build).await;
     assert_eq!(row.reason.unwrap()["code"], "lost");
     assert!(row.completed_at.is_some());
+}
+
+#[tokio::test]
+async fn lease_that_ends_while_nobody_could_be_heard_is_no_lost_attempt() {
+    let world = World::with_host(4).await;
+    let build = world.build("web").await;
+    for (attempt, heard) in (1..).zip([true, false, false, true, false]) {
+        world.claim(build, attempt, RunnerId::new()).await.unwrap();
+        world.lease_runs_out(build).await;
+        let expired = world.store.build_expire(3, 10, || heard).await.unwrap();
+        assert_eq!((expired[0].attempt, expired[0].status), (attempt, Status::Queued));
+    }
+    let row = world.row(build).await;
+    assert_eq!(row.lost_attempts, 2);
+    let reason = row.reason.unwrap();
+    assert_eq!(reason["code"], "lost");
+    let message = reason["message"].as_str().unwrap();
+    assert!(message.contains("not counted") && message.contains("2 of 3"), "{message}");
 }
 
 #[tokio::test]
@@ -130,7 +148,7 @@ async fn losses_count_until_the_build_comes_further() {
         world.claim(build, attempt, RunnerId::new()).await.unwrap();
         world.sql(&format!("UPDATE template_builds SET current_step = {step}")).await;
         world.lease_runs_out(build).await;
-        let expired = world.store.build_expire(3, 10).await.unwrap();
+        let expired = world.store.build_expire(3, 10, || true).await.unwrap();
         assert_eq!((expired[0].attempt, expired[0].status), (attempt, status), "step {step}");
     }
 }
