@@ -244,6 +244,25 @@ async fn follower_ends_with_a_log_whose_last_records_were_lost_after_it_got_them
 }
 
 #[tokio::test]
+async fn follower_ends_with_a_log_whose_end_is_noted_and_nowhere_to_be_read() {
+    let world = World::with_host().await;
+    let build = world.submit_id("a").await;
+    let stored = world.writer(build).lines(3).await;
+    world.store.build_log_store(&[stored]).await.unwrap();
+    let mut events = world.follow(&build, 1).await;
+    for n in 1..=3 {
+        assert_eq!(events.seq().await, n);
+    }
+    let ended = r#"UPDATE template_builds SET status = 'failed', completed_at = now(),
+                   reason = '{"code": "lost", "message": "no"}', log_end_written = true, log_seq = 9"#;
+    world.store.connection().execute_unprepared(ended).await.unwrap();
+    world.jetstream.delete_stream(world.names.logs_stream().name).await.unwrap();
+    logs_stream(&world.jetstream, &world.names).await;
+    let rest = tokio::time::timeout(SOON, events.rest()).await.expect("the stream ends");
+    assert_eq!(rest, [json!({"seq": 4, "end": {"status": "failed", "last_seq": 4}})]);
+}
+
+#[tokio::test]
 async fn client_that_stops_reading_is_cut_off_and_others_do_not_notice() {
     let world = World::with(|config| {
         // The quick client must keep up on a busy machine, too.

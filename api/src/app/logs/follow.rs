@@ -245,10 +245,10 @@ impl Task {
         }
     }
 
-    /// The log has ended with record `end`, which lies before the place that was reached. A follower that has records
-    /// after it, which NATS lost, gets an end where it stands.
+    /// The log has ended with record `end`. A follower that has not just got it, because NATS lost it, or lost records
+    /// that the follower has, gets an end where it stands.
     async fn over(&mut self, end: u64, status: Status) -> Result<(), Stop> {
-        if self.next > end + 1 {
+        if self.next != end + 1 {
             self.send(vec![Record::end(self.next, status)]).await?;
         }
         Err(self.stop(Why::AtEnd))
