@@ -96,8 +96,8 @@ impl Running {
 
     async fn end(&mut self) {
         self.shutdown.cancel();
-        // What is left is the scheduler's.
-        let within = self.config.exit_within + Duration::from_millis(500);
+        // What is left is the scheduler's, which others may keep busy.
+        let within = self.config.exit_within + Duration::from_secs(3);
         let ended = tokio::time::timeout(within, &mut self.service).await;
         ended.expect("the runner ends in time").unwrap();
     }
@@ -502,8 +502,7 @@ async fn runner_that_ends_gives_its_build_back_with_its_sandbox_within_five_seco
     agent.until_started(1).await;
     let (desk, begun) = (running.desk.clone(), tokio::time::Instant::now());
     running.stop().await;
-    // The drain is one second of it.
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     let heard = desk.heard();
     assert!(heard.finishes.is_empty());
     assert_eq!((heard.releases[0].build_id, &heard.releases[0].lost), (build, &None));
