@@ -37,6 +37,7 @@ impl MigratorTrait for Migrator {
             "m0013_lanes_and_limits",
             "m0014_repeats_and_names",
             "m0015_bookings",
+            "m0016_hearing",
         ]
     }
 }

@@ -137,9 +137,21 @@ impl Api {
     /// # Errors
     /// When the API does not answer.
     pub async fn templates_all(&self) -> anyhow::Result<Vec<Value>> {
+        self.all("templates").await
+    }
+
+    /// All builds, newest first.
+    ///
+    /// # Errors
+    /// When the API does not answer.
+    pub async fn builds_all(&self) -> anyhow::Result<Vec<Value>> {
+        self.all("builds").await
+    }
+
+    async fn all(&self, what: &str) -> anyhow::Result<Vec<Value>> {
         let (mut all, mut cursor) = (Vec::new(), String::new());
         loop {
-            let url = format!("{}/v1/admin/templates?limit=100{cursor}", self.url);
+            let url = format!("{}/v1/admin/{what}?limit=100{cursor}", self.url);
             let page = self.json(self.client.get(url)).await?;
             all.extend(page["items"].as_array().cloned().unwrap_or_default());
             match page["next_cursor"].as_str() {

@@ -278,6 +278,13 @@ pub struct ReleaseRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {}
 
+/// The last word of the subject on which a bridge asks whether runners are heard; without a payload.
+pub const HEAR: &str = "hear";
+
+/// They are, and Postgres has noted it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -131,7 +131,7 @@ impl Names {
         [self.logs_all(), self.events_all()]
     }
 
-    /// The desk's call `verb`: claim, renew, finish, release.
+    /// The desk's call `verb`: claim, renew, finish, release, hear.
     pub fn desk(&self, verb: &str) -> String {
         format!("{}.desk.{verb}", self.prefix)
     }

@@ -1,9 +1,9 @@
-//! `desk.renew` and `desk.release`: a build that is handed over, or an attempt that is lost.
+//! `desk.renew` and `desk.release`: a build that is handed over, or an attempt that is lost; and `desk.hear`.
 
 use async_nats::service;
 use ovenbird_contract::{
     build::{Reason, Status},
-    desk::{ReleaseRequest, Released, RenewRequest, Renewed, Reply},
+    desk::{Heard, ReleaseRequest, Released, RenewRequest, Renewed, Reply},
     id::BuildId,
 };
 use ovenbird_db::store::lease::{Expired, Holder};
@@ -16,6 +16,15 @@ impl Desk {
         let reply = match read(request) {
             Ok(message) => self.renew(message).await,
             Err(refusal) => Reply::Refused(refusal),
+        };
+        send(request, &reply).await
+    }
+
+    /// Notes that it hears. Whoever asks is heard as a runner that renews its lease would be.
+    pub(super) async fn answer_hear(&self, request: &service::Request) -> &'static str {
+        let reply = match self.store.hearing_note(self.lease).await {
+            Ok(()) => Reply::Ok(Heard {}),
+            Err(error) => unavailable(&error),
         };
         send(request, &reply).await
     }

@@ -18,7 +18,7 @@ use async_nats::{
 };
 use futures::{StreamExt as _, stream::SelectAll};
 use ovenbird_contract::{
-    desk::{Refusal, RefusalCode, Reply},
+    desk::{HEAR, Refusal, RefusalCode, Reply},
     id::BuildId,
     log::LogCaps,
     nats::{DESK_QUEUE, Names},
@@ -90,14 +90,16 @@ enum Verb {
     Renew,
     Finish,
     Release,
+    Hear,
 }
 
 impl Verb {
-    const ALL: [(Self, &'static str); 4] = [
+    const ALL: [(Self, &'static str); 5] = [
         (Self::Claim, "claim"),
         (Self::Renew, "renew"),
         (Self::Finish, "finish"),
         (Self::Release, "release"),
+        (Self::Hear, HEAR),
     ];
 
     fn name(self) -> &'static str {
@@ -106,12 +108,13 @@ impl Verb {
             Self::Renew => "renew",
             Self::Finish => "finish",
             Self::Release => "release",
+            Self::Hear => HEAR,
         }
     }
 
-    /// The span of a request, in its runner's trace. Leases are renewed too often for that.
+    /// The span of a request, in its runner's trace. Leases are renewed too often for that, and bridges ask as often.
     fn span(self, request: &service::Request) -> Span {
-        if matches!(self, Self::Renew) {
+        if matches!(self, Self::Renew | Self::Hear) {
             return Span::none();
         }
         let span = tracing::info_span!(
@@ -176,7 +179,7 @@ impl Service {
         let service = self
             .client
             .service_builder()
-            .description("Answers runners: claim, renew, finish, release.")
+            .description("Answers runners: claim, renew, finish, release; and bridges that ask whether it hears.")
             .queue_group(DESK_QUEUE)
             .start("ovenbird-desk", env!("CARGO_PKG_VERSION"))
             .await?;
@@ -184,7 +187,7 @@ impl Service {
         for (verb, name) in Verb::ALL {
             let endpoint = service.endpoint_builder().name(name).add(self.names.desk(name)).await?;
             let of_its_kind = match verb {
-                Verb::Renew => &mut renewals,
+                Verb::Renew | Verb::Hear => &mut renewals,
                 Verb::Claim | Verb::Finish | Verb::Release => &mut requests,
             };
             of_its_kind.push(endpoint.map(move |request| (verb, request)).boxed());
@@ -230,6 +233,7 @@ impl Desk {
                 Verb::Renew => self.answer_renew(request).await,
                 Verb::Finish => self.answer_finish(request).await,
                 Verb::Release => self.answer_release(request).await,
+                Verb::Hear => self.answer_hear(request).await,
             }
         };
         let outcome = answer.instrument(span.clone()).await;

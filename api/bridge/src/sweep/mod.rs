@@ -3,7 +3,7 @@
 //!
 //! | rule | finds | does |
 //! |---|---|---|
-//! | leases | running builds whose lease is over | queued again, or failed as lost; not counted while nobody was heard ([`hearing`]) |
+//! | leases | running builds whose lease is over | queued again, or failed as lost; counted if somebody could be heard |
 //! | times | builds that no runner has, of which too long ago the first one began | failed as too late |
 //! | cancels | builds that are being cancelled whose lease is over | destroys their sandboxes, removes what they wrote, ends them |
 //! | proofs | cancelled builds of whose sandbox the host has not said that it is gone | destroys it, notes when |
@@ -26,7 +26,6 @@ mod cancels;
 mod contexts;
 mod control;
 mod expired;
-mod hearing;
 mod orphans;
 mod users;
 
@@ -34,13 +33,14 @@ use std::time::Duration;
 
 use async_nats::{
     Client,
-    jetstream::{Context, context::GetStreamErrorKind, stream::RawMessageErrorKind},
+    jetstream::{Context, stream::RawMessageErrorKind},
 };
 use chrono::{DateTime, Utc};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use ovenbird_agent_client::{Agents, Error as AgentError};
 use ovenbird_contract::{
     build::Status,
+    desk::HEAR,
     id::BuildId,
     nats::{LANES, Names},
 };
@@ -53,10 +53,9 @@ use ovenbird_db::{
 };
 use ovenbird_kit::telemetry::chain;
 use redis::RedisError;
-use tokio::{sync::Notify, time::Instant};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use self::hearing::Hearing;
 use crate::{
     log::{self, Log},
     metrics::Metrics,
@@ -170,9 +169,13 @@ impl Service {
         tokio::join!(
             self.listen(&woken, &shutdown),
             async {
-                let mut hearing = Hearing::new(self.times.lease, Instant::now());
                 while sleep(self.times.leases_interval, &shutdown).await {
-                    shutdown.run_until_cancelled(self.unheld(&mut hearing)).await;
+                    shutdown.run_until_cancelled(self.ask_desk()).await;
+                }
+            },
+            async {
+                while sleep(self.times.leases_interval, &shutdown).await {
+                    shutdown.run_until_cancelled(self.unheld()).await;
                 }
             },
             async {
@@ -193,23 +196,18 @@ impl Service {
         );
     }
 
-    async fn unheld(&self, hearing: &mut Hearing) {
-        let leases = self.leases(|| hearing.is_unbroken(Instant::now()));
-        let (nats, postgres) =
-            tokio::join!(self.nats_answers(), self.rule("leases", RULE_MAX, leases));
-        if nats && postgres {
-            hearing.heard(Instant::now());
-        }
+    async fn unheld(&self) {
+        self.rule("leases", RULE_MAX, self.leases()).await;
         self.rule("times", RULE_MAX, self.times_over()).await;
     }
 
-    /// Whether a request goes to NATS and its answer comes back, as a renewal does.
-    async fn nats_answers(&self) -> bool {
-        let asked = self.js.get_stream(self.names.builds_stream().name);
-        match tokio::time::timeout(self.times.lease / 2, asked).await {
-            Ok(Ok(_)) => true,
-            Ok(Err(error)) => matches!(error.kind(), GetStreamErrorKind::JetStream(_)),
-            Err(_) => false,
+    /// Asks a desk, this bridge's or another's, which notes that it can be heard: else no lost attempt is counted.
+    async fn ask_desk(&self) {
+        let asked = self.client.request(self.names.desk(HEAR), "".into());
+        match tokio::time::timeout(self.times.leases_interval, asked).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "no desk hears; losses are not counted"),
+            Err(_) => tracing::info!("no desk has answered in time"),
         }
     }
 
@@ -224,13 +222,12 @@ impl Service {
         self.rule("context_chunks", HOSTS_RULE_MAX, self.context_leftovers()).await;
     }
 
-    /// Runs a rule; answers whether it came to its end.
     async fn rule(
         &self,
         rule: &str,
         max: Duration,
         work: impl Future<Output = Result<usize, Error>>,
-    ) -> bool {
+    ) {
         let ran = tokio::time::timeout(max, work).await;
         let handled = ran.as_ref().ok().and_then(|result| result.as_ref().ok().copied());
         self.metrics.rule_ran(rule, handled);
@@ -242,7 +239,6 @@ impl Service {
             }
             Err(_) => tracing::warn!(rule, ?max, "a rule took too long; it runs again"),
         }
-        handled.is_some()
     }
 
     async fn rest(&self) {
@@ -255,13 +251,12 @@ impl Service {
         self.rule("contexts", RULE_MAX, self.contexts()).await;
     }
 
-    /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's. `heard` says whether
-    /// runners could be heard for a lease's time: otherwise the losses are not counted.
+    /// Ends expired leases. Their ids go to the queue at once; the log's end is the next rule's.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn leases(&self, heard: impl Fn() -> bool + Send) -> Result<usize, Error> {
-        let expired = self.store.build_expire(self.attempts_max, LIMIT, heard).await?;
+    pub async fn leases(&self) -> Result<usize, Error> {
+        let expired = self.store.build_expire(self.attempts_max, self.times.lease, LIMIT).await?;
         for one in &expired {
             tracing::warn!(
                 build.id = %one.build, attempt = one.attempt, status = %one.status,

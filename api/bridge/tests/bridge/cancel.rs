@@ -179,7 +179,7 @@ async fn build_that_was_queued_again_is_cancelled_at_once_and_its_old_sandbox_go
     host.sandbox(holder.build, 1);
     rig.lease_runs_out(holder.build).await;
     let sweep = sweep_of(&rig, &host);
-    assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
+    assert_eq!(sweep.leases().await.unwrap(), 1);
     assert_eq!(sweep.sandboxes().await.unwrap(), 0, "the next attempt may go on in it");
     ask(&rig, holder.build).await;
     let row = rig.row(holder.build).await;

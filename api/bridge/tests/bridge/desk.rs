@@ -57,7 +57,7 @@ async fn stale_attempt_neither_renews_nor_finishes_nor_logs() {
     let first = ok(rig.claim(build, 1, stale).await);
     let at = rig.log(build, first.log, 2).await.unwrap();
     rig.lease_runs_out(build).await;
-    rig.sweep().leases(|| true).await.unwrap();
+    rig.sweep().leases().await.unwrap();
     let second = ok(rig.claim(build, 2, next).await);
     // The desk's own record says that attempt 2 begins, and stands between the two runners.
     assert_eq!(second.log.next_seq, 4);

@@ -298,7 +298,15 @@ impl Rig {
         wait_for("the build's row", SOON, row).await.unwrap()
     }
 
+    /// Of a runner that could have been heard.
     pub(crate) async fn lease_runs_out(&self, build: BuildId) {
+        let heard = "INSERT INTO hearing (since, last) VALUES (now() - interval '1 hour', now())
+            ON CONFLICT (id) DO UPDATE SET since = EXCLUDED.since, last = EXCLUDED.last";
+        self.store.connection().execute_unprepared(heard).await.unwrap();
+        self.lease_ends(build).await;
+    }
+
+    pub(crate) async fn lease_ends(&self, build: BuildId) {
         let text =
             "UPDATE template_builds SET lease_until = now() - interval '1 second' WHERE id = ";
         let text = format!("{text} '{}'", build.uuid());

@@ -19,10 +19,9 @@ use ovenbird_db::store::{
 use ovenbird_testkit::wait_until;
 use redis::AsyncCommands;
 use sea_orm::ConnectionTrait as _;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::rig::{LEASE, Rig, SOON, TIME_MAX, finish as finish_of, line, ok};
+use crate::rig::{LEASE, Rig, SOON, Servers, TIME_MAX, finish as finish_of, line, ok};
 
 async fn failed(rig: &Rig, name: &str) -> BuildId {
     let (build, runner) = (rig.build(name).await, RunnerId::new());
@@ -145,8 +144,8 @@ async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_lo
         assert_eq!((job.build_id, job.attempt), (build, attempt));
         ok(rig.claim(build, attempt, RunnerId::new()).await);
         rig.lease_runs_out(build).await;
-        assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
-        assert_eq!(sweep.leases(|| true).await.unwrap(), 0);
+        assert_eq!(sweep.leases().await.unwrap(), 1);
+        assert_eq!(sweep.leases().await.unwrap(), 0);
     }
     let row = rig.row(build).await;
     assert_eq!((row.status.as_str(), row.lost_attempts), ("failed", 3));
@@ -162,35 +161,43 @@ async fn fault_5_expired_lease_requeues_then_fails_as_lost_and_says_so_in_the_lo
 }
 
 /// An attempt whose runner is never heard of, until a sweep has ended it; answers the losses that count.
-async fn lost(rig: &Rig, build: BuildId, attempt: u32) -> i32 {
-    ok(rig.claim(build, attempt, RunnerId::new()).await);
-    rig.lease_runs_out(build).await;
-    wait_until("the end of the lease", SOON, || async { rig.row(build).await.status == "queued" })
-        .await;
+async fn lose(rig: &Rig, build: BuildId) -> i32 {
+    let attempt = rig.row(build).await.attempt.unsigned_abs() + 1;
+    let request = claim::Request { build, attempt, runner: RunnerId::new(), lease: LEASE };
+    rig.store.build_claim(&request).await.unwrap().unwrap();
+    rig.lease_ends(build).await;
+    let queued = || async { rig.row(build).await.status == "queued" };
+    wait_until("the end of the lease", SOON, queued).await;
     rig.row(build).await.lost_attempts
 }
 
 #[tokio::test]
-async fn bridge_that_has_just_begun_counts_no_lost_attempt_and_one_that_has_heard_does() {
-    let mut rig = Rig::with_streams().await;
-    rig.start_desk();
+async fn lost_attempts_count_only_when_desks_could_be_heard_for_a_whole_lease() {
+    let mut servers = Servers::durable().await;
+    let mut rig = Rig::on(&servers).await;
+    rig.ensure().await;
     let build = rig.build("web").await;
-    let stop = CancellationToken::new();
-    let new = tokio::spawn(rig.sweep().run(stop.clone()));
-    for attempt in 1..=4 {
-        assert_eq!(lost(&rig, build, attempt).await, 0, "attempt {attempt}");
-    }
-    stop.cancel();
-    new.await.unwrap();
-
     let mut sweep = rig.sweep();
-    sweep.times.lease = Duration::from_millis(500);
+    sweep.times.lease = Duration::from_secs(1);
     rig.spawn(sweep.run(rig.stop_token()));
-    let mut attempt = 4;
-    while lost(&rig, build, attempt + 1).await == 0 {
-        attempt += 1;
-        assert!(attempt < 1000, "it has heard for long");
+    for _ in 0..4 {
+        assert_eq!(lose(&rig, build).await, 0, "no desk is there");
     }
+    rig.start_desk();
+    wait_until("a loss that counts", SOON, || async { lose(&rig, build).await == 1 }).await;
+
+    servers.nats.kill9();
+    wait_until("half a lease without a desk", SOON, || async {
+        let silent = "UPDATE hearing SET id = 1 WHERE last < now() - interval '501 milliseconds'";
+        let silent = rig.store.connection().execute_unprepared(silent).await.unwrap();
+        silent.rows_affected() == 1
+    })
+    .await;
+    for _ in 0..4 {
+        assert_eq!(lose(&rig, build).await, 1, "NATS is away");
+    }
+    servers.nats.restart().await.unwrap();
+    wait_until("a loss that counts", SOON, || async { lose(&rig, build).await == 2 }).await;
     rig.stop().await;
 }
 
@@ -206,14 +213,14 @@ async fn build_whose_time_is_over_while_no_runner_has_it_fails_and_says_so_in_th
     let sweep = rig.sweep();
     rig.began(build, TIME_MAX / 2).await;
     rig.lease_runs_out(build).await;
-    assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
+    assert_eq!(sweep.leases().await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 0, "half of its time is left");
     let left = ok(rig.claim(build, 2, RunnerId::new()).await).time_limit.unwrap().left_ms;
     assert!((1_700_000..=1_800_000).contains(&left), "{left}");
     rig.began(build, TIME_MAX * 2).await;
     assert_eq!(sweep.times_over().await.unwrap(), 0, "its runner ends it");
     rig.lease_runs_out(build).await;
-    assert_eq!(sweep.leases(|| true).await.unwrap(), 1);
+    assert_eq!(sweep.leases().await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 1);
     assert_eq!(sweep.times_over().await.unwrap(), 0);
     let row = rig.row(build).await;

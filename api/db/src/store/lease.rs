@@ -20,6 +20,7 @@ use super::{
     Error, Store,
     build::{attempt, lock, status},
     corrupt,
+    hearing::HEARD,
     host::millis,
     json, sql,
 };
@@ -133,18 +134,21 @@ impl Store {
     }
 
     /// Ends up to `limit` expired leases of running builds: back to the queue, or failed as lost when
-    /// `attempts_max` attempts were lost. They do not count as lost unless `heard`, asked once the leases are
-    /// found, says that runners could be heard all the time. Safe with several callers at once.
+    /// `attempts_max` attempts were lost. Those of a time in which nobody could be heard for `lease` are not
+    /// counted ([`hearing`](super::hearing)). Safe with several callers at once.
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
     pub async fn build_expire(
         &self,
         attempts_max: u32,
+        lease: Duration,
         limit: u32,
-        heard: impl Fn() -> bool + Send,
     ) -> Result<Vec<Expired>, Error> {
         let tx = self.db.begin().await?;
+        let heard = sql(&format!("SELECT {HEARD} AS heard"), [millis(lease).into()]);
+        let heard =
+            tx.query_one_raw(heard).await?.map(|row| row.try_get("", "heard")).transpose()?;
         let rows = template_build::Entity::find()
             .from_raw_sql(sql(
                 "SELECT * FROM template_builds WHERE status = 'running' AND lease_until < now()
@@ -153,7 +157,7 @@ impl Store {
             ))
             .all(&tx)
             .await?;
-        let loss = if heard() { Loss::Silent } else { Loss::NobodyHeard };
+        let loss = if heard == Some(true) { Loss::Silent } else { Loss::NobodyHeard };
         let mut expired = Vec::with_capacity(rows.len());
         for row in rows {
             expired.push(lose(&tx, &row, loss, attempts_max).await?);
@@ -288,7 +292,7 @@ impl Store {
 enum Loss<'a> {
     /// Its runner was not heard of.
     Silent,
-    /// Its runner was not heard of, and neither could be any other: this one is not counted.
+    /// Its runner was not heard of, and neither could any other be: not counted.
     NobodyHeard,
     /// Its runner gave it up.
     GivenUp(&'a Reason),
@@ -385,8 +389,8 @@ fn lost_reason(attempt: u32, lost: u32, attempts_max: u32) -> Reason {
 
 fn nobody_heard_reason(attempt: u32, lost: u32, attempts_max: u32) -> Reason {
     let message = format!(
-        "Attempt {attempt} ended because no runner could be heard: Postgres, NATS or the bridge was away. It is not \
-         counted; the build is queued again ({lost} of {attempts_max} attempts lost)."
+        "Attempt {attempt} ended because its runner was not heard of while no runner could be: Postgres, NATS or the \
+         bridges were away. This is not counted; the build is queued again ({lost} of {attempts_max} attempts lost)."
     );
     Reason { code: ReasonCode::Lost, message, step: None, tail: None }
 }

@@ -11,6 +11,7 @@ pub mod claim;
 mod claim_first;
 pub mod context;
 pub mod finish;
+pub mod hearing;
 pub mod host;
 pub mod host_admin;
 pub mod host_registration;

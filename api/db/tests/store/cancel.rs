@@ -99,7 +99,7 @@ async fn nothing_but_the_end_of_the_sandbox_ends_a_build_that_is_being_cancelled
     assert!(world.claim(holder.build, 1, holder.runner).await.is_err());
     assert!(world.claim(holder.build, 2, RunnerId::new()).await.is_err());
     world.lease_runs_out(holder.build).await;
-    assert!(world.store.build_expire(1, 10, || true).await.unwrap().is_empty());
+    assert!(world.store.build_expire(1, LEASE, 10).await.unwrap().is_empty());
     assert_eq!(world.status(holder.build).await, Status::Cancelling);
 }
 

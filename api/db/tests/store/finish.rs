@@ -12,7 +12,7 @@ use ovenbird_db::{
     store::{lease::Refused, ledger::LogBatch},
 };
 
-use crate::world::{World, finish_of, success};
+use crate::world::{LEASE, World, finish_of, success};
 
 #[tokio::test]
 async fn success_publishes_template_tag_and_placement() {
@@ -49,7 +49,7 @@ async fn stale_attempt_publishes_nothing() {
     world.lease_runs_out(stale.build).await;
     let late = finish_of(&stale, success());
     assert!(world.store.build_finish(&late).await.unwrap().is_err());
-    world.store.build_expire(3, 10, || true).await.unwrap();
+    world.store.build_expire(3, LEASE, 10).await.unwrap();
     // Of a build that is over its runner would remove the template, which the next attempt looks for.
     let refused = world.store.build_finish(&late).await.unwrap();
     assert_eq!(refused, Err(Refused::Stale { attempt: 1 }));
@@ -138,7 +138,7 @@ async fn failure_after_the_lease_counts_as_long_as_nobody_took_the_build() {
     let ended = world.store.build_finish(&finish_of(&left, failure())).await.unwrap().unwrap();
     assert_eq!(ended.status, Status::Failed);
     world.lease_runs_out(taken.build).await;
-    world.store.build_expire(3, 10, || true).await.unwrap();
+    world.store.build_expire(3, LEASE, 10).await.unwrap();
     assert!(world.store.build_finish(&finish_of(&taken, failure())).await.unwrap().is_err());
     assert_eq!(world.status(taken.build).await, Status::Queued);
 }

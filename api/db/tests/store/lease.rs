@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use ovenbird_contract::{build::Status, id::RunnerId};
 use ovenbird_db::store::lease::{Holder, Refused};
+use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
 use crate::world::{LEASE, World, finish_of, success};
 
@@ -65,15 +66,15 @@ async fn expired_lease_requeues_then_fails_as_lost() {
     let build = world.build("web").await;
     for attempt in 1..=3 {
         world.claim(build, attempt, RunnerId::new()).await.unwrap();
-        assert!(world.store.build_expire(3, 10, || true).await.unwrap().is_empty());
+        assert!(world.store.build_expire(3, LEASE, 10).await.unwrap().is_empty());
         world.lease_runs_out(build).await;
-        let expired = world.store.build_expire(3, 10, || true).await.unwrap();
+        let expired = world.store.build_expire(3, LEASE, 10).await.unwrap();
         let status = if attempt < 3 { Status::Queued } else { Status::Failed };
         assert_eq!(
             (expired[0].build, expired[0].attempt, expired[0].status),
             (build, attempt, status)
         );
-        assert!(world.store.build_expire(3, 10, || true).await.unwrap().is_empty());
+        assert!(world.store.build_expire(3, LEASE, 10).await.unwrap().is_empty());
     }
     let row = world.row(build).await;
     assert_eq!(row.reason.unwrap()["code"], "lost");
@@ -84,18 +85,50 @@ async fn expired_lease_requeues_then_fails_as_lost() {
 async fn lease_that_ends_while_nobody_could_be_heard_is_no_lost_attempt() {
     let world = World::with_host(4).await;
     let build = world.build("web").await;
-    for (attempt, heard) in (1..).zip([true, false, false, true, false]) {
+    for (attempt, (since, last, lost)) in (1..).zip([
+        // The lease is half a minute.
+        ("31 seconds", "0 seconds", 1),
+        ("29 seconds", "0 seconds", 1),
+        ("1 hour", "16 seconds", 1),
+        ("1 hour", "14 seconds", 2),
+        ("1 hour", "1 hour", 2),
+    ]) {
         world.claim(build, attempt, RunnerId::new()).await.unwrap();
         world.lease_runs_out(build).await;
-        let expired = world.store.build_expire(3, 10, || heard).await.unwrap();
+        world.heard_for(since, last).await;
+        let expired = world.store.build_expire(3, LEASE, 10).await.unwrap();
         assert_eq!((expired[0].attempt, expired[0].status), (attempt, Status::Queued));
+        assert_eq!(world.row(build).await.lost_attempts, lost, "{since}, {last}");
     }
-    let row = world.row(build).await;
-    assert_eq!(row.lost_attempts, 2);
-    let reason = row.reason.unwrap();
+    let reason = world.row(build).await.reason.unwrap();
     assert_eq!(reason["code"], "lost");
     let message = reason["message"].as_str().unwrap();
     assert!(message.contains("not counted") && message.contains("2 of 3"), "{message}");
+}
+
+#[tokio::test]
+async fn hearing_begins_anew_after_a_break_and_goes_on_after_a_pause() {
+    let world = World::with_host(1).await;
+    let heard = || async {
+        let row = world.store.connection().query_one_raw(Statement::from_string(
+            DbBackend::Postgres,
+            "SELECT extract(epoch FROM now() - since)::bigint AS since,
+                    extract(epoch FROM now() - last)::bigint AS last FROM hearing",
+        ));
+        let row = row.await.unwrap().unwrap();
+        (row.try_get::<i64>("", "since").unwrap(), row.try_get::<i64>("", "last").unwrap())
+    };
+    world.store.hearing_note(LEASE).await.unwrap();
+    let (since, last) = heard().await;
+    assert!(since < 10 && last < 10, "{since} {last}");
+    world.heard_for("1 hour", "10 seconds").await;
+    world.store.hearing_note(LEASE).await.unwrap();
+    let (since, last) = heard().await;
+    assert!(since >= 3600 && last < 10, "{since} {last}");
+    world.heard_for("1 hour", "20 seconds").await;
+    world.store.hearing_note(LEASE).await.unwrap();
+    let (since, last) = heard().await;
+    assert!(since < 10 && last < 10, "{since} {last}");
 }
 
 #[tokio::test]
@@ -148,7 +181,7 @@ async fn losses_count_until_the_build_comes_further() {
         world.claim(build, attempt, RunnerId::new()).await.unwrap();
         world.sql(&format!("UPDATE template_builds SET current_step = {step}")).await;
         world.lease_runs_out(build).await;
-        let expired = world.store.build_expire(3, 10, || true).await.unwrap();
+        let expired = world.store.build_expire(3, LEASE, 10).await.unwrap();
         assert_eq!((expired[0].attempt, expired[0].status), (attempt, status), "step {step}");
     }
 }

@@ -129,10 +129,21 @@ impl World {
         self.store.connection().execute_unprepared(text).await.unwrap();
     }
 
+    /// Of a runner that could have been heard.
     pub(crate) async fn lease_runs_out(&self, build: BuildId) {
+        self.heard_for("1 hour", "0 seconds").await;
         self.sql(&format!(
             "UPDATE template_builds SET lease_until = now() - interval '1 second' WHERE id = '{}'",
             build.uuid()
+        ))
+        .await;
+    }
+
+    /// Desks heard from so long ago until so long ago.
+    pub(crate) async fn heard_for(&self, since: &str, last: &str) {
+        self.sql(&format!(
+            "INSERT INTO hearing (since, last) VALUES (now() - interval '{since}', now() - interval '{last}')
+             ON CONFLICT (id) DO UPDATE SET since = EXCLUDED.since, last = EXCLUDED.last"
         ))
         .await;
     }

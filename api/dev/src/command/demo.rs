@@ -1,10 +1,9 @@
 //! `cargo dev demo`: two recipes become templates, live, and a sandbox starts from each.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use console::style;
-use fs_err as fs;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +66,7 @@ pub async fn run(ui: &Ui, ending: CancellationToken) -> anyhow::Result<()> {
     let shown = shown.unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal")));
     let kept = match &shown {
         Ok(_) => None,
-        Err(_) => Some((platform.log_tails(12), keep_logs(&platform.logs())?)),
+        Err(_) => Some((platform.log_tails(12), platform.keep_logs("demo-failed")?)),
     };
     let stopped = platform.stop(ui).await;
     match (shown, kept) {
@@ -78,7 +77,9 @@ pub async fn run(ui: &Ui, ending: CancellationToken) -> anyhow::Result<()> {
         }
         (Err(error), kept) => {
             let (tails, place) = kept.unwrap_or_default();
-            Err(error.context(format!("{tails}all logs are in {place}")).context("the demo failed"))
+            Err(error
+                .context(format!("{tails}all logs are in {}", place.display()))
+                .context("the demo failed"))
         }
     }
 }
@@ -163,18 +164,4 @@ fn table(image: &Followed, snapshot: &Followed, cold: &Started, fork: &Started) 
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end().to_owned()
-}
-
-/// Copies the logs out of a folder that is about to go.
-fn keep_logs(logs: &Path) -> anyhow::Result<String> {
-    let kept = tree::scratch().join("demo-failed");
-    if kept.exists() {
-        fs::remove_dir_all(&kept)?;
-    }
-    fs::create_dir(&kept)?;
-    for entry in fs::read_dir(logs)? {
-        let entry = entry?;
-        fs::copy(entry.path(), kept.join(entry.file_name()))?;
-    }
-    Ok(kept.display().to_string())
 }

@@ -1,35 +1,50 @@
-//! What is kept of a seed that does not hold: `.ovenbird/faults/seed-N`, until it runs again.
+//! What is kept of a seed that does not hold: `.ovenbird/faults/seed-N`, until it is run again.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use fs_err as fs;
 use serde_json::{Value, json};
 
-use super::{load::Load, verdict};
-use crate::{api::Api, platform::Platform, tree};
+use super::verdict;
+use crate::{platform::Platform, progress::Ui, tree};
 
-/// Copies the logs of all processes, and writes down each build with its log. Answers where.
+fn folder(seed: u64) -> String {
+    format!("faults/seed-{seed}")
+}
+
+/// Removes what an earlier run has left.
 ///
 /// # Errors
-/// When a file cannot be written, or a log not be read.
-pub(super) async fn keep(
-    platform: &Platform,
-    api: &Api,
-    builds: &[(Load, Value)],
-    seed: u64,
-) -> anyhow::Result<PathBuf> {
-    let folder = tree::scratch().join("faults").join(format!("seed-{seed}"));
+/// When it cannot be removed.
+pub(super) fn clear(seed: u64) -> anyhow::Result<()> {
+    let folder = tree::scratch().join(folder(seed));
     if folder.exists() {
-        fs::remove_dir_all(&folder)?;
+        fs::remove_dir_all(folder)?;
     }
-    fs::create_dir_all(&folder)?;
-    for log in fs::read_dir(platform.logs())? {
-        let log = log?;
-        fs::copy(log.path(), folder.join(log.file_name()))?;
+    Ok(())
+}
+
+/// Copies the logs of all processes, and writes down each build with its log. What cannot be kept is told: the verdict
+/// matters more.
+pub(super) async fn keep(ui: &Ui, platform: &Platform, seed: u64) {
+    let kept = match platform.keep_logs(&folder(seed)) {
+        Ok(kept) => kept,
+        Err(error) => return ui.line(format!("the logs cannot be kept: {error:#}")),
+    };
+    if let Err(error) = builds(platform, &kept).await {
+        ui.line(format!("not every build can be kept: {error:#}"));
     }
-    for (load, build) in builds {
-        let told = json!({ "build": build, "log": verdict::records(api, &load.id).await? });
-        fs::write(folder.join(format!("{}.json", load.name)), format!("{told:#}"))?;
+    ui.line(format!("logs and builds are in {}", kept.display()));
+}
+
+async fn builds(platform: &Platform, kept: &Path) -> anyhow::Result<()> {
+    let api = platform.api()?;
+    for build in api.builds_all().await? {
+        let id = build["id"].as_str().unwrap_or_default();
+        let log = verdict::records(&api, id).await;
+        let log = log.unwrap_or_else(|error| vec![Value::String(format!("{error:#}"))]);
+        let told = json!({ "build": build, "log": log });
+        fs::write(kept.join(format!("{id}.json")), format!("{told:#}"))?;
     }
-    Ok(folder)
+    Ok(())
 }

@@ -30,9 +30,8 @@ use crate::{
 
 /// Short, so that a schedule of minutes sees many of them end.
 const LEASE: Duration = Duration::from_secs(3);
-/// Twice the default. A lease of three seconds ends under faults that the default one of thirty does not notice, and a
-/// build loses an attempt by each. On a machine that is busy besides, a build may lose all of them before its microVM is
-/// ready: it is told as something that does not hold.
+/// Twice the default. A lease of three seconds ends under faults of runners that the default one of thirty does not
+/// notice, and a build loses an attempt by each. One that loses all of them is told as something that does not hold.
 const ATTEMPTS_MAX: u32 = 6;
 
 /// How much.
@@ -103,10 +102,14 @@ pub async fn one(
         attempts_max: Some(ATTEMPTS_MAX),
         ..platform::Options::default()
     };
+    evidence::clear(seed)?;
     let mut platform = Platform::start(ui, artifacts, options).await?;
     let hurting = Box::pin(hurt(ui, &mut platform, seed, faults));
     let outcome = ending.run_until_cancelled(hurting).await;
     let outcome = outcome.unwrap_or_else(|| Err(anyhow::anyhow!("ended by a signal")));
+    if !outcome.as_ref().is_ok_and(|outcome| outcome.broken.is_empty()) {
+        evidence::keep(ui, &platform, seed).await;
+    }
     let logs = if outcome.is_err() { platform.log_tails(30) } else { String::new() };
     let stopped = platform.stop(ui).await;
     let outcome = outcome.context(logs)?;
@@ -150,10 +153,6 @@ async fn hurt(
     let builds = load.await.context("the load broke")??;
     bar.message("looking at what is left");
     let (broken, restarts) = verdict::broken(platform, &api, &builds, log_lost_at).await?;
-    if !broken.is_empty() {
-        let kept = evidence::keep(platform, &api, &builds, seed).await?;
-        ui.line(format!("what is not right can be read in {}", kept.display()));
-    }
     bar.done(&format!("{} builds", builds.len()));
     Ok(outcome(done, &builds, restarts, broken))
 }

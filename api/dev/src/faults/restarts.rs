@@ -17,7 +17,7 @@ pub struct Restarts {
     pub log_lost: usize,
     /// Restarts although the host lived, and the sandbox: the name of the build, and what its log says of it.
     pub needless: Vec<String>,
-    /// The most attempts that one build lost in a row, without a step between them.
+    /// The most counted attempts that one build lost in a row, without a step between them.
     pub lost_in_a_row: u32,
 }
 

@@ -342,6 +342,23 @@ impl Platform {
         self.place.path()
     }
 
+    /// Copies the logs of all processes into `.ovenbird/<name>`, which is emptied before. Answers where that is.
+    ///
+    /// # Errors
+    /// When a file cannot be copied.
+    pub fn keep_logs(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let kept = tree::scratch().join(name);
+        if kept.exists() {
+            fs::remove_dir_all(&kept)?;
+        }
+        fs::create_dir_all(&kept)?;
+        for log in fs::read_dir(self.logs())? {
+            let log = log?;
+            fs::copy(log.path(), kept.join(log.file_name()))?;
+        }
+        Ok(kept)
+    }
+
     /// The last lines of every log of our own processes.
     pub fn log_tails(&mut self, lines: usize) -> String {
         let tail_of = |member: &mut Member| {

@@ -127,10 +127,10 @@ async fn gap_of_a_killed_runner(options: Options, lines: u32) -> Duration {
     gap
 }
 
-/// A machine that others keep busy may take longer, but not each time; that nothing is lost or run twice holds each time.
+/// A machine that others keep busy may take longer, but not twice; that nothing is lost or run twice holds each time.
 async fn killed_runner(lease: Option<Duration>, lines: u32, gap_max: Duration) {
     let mut gaps = Vec::new();
-    while gaps.len() < 3 {
+    while gaps.len() < 2 {
         let gap = gap_of_a_killed_runner(Options { lease, ..Options::default() }, lines).await;
         if gap < gap_max {
             return;

@@ -111,6 +111,7 @@ impl Reader {
         let why = Arc::new(OnceLock::new());
         let task = Task {
             build: id,
+            began_at: next,
             next,
             out,
             why: Arc::clone(&why),
@@ -127,6 +128,7 @@ impl Reader {
 struct Task {
     reader: Arc<Reader>,
     build: BuildId,
+    began_at: u64,
     /// The record to send next.
     next: u64,
     out: mpsc::Sender<Record>,
@@ -245,10 +247,10 @@ impl Task {
         }
     }
 
-    /// The log has ended with record `end`. A follower that has not just got it, because NATS lost it, or lost records
-    /// that the follower has, gets an end where it stands.
+    /// The log has ended with record `end`, which was not sent: the follower began after it, or has other records from
+    /// there on, which NATS lost, or NATS lost the end. It gets an end where it stands, unless it began there.
     async fn over(&mut self, end: u64, status: Status) -> Result<(), Stop> {
-        if self.next != end + 1 {
+        if self.next != self.began_at || self.next != end + 1 {
             self.send(vec![Record::end(self.next, status)]).await?;
         }
         Err(self.stop(Why::AtEnd))

@@ -24,7 +24,7 @@ use ovenbird_contract::{
     nats_access::Role,
 };
 use ovenbird_db::{Store, entity::template_build};
-use ovenbird_kit::Secret;
+use ovenbird_kit::{Secret, telemetry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -179,8 +179,14 @@ impl Reader {
             let run = match history.run().await {
                 Ok(Some(run)) => run,
                 Ok(None) => break,
-                // What was read is the log, as far as it can be read now. Who goes on is told why there is no more.
-                Err(Error::Unavailable { .. }) if scanned > 0 => return Ok(page),
+                // What was read is true. Who goes on is told why there is no more.
+                Err(error @ Error::Unavailable { .. }) if scanned > 0 => {
+                    tracing::warn!(
+                        error = telemetry::chain(&error),
+                        "a page ends where its log cannot be read now"
+                    );
+                    return Ok(page);
+                }
                 Err(error) => return Err(error),
             };
             for record in run {

@@ -70,7 +70,7 @@ pub enum Followed {
 impl LogRoutes {
     /// Read a build's log
     ///
-    /// A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+    /// A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer records than asked
     /// for, or none where a filter hides many: go on at `next_seq`.
     #[oai(path = "/:id/logs", method = "get", operation_id = "build_logs")]
     async fn page(

@@ -20,6 +20,7 @@ pub mod server;
 use std::time::Duration;
 
 use crate::{
+    desk::HEAR,
     id::BuildId,
     nats::{CONTROL_QUEUE, DESK_QUEUE, LEDGER_DURABLE, Names},
 };
@@ -207,7 +208,8 @@ fn bridge(names: &Names) -> Permissions {
     let (contexts, bucket) = contexts(names);
     let builds = names.builds_stream().name;
     let [logs, events] = [names.logs_stream().name, names.events_stream().name];
-    let mut publish = vec![names.builds("*"), names.logs_all(), names.events_all()];
+    let mut publish =
+        vec![names.builds("*"), names.logs_all(), names.events_all(), names.desk(HEAR)];
     for stream in [&builds, &logs, &events, &contexts] {
         publish.extend(
             ["CREATE", "UPDATE", "INFO"].map(|verb| js(&format!("STREAM.{verb}.{stream}"))),

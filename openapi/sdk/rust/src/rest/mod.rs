@@ -13983,7 +13983,7 @@ impl Client {
     }
     /**Read a build's log
 
-    A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+    A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer records than asked
     for, or none where a filter hides many: go on at `next_seq`.
 
     Sends a `GET` request to `/v1/admin/builds/{id}/logs`

@@ -169,7 +169,7 @@ export const buildCancel = <ThrowOnError extends boolean = false>(options: Optio
 /**
  * Read a build's log
  *
- * A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+ * A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer records than asked
  * for, or none where a filter hides many: go on at `next_seq`.
  */
 export const buildLogs = <ThrowOnError extends boolean = false>(options: Options<BuildLogsData, ThrowOnError>): RequestResult<BuildLogsResponses, BuildLogsErrors, ThrowOnError> => (options.client ?? client).get<BuildLogsResponses, BuildLogsErrors, ThrowOnError>({

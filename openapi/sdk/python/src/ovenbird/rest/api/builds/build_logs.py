@@ -119,7 +119,8 @@ def sync_detailed(
 ) -> Response[Error | LogPage]:
     """Read a build's log
 
-     A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+     A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer
+    records than asked
     for, or none where a filter hides many: go on at `next_seq`.
 
     Args:
@@ -163,7 +164,8 @@ def sync(
 ) -> Error | LogPage | None:
     """Read a build's log
 
-     A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+     A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer
+    records than asked
     for, or none where a filter hides many: go on at `next_seq`.
 
     Args:
@@ -202,7 +204,8 @@ async def asyncio_detailed(
 ) -> Response[Error | LogPage]:
     """Read a build's log
 
-     A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+     A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer
+    records than asked
     for, or none where a filter hides many: go on at `next_seq`.
 
     Args:
@@ -244,7 +247,8 @@ async def asyncio(
 ) -> Error | LogPage | None:
     """Read a build's log
 
-     A page from `from_seq` on, as far as the log is written. A page may hold fewer records than asked
+     A page from `from_seq` on, as far as the log is written and can be read now. A page may hold fewer
+    records than asked
     for, or none where a filter hides many: go on at `next_seq`.
 
     Args:
