@@ -344,6 +344,7 @@ async fn connect(config: &Config, options: ConnectOptions) -> Result<Client, Con
 fn tell(event: &Event) {
     match event {
         Event::ClientError(error) => tracing::warn!(%error, "NATS connection"),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS connection"),
         event => tracing::info!(%event, "NATS connection"),
     }
 }

@@ -97,7 +97,7 @@ impl Running {
     async fn end(&mut self) {
         self.shutdown.cancel();
         // What is left is the scheduler's, which others may keep busy.
-        let within = self.config.exit_within + Duration::from_secs(3);
+        let within = self.config.exit_within + Duration::from_millis(1500);
         let ended = tokio::time::timeout(within, &mut self.service).await;
         ended.expect("the runner ends in time").unwrap();
     }

@@ -97,7 +97,7 @@ impl Desk {
         let lost = Some(Reason { code: ReasonCode::Internal, message, step: None, tail: None });
         let Holder { build: build_id, attempt, runner: runner_id } = *holder;
         match self.release(ReleaseRequest { build_id, attempt, runner_id, why, lost }).await {
-            Ok(Expired { build, attempt, status }) => {
+            Ok(Expired { build, attempt, status, .. }) => {
                 self.states.tell(build, attempt, status).await;
                 Err(lease_refused(Refused::Stale { attempt }))
             }

@@ -44,7 +44,7 @@ impl Desk {
             Err(refusal) => return send(request, &Reply::<Released>::Refused(refusal)).await,
         };
         match self.release(message).await {
-            Ok(Expired { build, attempt, status }) => {
+            Ok(Expired { build, attempt, status, .. }) => {
                 let outcome = send(request, &Reply::Ok(Released {})).await;
                 self.states.tell(build, attempt, status).await;
                 outcome
@@ -63,7 +63,12 @@ impl Desk {
         let released = match &lost {
             Some(reason) => self.store.build_lose(&holder, reason, self.attempts_max).await,
             None => self.store.build_release(&holder).await.map(|released| {
-                released.map(|()| Expired { build, attempt, status: Status::Queued })
+                released.map(|()| Expired {
+                    build,
+                    attempt,
+                    status: Status::Queued,
+                    counted: false,
+                })
             }),
         };
         let released = match released {

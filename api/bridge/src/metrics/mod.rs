@@ -42,8 +42,8 @@ const WAITS: [f64; 12] =
     [0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0];
 /// Upper bounds, in seconds, of what a log waits for Postgres.
 const LAGS: [f64; 10] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0];
-/// What runners ask.
-const VERBS: [&str; 4] = ["claim", "renew", "finish", "release"];
+/// What runners ask, and bridges.
+const VERBS: [&str; 5] = ["claim", "renew", "finish", "release", "hear"];
 /// Every answer to them.
 const OUTCOMES: [&str; 8] = [
     "ok",
@@ -264,9 +264,9 @@ impl Metrics {
         own.register("builds_running", help, self.builds_running.clone());
         let help = "From the moment a build was put into the queue to its claim";
         own.register("claim_latency_seconds", help, self.claim_latency.clone());
-        let help = "From a runner's request to its answer, by verb";
+        let help = "From a request at the desk to its answer, by verb";
         own.register("desk_duration_seconds", help, self.desk_duration.clone());
-        let help = "Requests of runners, by verb and answer";
+        let help = "Requests at the desk, by verb and answer";
         own.register("desk_requests", help, self.desk_requests.clone());
         own.register("hosts", "Hosts, by status", self.hosts.clone());
         let help = "Jobs that were put into the work queue";

@@ -204,10 +204,12 @@ impl Service {
     /// Asks a desk, this bridge's or another's, which notes that it can be heard: else no lost attempt is counted.
     async fn ask_desk(&self) {
         let asked = self.client.request(self.names.desk(HEAR), "".into());
-        match tokio::time::timeout(self.times.leases_interval, asked).await {
+        match tokio::time::timeout(self.times.lease / 4, asked).await {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "no desk hears; losses are not counted"),
-            Err(_) => tracing::info!("no desk has answered in time"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "no desk hears, and no loss is counted");
+            }
+            Err(_) => tracing::warn!("no desk answers; may the bridge publish what it asks?"),
         }
     }
 
@@ -259,7 +261,7 @@ impl Service {
         let expired = self.store.build_expire(self.attempts_max, self.times.lease, LIMIT).await?;
         for one in &expired {
             tracing::warn!(
-                build.id = %one.build, attempt = one.attempt, status = %one.status,
+                build.id = %one.build, attempt = one.attempt, status = %one.status, counted = one.counted,
                 "the runner was not heard of in time"
             );
             self.states.tell(one.build, one.attempt, one.status).await;

@@ -202,12 +202,16 @@ impl Rig {
     }
 
     pub(crate) fn start_desk(&mut self) {
+        self.start_desk_with(LEASE);
+    }
+
+    pub(crate) fn start_desk_with(&mut self, lease: Duration) {
         let desk = Desk {
             store: self.store.clone(),
             log: self.log.clone(),
             queue: self.queue.clone(),
             states: States::new(self.js.clone(), self.names.clone()),
-            lease: LEASE,
+            lease,
             finish_wait: Duration::from_secs(3),
             attempts_max: 3,
             build_time_max: TIME_MAX,

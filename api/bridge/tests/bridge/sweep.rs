@@ -177,18 +177,20 @@ async fn lost_attempts_count_only_when_desks_could_be_heard_for_a_whole_lease() 
     let mut rig = Rig::on(&servers).await;
     rig.ensure().await;
     let build = rig.build("web").await;
+    let lease = Duration::from_secs(1);
     let mut sweep = rig.sweep();
-    sweep.times.lease = Duration::from_secs(1);
+    sweep.times.lease = lease;
     rig.spawn(sweep.run(rig.stop_token()));
-    for _ in 0..4 {
-        assert_eq!(lose(&rig, build).await, 0, "no desk is there");
-    }
-    rig.start_desk();
+    rig.start_desk_with(lease);
+    let first =
+        "INSERT INTO hearing (since, last) VALUES (now(), now()) ON CONFLICT (id) DO NOTHING";
+    rig.store.connection().execute_unprepared(first).await.unwrap();
+    assert_eq!(lose(&rig, build).await, 0, "the desk has just begun");
     wait_until("a loss that counts", SOON, || async { lose(&rig, build).await == 1 }).await;
 
     servers.nats.kill9();
-    wait_until("half a lease without a desk", SOON, || async {
-        let silent = "UPDATE hearing SET id = 1 WHERE last < now() - interval '501 milliseconds'";
+    wait_until("two leases without a desk", SOON, || async {
+        let silent = "UPDATE hearing SET id = 1 WHERE last < now() - interval '2 seconds'";
         let silent = rig.store.connection().execute_unprepared(silent).await.unwrap();
         silent.rows_affected() == 1
     })
@@ -197,6 +199,7 @@ async fn lost_attempts_count_only_when_desks_could_be_heard_for_a_whole_lease() 
         assert_eq!(lose(&rig, build).await, 1, "NATS is away");
     }
     servers.nats.restart().await.unwrap();
+    assert_eq!(lose(&rig, build).await, 1, "NATS has just come back");
     wait_until("a loss that counts", SOON, || async { lose(&rig, build).await == 2 }).await;
     rig.stop().await;
 }

@@ -6,14 +6,34 @@
 
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, prelude::DateTimeUtc};
 
 use super::{Error, Store, host::millis, sql};
 
-/// Whether who was silent for a whole lease of `$1` milliseconds could have been heard in all of it. A break of up to
-/// half a lease leaves a runner, which renews every third of it, the time to be heard.
-pub(super) const HEARD: &str = "EXISTS (SELECT 1 FROM hearing
-    WHERE now() - last <= $1 * interval '0.5 milliseconds' AND now() - since > $1 * interval '1 millisecond')";
+/// What desks have noted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hearing {
+    /// The end of the last break.
+    since: DateTimeUtc,
+    last: DateTimeUtc,
+}
+
+impl Hearing {
+    /// Nothing as long as no desk has noted anything: bridges that may not ask, or do not yet.
+    pub(super) async fn read(tx: &DatabaseTransaction) -> Result<Option<Self>, Error> {
+        let row = tx.query_one_raw(sql("SELECT since, last FROM hearing", [])).await?;
+        let read = |row: sea_orm::QueryResult| {
+            Ok(Self { since: row.try_get("", "since")?, last: row.try_get("", "last")? })
+        };
+        row.map(read).transpose()
+    }
+
+    /// Whether the holder of a lease that ended at `end` could have been heard in all its time. A break of up to half
+    /// of it leaves a runner, which renews its lease every third of it, the time to be heard.
+    pub(super) fn covers(&self, end: DateTimeUtc, lease: Duration) -> bool {
+        self.since <= end - lease && self.last >= end - lease / 2
+    }
+}
 
 impl Store {
     /// A desk heard somebody, now. `lease` tells a break from a pause.
@@ -25,8 +45,9 @@ impl Store {
             .execute_raw(sql(
                 "INSERT INTO hearing AS heard (since, last) VALUES (now(), now())
                  ON CONFLICT (id) DO UPDATE SET
-                   since = CASE WHEN now() - heard.last > $1 * interval '0.5 milliseconds' THEN now() ELSE heard.since END,
-                   last = GREATEST(heard.last, now())",
+                   since = CASE WHEN now() - heard.last > $1 * interval '0.5 milliseconds' OR now() < heard.since
+                     THEN now() ELSE heard.since END,
+                   last = now()",
                 [millis(lease).into()],
             ))
             .await?;

@@ -20,7 +20,7 @@ use super::{
     Error, Store,
     build::{attempt, lock, status},
     corrupt,
-    hearing::HEARD,
+    hearing::Hearing,
     host::millis,
     json, sql,
 };
@@ -71,6 +71,8 @@ pub struct Expired {
     pub attempt: u32,
     /// Queued or failed.
     pub status: Status,
+    /// Whether it is one of the `attempts_max`.
+    pub counted: bool,
 }
 
 impl Store {
@@ -134,8 +136,8 @@ impl Store {
     }
 
     /// Ends up to `limit` expired leases of running builds: back to the queue, or failed as lost when
-    /// `attempts_max` attempts were lost. Those of a time in which nobody could be heard for `lease` are not
-    /// counted ([`hearing`](super::hearing)). Safe with several callers at once.
+    /// `attempts_max` attempts were lost. A loss is not counted when there was a break in which nobody could be heard
+    /// ([`hearing`](super::hearing)) in the time of the lease, `lease` long. Safe with several callers at once.
     ///
     /// # Errors
     /// [`Error::Database`]; nothing was written then.
@@ -146,9 +148,6 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Expired>, Error> {
         let tx = self.db.begin().await?;
-        let heard = sql(&format!("SELECT {HEARD} AS heard"), [millis(lease).into()]);
-        let heard =
-            tx.query_one_raw(heard).await?.map(|row| row.try_get("", "heard")).transpose()?;
         let rows = template_build::Entity::find()
             .from_raw_sql(sql(
                 "SELECT * FROM template_builds WHERE status = 'running' AND lease_until < now()
@@ -157,9 +156,11 @@ impl Store {
             ))
             .all(&tx)
             .await?;
-        let loss = if heard == Some(true) { Loss::Silent } else { Loss::NobodyHeard };
+        let hearing = if rows.is_empty() { None } else { Hearing::read(&tx).await? };
         let mut expired = Vec::with_capacity(rows.len());
         for row in rows {
+            let heard = hearing.zip(row.lease_until).is_none_or(|(it, end)| it.covers(end, lease));
+            let loss = if heard { Loss::Silent } else { Loss::NobodyHeard };
             expired.push(lose(&tx, &row, loss, attempts_max).await?);
         }
         tx.commit().await?;
@@ -185,7 +186,7 @@ impl Store {
         let now = status(&row)?;
         if holder.holds(&row) && matches!(now, Status::Queued | Status::Failed) {
             let (build, attempt) = (holder.build, holder.attempt);
-            return Ok(Ok(Expired { build, attempt, status: now }));
+            return Ok(Ok(Expired { build, attempt, status: now, counted: true }));
         }
         if !holder.holds(&row) || now != Status::Running {
             return Ok(Err(refusal(holder, &row)?));
@@ -257,6 +258,7 @@ impl Store {
             build: BuildId::from_uuid(row.id),
             attempt: attempt(row),
             status: next,
+            counted: false,
         };
         Ok(rows.iter().map(ended).collect())
     }
@@ -344,7 +346,8 @@ async fn lose(
         ],
     ))
     .await?;
-    Ok(Expired { build: BuildId::from_uuid(row.id), attempt: attempt(row), status: next })
+    let counted = !matches!(loss, Loss::NobodyHeard);
+    Ok(Expired { build: BuildId::from_uuid(row.id), attempt: attempt(row), status: next, counted })
 }
 
 /// Why `holder` cannot write to `row`.

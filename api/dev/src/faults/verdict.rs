@@ -90,15 +90,23 @@ fn outcome(load: &Load, build: &Value, templates: &BTreeMap<String, Vec<Value>>)
     (made != published).then(|| format!("{made} templates instead of {published}"))
 }
 
-/// The whole log.
-pub(super) async fn records(api: &Api, id: &str) -> anyhow::Result<Vec<Value>> {
-    let mut records: Vec<Value> = Vec::new();
+async fn records(api: &Api, id: &str) -> anyhow::Result<Vec<Value>> {
+    let mut records = Vec::new();
+    read(api, id, &mut records).await?;
+    Ok(records)
+}
+
+/// Adds the whole log to `records`, or as much of it as can be read.
+///
+/// # Errors
+/// When the API does not answer.
+pub(super) async fn read(api: &Api, id: &str, records: &mut Vec<Value>) -> anyhow::Result<()> {
     loop {
         let last = records.last().and_then(|record| record["seq"].as_u64()).unwrap_or(0);
         let page = api.logs(id, last + 1, PAGE).await?;
         let more = page["records"].as_array().cloned().unwrap_or_default();
         if more.is_empty() {
-            return Ok(records);
+            return Ok(());
         }
         records.extend(more);
     }

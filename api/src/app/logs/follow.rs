@@ -13,7 +13,6 @@ use std::{
 use async_nats::{Subscriber, jetstream::stream::RawMessageErrorKind};
 use futures::StreamExt as _;
 use ovenbird_contract::{
-    build::Status,
     id::{BuildId, KeyId},
     log::Record,
 };
@@ -173,7 +172,7 @@ impl Task {
                 () = tokio::time::sleep_until(probe_at) => {
                     match self.last().await {
                         Some(Some(last)) if last.seq() >= self.next => self.catch_up().await?,
-                        Some(Some(Record::End(end))) => self.over(end.seq, end.end.status).await?,
+                        Some(Some(Record::End(end))) => self.end_behind(end.seq).await?,
                         Some(Some(last)) if last.seq() + 1 == self.next => {}
                         Some(_) => self.end_if_over().await?,
                         // The connection's return will tell.
@@ -213,7 +212,7 @@ impl Task {
         };
         match records.last() {
             Some(last) if last.seq() >= self.next => {}
-            Some(Record::End(end)) => return self.over(end.seq, end.end.status).await,
+            Some(Record::End(end)) => return self.end_behind(end.seq).await,
             _ => return Ok(()),
         }
         let records = history::fresh(records, self.next);
@@ -235,10 +234,8 @@ impl Task {
                         self.send(records).await?;
                         pause = RETRY_FIRST;
                     }
-                    Ok(None) => match history.end() {
-                        Some(end) => return self.over(end.seq, end.end.status).await,
-                        None => return Ok(()),
-                    },
+                    // An end that lies behind is the probe's.
+                    Ok(None) => return Ok(()),
                     Err(error) => break error,
                 }
             };
@@ -247,22 +244,27 @@ impl Task {
         }
     }
 
-    /// The log has ended with record `end`, which was not sent: the follower began after it, or has other records from
-    /// there on, which NATS lost, or NATS lost the end. It gets an end where it stands, unless it began there.
-    async fn over(&mut self, end: u64, status: Status) -> Result<(), Stop> {
-        if self.next != self.began_at || self.next != end + 1 {
-            self.send(vec![Record::end(self.next, status)]).await?;
+    /// The stream's end `end` lies before this place. Who has just come from there may go: if more comes, it comes back.
+    /// Others have records that NATS lost.
+    async fn end_behind(&mut self, end: u64) -> Result<(), Stop> {
+        if self.next == self.began_at && self.next == end + 1 {
+            return Err(self.stop(Why::AtEnd));
         }
-        Err(self.stop(Why::AtEnd))
+        self.end_if_over().await
     }
 
-    /// The stream has less of the log than was sent, or nothing: it may have ended in Postgres meanwhile.
+    /// The stream has less of the log than was sent, or nothing. An end that Postgres has not noted may yet be moved behind
+    /// lines that are still being stored; a noted one ends the log. A follower that has other records from there on, which
+    /// NATS lost, or not the end, gets one where it stands.
     async fn end_if_over(&mut self) -> Result<(), Stop> {
         let Ok(Some((end, status))) = self.reader.store.build_log_end(self.build).await else {
             return Ok(());
         };
         self.catch_up().await?;
-        self.over(end, status).await
+        if self.next > self.began_at || self.next <= end {
+            self.send(vec![Record::end(self.next, status)]).await?;
+        }
+        Err(self.stop(Why::AtEnd))
     }
 
     /// The last record in the stream, if any; `None` when it cannot be asked.

@@ -5,10 +5,7 @@
 
 use std::collections::VecDeque;
 
-use ovenbird_contract::{
-    id::BuildId,
-    log::{EndRecord, Record},
-};
+use ovenbird_contract::{id::BuildId, log::Record};
 
 use super::{Reader, tail::Tail};
 use crate::app::Error;
@@ -22,8 +19,6 @@ pub(super) struct History<'a> {
     reader: &'a Reader,
     build: BuildId,
     next: u64,
-    /// The terminal record was read, though it may lie before the place asked for.
-    end: Option<EndRecord>,
     /// Up to here nothing more is looked for: it was in neither place.
     lost_before: u64,
     place: Place,
@@ -43,7 +38,7 @@ impl<'a> History<'a> {
     /// From `next` on.
     pub(super) fn new(reader: &'a Reader, build: BuildId, next: u64) -> Self {
         let place = Place::Chunks(VecDeque::new());
-        Self { reader, build, next, end: None, lost_before: 0, place }
+        Self { reader, build, next, lost_before: 0, place }
     }
 
     /// The next records, at least one and in order; `None` at the end. A hole means that the records in
@@ -76,8 +71,7 @@ impl<'a> History<'a> {
                     }
                 },
             };
-            if let Some(Record::End(end)) = records.last() {
-                self.end = Some(end.clone());
+            if records.last().is_some_and(Record::is_end) {
                 self.close().await;
             }
             let fresh = fresh(records, self.next);
@@ -85,11 +79,6 @@ impl<'a> History<'a> {
             self.next = last.seq() + 1;
             return Ok(Some(fresh));
         }
-    }
-
-    /// The end of the log, which is over at the place that was reached.
-    pub(super) fn end(&self) -> Option<&EndRecord> {
-        self.end.as_ref()
     }
 
     fn is_hole_before(&self, records: &[Record]) -> bool {

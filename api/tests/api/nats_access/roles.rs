@@ -1,10 +1,13 @@
-//! What each of our own processes must not do on NATS. What it must do, the tests of the whole platform show.
+//! What each of our own processes must not do on NATS. What it must do, the tests of the whole platform show,
+//! but for what makes a difference only after an outage.
 
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use ovenbird_contract::nats_access::Role;
+use futures::StreamExt as _;
+use ovenbird_contract::{desk::HEAR, nats::DESK_QUEUE, nats_access::Role};
+use ovenbird_testkit::wait_for;
 
 use super::party::Party;
-use crate::world::World;
+use crate::world::{SOON, World};
 
 /// A role, what it must not publish, and what it must not hear.
 const FORBIDDEN: [(Role, &[&str], &[&str]); 5] = [
@@ -106,4 +109,25 @@ async fn readers_of_logs_cannot_be_made_over_the_ledgers_name() {
         assert!(harmless.iter().any(|word| answer.contains(word)), "{answer}");
     }
     assert_eq!(ledger.info().await.unwrap().config.filter_subject, "");
+}
+
+#[tokio::test]
+async fn bridge_may_ask_anothers_desk_whether_it_hears() {
+    let world = World::guarded(|_| {}).await;
+    let desk = Party::role(&world, Role::Bridge).await;
+    let bridge = Party::role(&world, Role::Bridge).await;
+    let subject = world.names.desk(HEAR);
+    let mut asked = desk.client.queue_subscribe(subject.clone(), DESK_QUEUE.into()).await.unwrap();
+    let answers = async {
+        while let Some(request) = asked.next().await {
+            desk.client.publish(request.reply.unwrap(), "heard".into()).await.unwrap();
+        }
+    };
+    let heard = wait_for("an answer", SOON, || async {
+        bridge.client.request(subject.clone(), "".into()).await.ok()
+    });
+    tokio::select! {
+        heard = heard => assert_eq!(&heard.unwrap().payload[..], b"heard"),
+        () = answers => panic!("the desk's connection ended"),
+    }
 }
