@@ -187,7 +187,8 @@ async fn lost_attempts_count_only_when_desks_could_be_heard_for_a_whole_lease() 
         "INSERT INTO hearing (since, last) VALUES (now(), now()) ON CONFLICT (id) DO NOTHING";
     rig.store.connection().execute_unprepared(first).await.unwrap();
     assert_eq!(lose(&rig, build).await, 0, "the desk has just begun");
-    wait_until("a loss that counts", 3 * SOON, || async { lose(&rig, build).await == 1 }).await;
+    wait_until("a loss that counts", 3 * SOON, || async { Box::pin(lose(&rig, build)).await == 1 })
+        .await;
 
     servers.nats.kill9();
     wait_until("a lease without a desk", SOON, || async {
@@ -201,7 +202,8 @@ async fn lost_attempts_count_only_when_desks_could_be_heard_for_a_whole_lease() 
     }
     servers.nats.restart().await.unwrap();
     assert_eq!(lose(&rig, build).await, 1, "NATS has just come back");
-    wait_until("a loss that counts", 3 * SOON, || async { lose(&rig, build).await == 2 }).await;
+    wait_until("a loss that counts", 3 * SOON, || async { Box::pin(lose(&rig, build)).await == 2 })
+        .await;
     rig.stop().await;
 }
 
