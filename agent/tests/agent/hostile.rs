@@ -134,13 +134,20 @@ impl Neighbours {
 async fn fork_bomb_ends_with_its_command_and_its_caller_is_told() {
     let neighbours = Neighbours::start().await;
     let bomb = "bomb() { bomb | bomb & }; bomb; sleep 1000";
-    let (refused, ()) = tokio::join!(neighbours.exec(bomb, 10), neighbours.innocent_answers());
-    let refused = refused.unwrap_err();
-    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
-    let expected = "killed with its children after 10 s: it could start no more processes (256 at once; use a larger \
-                    memory_mb for more)";
-    assert_eq!(refused.message(), expected);
-    assert_eq!(neighbours.host.processes("hostile", "[b]omb").await, 0);
+    // An emulated processor that others keep busy may need longer to come to 256.
+    for seconds in [10, 60] {
+        let killed = neighbours.exec(bomb, seconds);
+        let (refused, ()) = tokio::join!(killed, neighbours.innocent_answers());
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
+        assert_eq!(neighbours.host.processes("hostile", "[b]omb").await, 0);
+        let killed = format!("killed with its children after {seconds} s");
+        let why = "it could start no more processes (256 at once; use a larger memory_mb for more)";
+        if refused.message() == format!("{killed}: {why}") {
+            break;
+        }
+        assert_eq!((refused.message(), seconds), (killed.as_str(), 10));
+    }
 
     // A command that gives up by itself is told the same.
     let some = "for i in $(seq 400); do sleep 1000 & done; exit 7";
