@@ -1,4 +1,5 @@
-//! What runners ask of the desk, and its answers: request and reply on `desk.{claim,renew,finish,release}`.
+//! What runners ask of the desk, and its answers: request and reply on `desk.{claim,renew,finish,release}`; and what
+//! bridges ask, `desk.hear`.
 //!
 //! Every request names the attempt and the runner; the desk compares both, and the lease, in the statement
 //! that writes. An answer is [`Reply`]: `{"ok":…}` or `{"refused":{…}}`. A refusal is final for this attempt

@@ -1,4 +1,4 @@
-//! Answers the runners: claim, renew, finish, release. A NATS service in a queue group, so that each
+//! Answers the runners: claim, renew, finish, release; and bridges: hear. A NATS service in a queue group, so that each
 //! request reaches one bridge.
 //!
 //! Who may do what is decided in the statement that writes (`ovenbird-db`). Each request is a task; their
