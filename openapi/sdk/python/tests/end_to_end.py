@@ -68,6 +68,9 @@ def recipe_becomes_a_template_while_its_log_is_followed(client: ovenbird.rest.Au
     rest = list(ovenbird.follow(client, build.id, after=len(told) - 5))
     assert rest == told[-5:], rest
     assert list(ovenbird.follow(client, build.id, after=len(told))) == []
+    # Another event loop needs other connections.
+    late = over_nats(ovenbird.connect(URL, KEY), build.id, after=len(told))
+    assert asyncio.run(asyncio.wait_for(late, 60)) == []
 
     build = ovenbird.build_end(client, build.id, within=60)
     assert build.status == BuildStatus.SUCCEEDED, build.reason
@@ -76,16 +79,15 @@ def recipe_becomes_a_template_while_its_log_is_followed(client: ovenbird.rest.Au
     assert [template.id for template in templates.items] == [build.template_id]
 
 
-async def over_nats(client: ovenbird.rest.AuthenticatedClient, build: str) -> list[LogRecord]:
+async def over_nats(client: ovenbird.rest.AuthenticatedClient, build: str, after: int = 0) -> list[LogRecord]:
     connection = await live.connect(NATS, KEY)
     try:
-        return [record async for record in live.follow(client, connection, build)]
+        return [record async for record in live.follow(client, connection, build, after)]
     finally:
         await connection.close()
 
 
 def log_that_has_lost_records_is_followed_to_its_end(client: ovenbird.rest.AuthenticatedClient) -> None:
-    # Another event loop needs other connections.
     told = asyncio.run(asyncio.wait_for(over_nats(ovenbird.connect(URL, KEY), LOST), 60))
     assert told == list(ovenbird.follow(client, LOST)), told
     assert told[-1].end and told[-1].seq > len(told), "nothing is lost"

@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::{
     Error,
     error::{Passing, judge},
-    rest::{Client, types::LogRecord},
+    rest::{self, Client, types::LogRecord},
 };
 
 /// A subscription may take effect after the first page was read, and the last message be lost: so silence is not trusted.
@@ -48,6 +48,7 @@ pub struct Live<'c> {
     waiting: VecDeque<LogRecord>,
     /// Those that wait come from REST.
     is_stored: bool,
+    began: u64,
     last: u64,
     /// REST may have records that NATS did not tell.
     is_behind: bool,
@@ -81,6 +82,7 @@ impl<'c> Live<'c> {
             messages,
             waiting: VecDeque::new(),
             is_stored: false,
+            began: after,
             last: after,
             is_behind: true,
             tries: 0,
@@ -109,6 +111,13 @@ impl<'c> Live<'c> {
                     self.waiting.clear();
                     self.is_behind = true;
                     self.count(Passing(format!("record {} is missing", self.last + 1)))?;
+                } else if self.is_stored && record.end.is_some() {
+                    // The log has ended here. Who came from here knows; others have a line of this number, which is
+                    // lost.
+                    self.ended = true;
+                    if self.last > self.began {
+                        return Ok(Some(record));
+                    }
                 }
             } else if self.is_behind {
                 self.read_page().await?;
@@ -128,26 +137,34 @@ impl<'c> Live<'c> {
         Ok(None)
     }
 
+    /// Takes what REST has after the last record; where there is nothing, the one of its number if it ends the log.
     async fn read_page(&mut self) -> Result<(), Error> {
-        match self.client.build_logs().id(self.build.as_str()).from_seq(self.last + 1).send().await
-        {
-            Ok(page) => {
-                let page = page.into_inner();
-                self.is_behind = !page.records.is_empty();
+        match self.page().await {
+            Ok(records) => {
+                self.is_behind = !records.is_empty();
                 self.is_stored = self.is_behind;
-                self.waiting.extend(page.records);
+                self.waiting.extend(records);
+                // The missing record is on its way to where REST reads.
                 if !self.is_behind && self.tries > 0 {
-                    // The missing record is on its way to where REST reads.
                     tokio::time::sleep(PAUSE).await;
                 }
-                Ok(())
             }
             Err(error) => {
                 self.count(judge(error)?)?;
                 tokio::time::sleep(PAUSE).await;
-                Ok(())
             }
         }
+        Ok(())
+    }
+
+    async fn page(&self) -> Result<Vec<LogRecord>, rest::Error<rest::types::Error>> {
+        let page = || self.client.build_logs().id(self.build.as_str());
+        let records = page().from_seq(self.last + 1).send().await?.into_inner().records;
+        if !records.is_empty() || self.last == 0 {
+            return Ok(records);
+        }
+        let last = page().from_seq(self.last).limit(1u32).send().await?.into_inner().records;
+        Ok(last.into_iter().filter(|record| record.end.is_some()).collect())
     }
 
     fn count(&mut self, passing: Passing) -> Result<(), Error> {

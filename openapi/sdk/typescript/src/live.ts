@@ -3,8 +3,8 @@
  *
  * Subscribe, read REST until a page is empty, then take what NATS tells. Read REST again whenever a `seq` is missing, or
  * when nothing came for a while: NATS tells a subscriber only what comes after its subscription, and keeps nothing for
- * one that was away. What REST leaves out is lost, and the log goes on after it. Any connection of the NATS clients for JavaScript will do; Node.js's is in `@nats-io/transport-node`,
- * to which `token` is the API key.
+ * one that was away. What REST leaves out is lost, and the log goes on after it. Any connection of the NATS clients for
+ * JavaScript will do; Node.js's is in `@nats-io/transport-node`, to which `token` is the API key.
  */
 
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
@@ -35,6 +35,7 @@ export async function* followLive(
   try {
     await connection.flush();
     const messages = subscription[Symbol.asyncIterator]();
+    const began = after;
     let next: Promise<IteratorResult<Msg>> | undefined;
     let waiting: LogRecord[] = [];
     let isBehind = true;
@@ -56,11 +57,15 @@ export async function* followLive(
           isBehind = true;
           count(`record ${after + 1} is missing`);
           break;
+        } else if (isStored && record.end) {
+          // The log has ended here. Who came from here knows; others have a line of this number, which is lost.
+          if (after > began) yield record;
+          return;
         }
       }
       waiting = [];
       if (isBehind) {
-        const { data, error, response } = await buildLogs({ client, path: { id }, query: { from_seq: after + 1 } });
+        const { data, error, response } = await page(client, id, after);
         if (data) {
           waiting = data.records;
           isBehind = isStored = waiting.length > 0;
@@ -87,4 +92,12 @@ export async function* followLive(
   } finally {
     subscription.unsubscribe();
   }
+}
+
+/** The records after `after`; where there are none, the one of this number if it ends the log. */
+async function page(client: Client, id: string, after: number) {
+  const next = await buildLogs({ client, path: { id }, query: { from_seq: after + 1 } });
+  if (after === 0 || next.data?.records.length !== 0) return next;
+  const last = await buildLogs({ client, path: { id }, query: { from_seq: after, limit: 1 } });
+  return last.data && !last.data.records[0]?.end ? next : last;
 }

@@ -53,7 +53,6 @@ async function recipeBecomesATemplateWhileItsLogIsFollowed(client: Client): Prom
   const cut = connect(place("CUT_URL"), place("KEY"));
   const connection = await connectNats({ servers: place("NATS"), token: place("KEY") });
   const [broken, told] = await Promise.all([all(follow(cut, id)), all(followLive(client, connection, id))]);
-  await connection.close();
   for (const records of [broken, told]) {
     assert.deepEqual(records.map((record) => record.seq), Array.from(records, (_, at) => at + 1));
     const lines = records.filter((record) => record.step === 1 && record.stream === "stdout");
@@ -63,6 +62,8 @@ async function recipeBecomesATemplateWhileItsLogIsFollowed(client: Client): Prom
   assert.deepEqual(broken, told);
   assert.deepEqual(await all(follow(client, id, told.length - 5)), told.slice(-5));
   assert.deepEqual(await all(follow(client, id, told.length)), []);
+  assert.deepEqual(await all(followLive(client, connection, id, told.length)), []);
+  await connection.close();
 
   const build = await buildEnd(client, id, 60);
   assert.equal(build.status, "succeeded", JSON.stringify(build.reason));

@@ -38,8 +38,8 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     let build = client.build_create().body(body).send().await.unwrap().into_inner();
 
     let cut = connect(&places.cut_url, &places.key).unwrap();
-    let over_nats = over_nats(client, places, &build.id);
-    let (broken, told) = tokio::join!(read(&cut, &build.id, 0), over_nats);
+    let (broken, told) =
+        tokio::join!(read(&cut, &build.id, 0), over_nats(client, places, &build.id, 0));
     for records in [&broken, &told] {
         let seqs: Vec<u64> = records.iter().map(|record| record.seq.get()).collect();
         assert_eq!(seqs, (1..=records.len() as u64).collect::<Vec<_>>(), "a gap or a duplicate");
@@ -59,6 +59,7 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     let late = told.len() - 5;
     assert_eq!(texts(&read(client, &build.id, late as u64).await), texts(&told[late..]));
     assert!(read(client, &build.id, told.len() as u64).await.is_empty());
+    assert!(over_nats(client, places, &build.id, told.len() as u64).await.is_empty());
 
     let build = build_end(client, &build.id, Duration::from_secs(60)).await.unwrap();
     assert_eq!(build.status, BuildStatus::Succeeded, "{:?}", build.reason);
@@ -67,9 +68,9 @@ async fn recipe_becomes_a_template_while_its_log_is_followed(client: &Client, pl
     assert_eq!(ids, [build.template_id]);
 }
 
-async fn over_nats(client: &Client, places: &Places, build: &str) -> Vec<LogRecord> {
+async fn over_nats(client: &Client, places: &Places, build: &str, after: u64) -> Vec<LogRecord> {
     let nats = live::connect(&places.nats, &places.key).await.unwrap();
-    let mut log = live::Live::follow(client, &nats, build, 0).await.unwrap();
+    let mut log = live::Live::follow(client, &nats, build, after).await.unwrap();
     let mut records = Vec::new();
     while let Some(record) = log.next().await.unwrap() {
         records.push(record);
@@ -79,7 +80,7 @@ async fn over_nats(client: &Client, places: &Places, build: &str) -> Vec<LogReco
 
 async fn log_that_has_lost_records_is_followed_to_its_end(client: &Client, places: &Places) {
     let seqs = |records: Vec<LogRecord>| records.iter().map(|it| it.seq.get()).collect::<Vec<_>>();
-    let told = over_nats(client, places, &places.lost).await;
+    let told = over_nats(client, places, &places.lost, 0).await;
     assert!(told.last().is_some_and(|record| record.end.is_some()));
     let told = seqs(told);
     assert_eq!(told, seqs(read(client, &places.lost, 0).await));

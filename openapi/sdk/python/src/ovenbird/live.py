@@ -43,6 +43,7 @@ async def follow(
     try:
         await connection.flush()
         waiting: deque[LogRecord] = deque()
+        began = after
         is_behind, is_stored, tries = True, False, 0
         while True:
             if waiting:
@@ -58,9 +59,14 @@ async def follow(
                     waiting.clear()
                     is_behind = True
                     tries = _count(tries, f"record {after + 1} is missing")
+                elif is_stored and record.end:
+                    # The log has ended here. Who came from here knows; others have a line of this number, which is lost.
+                    if after > began:
+                        yield record
+                    return
             elif is_behind:
                 try:
-                    records = await _page(client, build_id, after + 1)
+                    records = await _page(client, build_id, after)
                 except httpx.TransportError as error:
                     tries = _count(tries, repr(error))
                     await asyncio.sleep(_PAUSE)
@@ -83,10 +89,16 @@ async def follow(
             await subscription.unsubscribe()
 
 
-async def _page(client: AuthenticatedClient, build_id: str, from_seq: int) -> list[LogRecord]:
-    answer = await client.get_async_httpx_client().get(
-        f"/v1/admin/builds/{build_id}/logs", params={"from_seq": from_seq}
-    )
+async def _page(client: AuthenticatedClient, build_id: str, after: int) -> list[LogRecord]:
+    """The records after `after`; where there are none, the one of this number if it ends the log."""
+    records = await _records(client, build_id, from_seq=after + 1)
+    if records or not after:
+        return records
+    return [record for record in await _records(client, build_id, from_seq=after, limit=1) if record.end]
+
+
+async def _records(client: AuthenticatedClient, build_id: str, **place: int) -> list[LogRecord]:
+    answer = await client.get_async_httpx_client().get(f"/v1/admin/builds/{build_id}/logs", params=place)
     if passes(answer.status_code):
         raise httpx.TransportError(str(refusal(answer)))
     if not answer.is_success:
