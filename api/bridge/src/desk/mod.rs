@@ -84,8 +84,9 @@ pub struct Service {
     requests_max: usize,
 }
 
+/// What runners ask, and bridges.
 #[derive(Debug, Clone, Copy)]
-enum Verb {
+pub(crate) enum Verb {
     Claim,
     Renew,
     Finish,
@@ -94,15 +95,10 @@ enum Verb {
 }
 
 impl Verb {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Claim, "claim"),
-        (Self::Renew, "renew"),
-        (Self::Finish, "finish"),
-        (Self::Release, "release"),
-        (Self::Hear, HEAR),
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Claim, Self::Renew, Self::Finish, Self::Release, Self::Hear];
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Claim => "claim",
             Self::Renew => "renew",
@@ -184,7 +180,8 @@ impl Service {
             .start("ovenbird-desk", env!("CARGO_PKG_VERSION"))
             .await?;
         let [mut requests, mut renewals] = [(); 2].map(|()| SelectAll::new());
-        for (verb, name) in Verb::ALL {
+        for verb in Verb::ALL {
+            let name = verb.name();
             let endpoint = service.endpoint_builder().name(name).add(self.names.desk(name)).await?;
             let of_its_kind = match verb {
                 Verb::Renew | Verb::Hear => &mut renewals,

@@ -32,6 +32,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::desk::Verb;
+
 /// The names of all metrics, with their types and labels, sorted.
 pub const NAMES: &str = include_str!("names.txt");
 
@@ -42,9 +44,7 @@ const WAITS: [f64; 12] =
     [0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 7_200.0];
 /// Upper bounds, in seconds, of what a log waits for Postgres.
 const LAGS: [f64; 10] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0];
-/// What runners ask, and bridges.
-const VERBS: [&str; 5] = ["claim", "renew", "finish", "release", "hear"];
-/// Every answer to them.
+/// Every answer of the desk.
 const OUTCOMES: [&str; 8] = [
     "ok",
     "not_found",
@@ -157,7 +157,7 @@ impl Default for Metrics {
         for status in Status::ALL.into_iter().filter(|status| status.is_terminal()) {
             drop(metrics.builds_ended.get_or_create(&InStatus { status: status.to_string() }));
         }
-        for verb in VERBS {
+        for verb in Verb::ALL.map(Verb::name) {
             drop(metrics.desk_duration.get_or_create(&Asked { verb }));
             for outcome in OUTCOMES {
                 drop(metrics.desk_requests.get_or_create(&Answered { verb, outcome }));
