@@ -189,6 +189,9 @@ pub struct Rate {
     pub address_per_second: NonZeroU32,
     /// Requests of one address without a valid key at once.
     pub address_burst: NonZeroU32,
+    /// What a request waits for Redis at most. Without an answer it goes on, and none is limited for a second.
+    #[serde(with = "humantime_serde")]
+    pub redis_deadline: Duration,
 }
 
 /// Browsers that are signed in.

@@ -125,7 +125,7 @@ async fn full_disk_and_read_only_file_system_are_named_and_the_old_file_stays() 
 #[tokio::test]
 async fn reader_that_stops_holds_the_guest_back_and_is_ended_after_a_while() {
     let options = Options {
-        settings: "file_idle_timeout = '10s'\nfile_streams = 2".into(),
+        settings: "file_idle_timeout = '30s'\nfile_streams = 2".into(),
         ..Options::default()
     };
     let host = Host::start_with(options).await;

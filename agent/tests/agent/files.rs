@@ -98,7 +98,7 @@ impl Open {
         });
         messages.send(meta(id, path)).await.unwrap();
         messages.send(chunk(random(3 * MIB))).await.unwrap();
-        let find = "find / -xdev -name '.ovenbird-*.tmp' -size +1024k";
+        let find = "find /srv -name '.ovenbird-*.tmp' -size +1024k";
         wait_for("the upload to arrive", PATIENCE, || async {
             (!host.shell(id, find).await.is_empty()).then_some(())
         })
@@ -199,7 +199,7 @@ async fn stream_of_64_mib_comes_back_as_it_went_in_and_needs_little_memory() {
 
 #[tokio::test]
 async fn upload_that_is_cut_leaves_the_guest_as_it_was() {
-    let options = Options { settings: "file_idle_timeout = '5s'".into(), ..Options::default() };
+    let options = Options { settings: "file_idle_timeout = '15s'".into(), ..Options::default() };
     let host = Host::start_with(options).await;
     host.create("minimal", "a").await;
     let old = "echo old > /srv/old; chown 7:8 /srv/old";
@@ -295,9 +295,10 @@ async fn upload_ends_with_a_pause_and_a_copied_disk_loses_the_leftover_at_the_ne
 #[tokio::test]
 async fn open_stream_is_use_and_a_stale_fence_writes_nothing() {
     let host = Host::start().await;
-    let request = host::CreateSandboxRequest { timeout_sec: 2, ..sandbox("minimal", "a") };
-    host.client.clone().create_sandbox(request).await.unwrap();
+    host.create("minimal", "a").await;
     let open = Open::begin(&host, host.client.clone(), "a", "/srv/file").await;
+    // It is running: this sets its idle limit.
+    host.resume("a", 2).await.unwrap();
     let begun = std::time::Instant::now();
     wait_for("three idle limits", PATIENCE, || async {
         (begun.elapsed() > Duration::from_secs(6)).then_some(())

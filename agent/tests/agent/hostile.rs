@@ -135,7 +135,7 @@ async fn fork_bomb_ends_with_its_command_and_its_caller_is_told() {
     let neighbours = Neighbours::start().await;
     let bomb = "bomb() { bomb | bomb & }; bomb; sleep 1000";
     // An emulated processor that others keep busy may need longer to come to 256.
-    for seconds in [10, 60] {
+    for seconds in [10, 60, 240] {
         let killed = neighbours.exec(bomb, seconds);
         let (refused, ()) = tokio::join!(killed, neighbours.innocent_answers());
         let refused = refused.unwrap_err();
@@ -146,12 +146,13 @@ async fn fork_bomb_ends_with_its_command_and_its_caller_is_told() {
         if refused.message() == format!("{killed}: {why}") {
             break;
         }
-        assert_eq!((refused.message(), seconds), (killed.as_str(), 10));
+        assert_eq!(refused.message(), killed);
+        assert_ne!(seconds, 240, "it never came to 256 processes");
     }
 
     // A command that gives up by itself is told the same.
     let some = "for i in $(seq 400); do sleep 1000 & done; exit 7";
-    let answer = neighbours.exec(some, 60).await.unwrap();
+    let answer = neighbours.exec(some, 300).await.unwrap();
     let stderr = String::from_utf8_lossy(&answer.stderr);
     assert_ne!(answer.exit_code, 0);
     assert!(stderr.contains("it could start no more processes (256 at once"), "{stderr}");

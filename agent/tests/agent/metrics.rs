@@ -50,11 +50,13 @@ async fn sandbox_that_works_shows_in_processor_memory_and_disk() {
 
     host.start_exec("busy", "loop", "while :; do :; done").await;
     // The idle one is looked at in the same rounds, so a busy machine slows both alike.
-    let busy = point(&host, "busy", "a busy processor", |point| point.cpu_pct > 25.0).await;
+    point(&host, "busy", "a busy processor", |point| point.cpu_pct > 25.0).await;
     let idle = points(&host, "idle", "10m").await.unwrap();
     let least = idle.iter().map(|point| point.cpu_pct).fold(f64::INFINITY, f64::min);
+    // The first point may be of a time in which the loop began.
+    let works = |point: &MetricPoint| point.cpu_pct > f64::max(25.0, 3.0 * least);
+    let busy = point(&host, "busy", "a processor busier than the idle one", works).await;
     println!("busy: {:.1} %, idle: {least:.1} %", busy.cpu_pct);
-    assert!(busy.cpu_pct > 3.0 * least, "busy: {busy:?}, idle: {idle:?}");
     assert!(busy.cpu_pct < 250.0, "one processor, and QEMU's own work: {busy:?}");
 
     host.shell("idle", "head -c 64M /dev/urandom > /dev/shm/memory").await;

@@ -274,10 +274,14 @@ async fn qmp_status(socket: &std::path::Path) -> Option<String> {
 
 #[tokio::test]
 async fn guest_that_does_not_answer_the_next_agent_has_stopped() {
-    let options = Options { ready_timeout: Some("15s"), ..keep() };
-    let mut host = Host::start_with(options).await;
+    let mut host = Host::start_with(keep()).await;
     host.create("minimal", "a").await;
     host.kill_agent();
+    let path = host.folder.join("agent.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let hasty = config.replace("ready_timeout = '120s'", "ready_timeout = '5s'");
+    assert_ne!(hasty, config);
+    std::fs::write(&path, hasty).unwrap();
     // The journal's token is not the guest's.
     let path = host.data().join("sandboxes/a/journal.json");
     let mut journal: serde_json::Value =

@@ -301,6 +301,15 @@ impl Host {
         self.client.clone().destroy_sandbox(request).await.unwrap();
     }
 
+    /// The guest's clock is the host's, give or take `most` seconds.
+    pub(crate) async fn assert_clock(&self, id: &str, most: f64) {
+        let now = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+        let asked = now();
+        let clock: f64 = self.shell(id, "date +%s.%N").await.parse().unwrap();
+        let right = asked - most..now() + most;
+        assert!(right.contains(&clock), "the clock of {id} says {clock}, not {right:?}");
+    }
+
     /// Runs a shell command that has to succeed, and returns what it wrote.
     pub(crate) async fn shell(&self, id: &str, script: &str) -> String {
         let answer = self.exec(id, script).await.unwrap();
@@ -318,6 +327,7 @@ impl Host {
             sandbox_id: id.into(),
             cmd: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
+            timeout_sec: 120,
             ..Default::default()
         };
         Ok(self.client.clone().exec(request).await?.into_inner())

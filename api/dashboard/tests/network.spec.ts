@@ -16,7 +16,8 @@ async function copied(page: Page): Promise<string[]> {
 test("an api that is killed, a network that drops and a session that ends leave no gap in a log", async ({ page, context, request }) => {
   const away = ALL ? 30 : 6;
   // Each step finds the build still running, on a slow machine too.
-  const lines = away + 44;
+  test.setTimeout(480_000);
+  const lines = away + 90;
   const { id } = await submit(request, { name: "goes-on", recipe: [counting(lines)] });
   await signIn(page, `/admin/builds/${id}`);
   const [log, list] = [page.locator(".viewer .live"), page.locator(".filters .live")];

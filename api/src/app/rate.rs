@@ -22,8 +22,6 @@ use redis::{
 use super::App;
 use crate::config;
 
-/// What a request waits for Redis at most.
-const DEADLINE: Duration = Duration::from_millis(250);
 /// Redis is not asked for so long after it failed, or each request would wait for it.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Refusals of callers without a key that the audit log takes, of all addresses together.
@@ -93,8 +91,8 @@ pub struct Standing {
 enum Error {
     #[error("Redis did not do it")]
     Redis(#[from] RedisError),
-    #[error("Redis did not answer within {DEADLINE:?}")]
-    Deadline,
+    #[error("Redis did not answer within {0:?}")]
+    Deadline(Duration),
 }
 
 /// The buckets.
@@ -121,8 +119,8 @@ impl Limiter {
     /// Only for settings that Redis' client does not take.
     pub fn new(client: &Client, keys: Keys, rates: config::Rate) -> Result<Self, RedisError> {
         let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE))
+            .set_connection_timeout(Some(rates.redis_deadline))
+            .set_response_timeout(Some(rates.redis_deadline))
             .set_number_of_retries(1)
             .set_max_delay(PAUSE);
         let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
@@ -152,8 +150,10 @@ impl Limiter {
         let mut call = self.script.key(self.keys.rate(&name));
         call.arg(rate.burst).arg(rate.per_second).arg(wanted);
         let asked = call.invoke_async::<(bool, u32, u64, u64)>(&mut connection);
-        let (granted, remaining, reset_ms, retry_ms) =
-            tokio::time::timeout(DEADLINE, asked).await.map_err(|_| Error::Deadline)??;
+        let deadline = self.rates.redis_deadline;
+        let (granted, remaining, reset_ms, retry_ms) = tokio::time::timeout(deadline, asked)
+            .await
+            .map_err(|_| Error::Deadline(deadline))??;
         let (reset, retry) = (Duration::from_millis(reset_ms), Duration::from_millis(retry_ms));
         Ok(Standing { granted, limit: rate.burst, remaining, reset, retry })
     }

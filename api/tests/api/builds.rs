@@ -10,7 +10,11 @@ use crate::world::{SOON, World};
 
 async fn queued(world: &World) -> Vec<String> {
     let client = redis::Client::open(world.redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(SOON))
+        .set_response_timeout(Some(SOON));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    let mut connection = connection.unwrap();
     connection.lrange("ovenbird:ovenbird:builds:queued", 0, -1).await.unwrap()
 }
 

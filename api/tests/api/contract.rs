@@ -13,24 +13,23 @@ use crate::{templates::template, world::World};
 struct Effort {
     /// Test cases that are the least. The short run makes 750 on two cores that are shared.
     cases_min: u64,
-    /// What schemathesis spends on making requests, in seconds: it goes on making other ones until then.
-    budget_sec: u64,
+    /// What schemathesis spends on making requests, in seconds: it goes on making other ones until then. The second is
+    /// for a machine that made too few.
+    budgets_sec: [u64; 2],
 }
 
 impl Effort {
     fn of_this_run() -> Self {
         if std::env::var_os("OVENBIRD_TEST_ALL").is_some() {
-            Self { cases_min: 2_000, budget_sec: 200 }
+            Self { cases_min: 2_000, budgets_sec: [200, 400] }
         } else {
-            Self { cases_min: 300, budget_sec: 60 }
+            Self { cases_min: 300, budgets_sec: [60, 180] }
         }
     }
-
-    /// What it may take, start and report included. Less than the test itself may.
-    fn time_max(&self) -> Duration {
-        Duration::from_secs((self.budget_sec + 140).min(290))
-    }
 }
+
+/// What schemathesis may take beside its budget, for its start and its report.
+const ASIDE: Duration = Duration::from_secs(140);
 
 /// The key comes in the environment. The first check that is left out takes every text that fits the schema for
 /// a recipe that is right. A validation accepts what is wrong, and says so. A log of a build that nobody runs is followed
@@ -91,35 +90,42 @@ async fn no_request_gets_an_answer_outside_of_the_specification() {
     let (settings, report) = (folder.join("schemathesis.toml"), folder.join("report.json"));
     std::fs::write(&settings, SETTINGS).unwrap();
     let effort = Effort::of_this_run();
-    let (ended, shown) = run(&world, &effort, &settings, &report).await;
-    let report = std::fs::read(&report).expect(&shown);
-    let report: Value = serde_json::from_slice(&report).unwrap();
-    assert!(ended && report["failures"] == json!([]), "{shown}");
-    let operations = &report["operations"];
-    assert_eq!(operations["tested"], operations["selected"], "{shown}");
-    let left_out = operations["total"].as_u64().unwrap() - operations["selected"].as_u64().unwrap();
-    assert_eq!(left_out, 1, "{shown}");
-    let cases = report["test_cases"]["generated"].as_u64().unwrap_or_default();
-    println!("{shown}");
-    assert!(cases >= effort.cases_min, "only {cases} cases\n{shown}");
+    let mut said = String::new();
+    for budget_sec in effort.budgets_sec {
+        let (ended, shown) = run(&world, budget_sec, &settings, &report).await;
+        let report = std::fs::read(&report).expect(&shown);
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        assert!(ended && report["failures"] == json!([]), "{shown}");
+        let operations = &report["operations"];
+        let number = |count: &str| operations[count].as_u64().unwrap();
+        assert_eq!(number("total") - number("selected"), 1, "{shown}");
+        let cases = report["test_cases"]["generated"].as_u64().unwrap_or_default();
+        println!("{shown}");
+        if cases >= effort.cases_min && number("tested") == number("selected") {
+            return;
+        }
+        said = format!("only {cases} cases\n{shown}");
+    }
+    panic!("{said}");
 }
 
 /// Runs schemathesis; whether it found nothing, and what it said.
-async fn run(world: &World, effort: &Effort, settings: &Path, report: &Path) -> (bool, String) {
+async fn run(world: &World, budget_sec: u64, settings: &Path, report: &Path) -> (bool, String) {
     let mut command = Command::new(schemathesis::python().unwrap());
     command
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(settings)
         .arg("run")
         .arg(format!("{}/openapi.json", world.url))
-        .args(["--max-time", &effort.budget_sec.to_string()])
+        .args(["--max-time", &budget_sec.to_string()])
         .args(["--no-color", "--report", "json", "--report-json-path"])
         .arg(report)
         .env("OVENBIRD_TEST_KEY", &world.admin)
         .current_dir(report.parent().unwrap())
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(effort.time_max(), command.output()).await;
+    let within = Duration::from_secs(budget_sec) + ASIDE;
+    let output = tokio::time::timeout(within, command.output()).await;
     let output = output.expect("schemathesis ends in time").unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&text).into_owned())

@@ -181,6 +181,7 @@ async fn without_redis_requests_go_through_without_waiting_long() {
     let mut world = World::with(|config| {
         (config.rate.key_burst, config.rate.key_per_second) = (few(1), few(1));
         (config.rate.address_burst, config.rate.address_per_second) = (few(1), few(1));
+        config.rate.redis_deadline = Duration::from_millis(250);
     })
     .await;
     world.redis.kill9();

@@ -26,6 +26,7 @@ pub mod process;
 pub mod prometheus;
 pub mod redis;
 pub mod schemathesis;
+mod stalls;
 mod wait;
 
 pub use certificates::Authority;
@@ -36,4 +37,5 @@ pub use port::{Port, Reserved};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use redis::Redis;
+pub use stalls::Stalls;
 pub use wait::{wait_for, wait_until};

@@ -12,14 +12,14 @@ use ovenbird_contract::{
 use ovenbird_kit::tls::Files;
 use ovenbird_recipe::Plan;
 use ovenbird_runner::{Config, Service};
-use ovenbird_testkit::wait_until;
-use tokio::task::JoinHandle;
+use ovenbird_testkit::{Stalls, wait_until};
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::Agent,
     desk::{Desk, failure, plan, push_job},
-    nats::{Server, assert_gapless},
+    nats::{SOON, Server, assert_gapless},
 };
 
 /// A runner with its desk and its host.
@@ -98,8 +98,11 @@ impl Running {
         self.shutdown.cancel();
         // What is left is the scheduler's, which others may keep busy.
         let within = self.config.exit_within + Duration::from_millis(1500);
-        let ended = tokio::time::timeout(within, &mut self.service).await;
-        ended.expect("the runner ends in time").unwrap();
+        let (begun, stalls) = (Instant::now(), Stalls::watch());
+        let ended = tokio::time::timeout(within + SOON, &mut self.service).await;
+        ended.expect("the runner hangs").unwrap();
+        let took = begun.elapsed().saturating_sub(stalls.sum());
+        assert!(took < within, "the runner took {took:?} to end");
     }
 
     /// As SIGTERM does.
@@ -330,7 +333,7 @@ async fn stream_that_breaks_is_attached_again_and_no_line_is_lost_or_doubled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_that_passes_makes_a_snapshot_and_shows_its_attempts() {
     let agent = Agent::default();
-    let plan = plan("START hang", Some("--interval=100ms --timeout=1s --retries=5 pass 3"));
+    let plan = plan("START hang", Some("--interval=100ms --timeout=10s --retries=5 pass 3"));
     let running = Running::start(&agent, plan, 1).await;
     let build = push_job(&running.server).await;
     let finish = running.desk.finished().await;
@@ -347,7 +350,7 @@ async fn healthcheck_that_passes_makes_a_snapshot_and_shows_its_attempts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthcheck_that_never_passes_ends_after_its_retries_with_everything_in_the_log() {
     let agent = Agent::default();
-    let plan = plan("START hang", Some("--interval=100ms --timeout=1s --retries=3 exit 7"));
+    let plan = plan("START hang", Some("--interval=100ms --timeout=10s --retries=3 exit 7"));
     let running = Running::start(&agent, plan, 1).await;
     let build = push_job(&running.server).await;
     let (code, step, message, tail) = failure(&running.desk.finished().await.outcome);
@@ -484,10 +487,7 @@ async fn attempt_that_lost_its_lease_leaves_its_sandbox_and_says_nothing() {
     push_job(&running.server).await;
     agent.until_started(1).await;
     running.desk.take_lease_away();
-    wait_until("an empty queue", Duration::from_secs(10), || async {
-        running.server.jobs().await == (0, 0)
-    })
-    .await;
+    wait_until("an empty queue", SOON, || async { running.server.jobs().await == (0, 0) }).await;
     let heard = running.desk.heard();
     assert!(heard.finishes.is_empty() && heard.releases.is_empty(), "{heard:?}");
     assert_eq!(agent.left().len(), 1);
@@ -500,9 +500,10 @@ async fn runner_that_ends_gives_its_build_back_with_its_sandbox_within_five_seco
     let running = Running::start_with(&agent, plan("RUN hang", None), async |_, _, _| {}).await;
     let build = push_job(&running.server).await;
     agent.until_started(1).await;
-    let (desk, begun) = (running.desk.clone(), tokio::time::Instant::now());
+    let (desk, begun, stalls) = (running.desk.clone(), Instant::now(), Stalls::watch());
     running.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let took = begun.elapsed().saturating_sub(stalls.sum());
+    assert!(took < Duration::from_secs(5), "{took:?}");
     let heard = desk.heard();
     assert!(heard.finishes.is_empty());
     assert_eq!((heard.releases[0].build_id, &heard.releases[0].lost), (build, &None));

@@ -124,7 +124,7 @@ async fn what_was_cut_stays_cut_and_is_counted_in_another_runner() {
 async fn step_that_runs_when_the_builds_time_is_over_is_killed_and_its_output_kept() {
     let agent = Agent::default();
     let running = Running::start(&agent, plan("RUN print 1\nRUN hang\nRUN never", None), 1).await;
-    running.desk.limit_time(90_000, 3_000);
+    running.desk.limit_time(90_000, 10_000);
     let build = push_job(&running.server).await;
     let (code, step, message, tail) = failure(&running.desk.finished().await.outcome);
     assert_eq!((code, step), (ReasonCode::BuildTimeout, Some(2)));
@@ -146,7 +146,7 @@ async fn build_whose_time_is_over_while_its_template_is_written_publishes_nothin
     agent.seen.lock().unwrap().hang_saves = true;
     agent.seen.lock().unwrap().undestroyed = 2;
     let running = Running::start(&agent, plan("RUN print 1", None), 1).await;
-    running.desk.limit_time(90_000, 2_000);
+    running.desk.limit_time(90_000, 10_000);
     let build = push_job(&running.server).await;
     let (code, step, message, _) = failure(&running.desk.finished().await.outcome);
     assert_eq!((code, step), (ReasonCode::BuildTimeout, None));

@@ -74,7 +74,7 @@ impl Desk {
         let script = Script {
             plan,
             agent: agent.into(),
-            lease_ms: 3_000,
+            lease_ms: 12_000,
             answer_claims: true,
             claimable: true,
             no_room: HashSet::new(),

@@ -13,17 +13,16 @@ use ovenbird_contract::{
     log::Record,
     step::{Phase, StepLog},
 };
+use ovenbird_runner::Config;
 use ovenbird_testkit::{wait_for, wait_until};
 use tokio::time::Instant;
 
 use crate::{
     agent::Agent,
     attempt::Running,
-    desk::{failure, plan, push_attempt, push_job},
-    nats::assert_gapless,
+    desk::{Desk, failure, plan, push_attempt, push_job},
+    nats::{SOON, Server, assert_gapless},
 };
-
-const SOON: Duration = Duration::from_secs(30);
 
 impl Running {
     pub(crate) async fn until_logged(&self, build: &BuildId, text: &str) {
@@ -340,15 +339,18 @@ async fn host_that_does_not_answer_is_no_failure_of_the_build() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_command_outlives_short_breaks_that_lie_far_apart() {
     let agent = Agent::default();
-    // A host that is away for two seconds is lost.
-    let running = Running::start(&agent, plan("RUN gate", None), 1).await;
+    let away_max = Duration::from_secs(5);
+    let before = async |_: &Server, _: &Desk, config: &mut Config| {
+        config.host_away_max = away_max;
+    };
+    let running = Running::start_after(&agent, plan("RUN gate", None), 1, before).await;
     push_job(&running.server).await;
     agent.until_started(1).await;
     let attached = || agent.seen.lock().unwrap().attached.len();
-    let begun = Instant::now();
-    for seconds in [0, 3] {
+    for silence in [Duration::ZERO, away_max + Duration::from_secs(1)] {
+        let begun = Instant::now();
         wait_until("some silent seconds", SOON, || async {
-            attached() > 0 && begun.elapsed() >= Duration::from_secs(seconds)
+            attached() > 0 && begun.elapsed() >= silence
         })
         .await;
         let before = attached();

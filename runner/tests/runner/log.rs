@@ -36,7 +36,7 @@ fn writer(
         standing: None,
         metrics: Metrics::default(),
     };
-    Writer::start(server.jetstream.clone(), config, CancellationToken::new())
+    Writer::start(server.of_runner(), config, CancellationToken::new())
 }
 
 fn line(n: u64, text: &str) -> OutputLine {
@@ -267,7 +267,7 @@ async fn writer_gives_up_when_the_lease_is_over() {
         standing: None,
         metrics: Metrics::default(),
     };
-    let (writer, log) = Writer::start(server.jetstream.clone(), config, lost.clone());
+    let (writer, log) = Writer::start(server.of_runner(), config, lost.clone());
     server.nats.kill9();
     log.system(0, "never written").await.unwrap();
     lost.cancel();

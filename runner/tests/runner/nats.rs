@@ -16,10 +16,13 @@ use ovenbird_contract::{
 };
 use ovenbird_testkit::{Folder, Nats};
 
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
 /// A server of its own for one test.
 pub(crate) struct Server {
     pub(crate) nats: Nats,
     pub(crate) client: async_nats::Client,
+    /// The test's own, patient.
     pub(crate) jetstream: Context,
     pub(crate) names: Names,
     pub(crate) folder: Folder,
@@ -31,7 +34,7 @@ impl Server {
         let nats = Nats::start(&folder.join("nats")).await.unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(Duration::from_secs(2));
+        jetstream.set_timeout(SOON);
         let names = Names::default();
         for spec in [
             names.builds_stream(),
@@ -53,6 +56,13 @@ impl Server {
             jetstream.create_consumer_on_stream(consumer, spec.stream).await.unwrap();
         }
         Self { nats, client, jetstream, names, folder }
+    }
+
+    /// As impatient as a runner's.
+    pub(crate) fn of_runner(&self) -> Context {
+        let mut jetstream = self.jetstream.clone();
+        jetstream.set_timeout(Duration::from_secs(2));
+        jetstream
     }
 
     /// All messages of a build's log, in order, with their stream sequence.

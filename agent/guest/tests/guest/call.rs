@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use ovenbird_agent::guest_link::GuestClient;
@@ -13,7 +13,7 @@ use ovenbird_guest_protocol::v1::{
 use tonic::{Status, Streaming};
 
 /// Nothing in these tests takes longer, unless it hangs.
-const WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
 
 /// Everything that a command did.
 #[derive(Debug)]
@@ -91,9 +91,18 @@ pub(crate) async fn print(client: &GuestClient, text: &str) -> String {
     outcome.stdout
 }
 
+/// Its clock is the host's, give or take `most_ms`.
+pub(crate) async fn assert_clock(client: &GuestClient, most_ms: i64) {
+    let now = || i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let asked = now();
+    let clock = info(client).await.clock_unix_ms;
+    let right = asked - most_ms..now() + most_ms;
+    assert!(right.contains(&clock), "the clock says {clock}, not {right:?}");
+}
+
 pub(crate) async fn info(client: &GuestClient) -> InfoResponse {
     let info = async { client.clone().info(InfoRequest {}).await.unwrap().into_inner() };
-    tokio::time::timeout(Duration::from_secs(10), info).await.expect("an answer in time")
+    tokio::time::timeout(WITHIN, info).await.expect("an answer in time")
 }
 
 /// Asks again until it is so.

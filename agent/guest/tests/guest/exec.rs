@@ -12,7 +12,9 @@ use ovenbird_guest_protocol::{
 use tonic::Code;
 
 use crate::{
-    call::{attach, attach_request, eventually, exec, info, new_id, next, print, run, script},
+    call::{
+        WITHIN, attach, attach_request, eventually, exec, info, new_id, next, print, run, script,
+    },
     vm::Vm,
 };
 
@@ -31,7 +33,7 @@ async fn command_says_what_it_printed_where_and_how_it_ended() {
     assert_eq!(killed.end.exit_code, 128 + 11);
     let quick = run(&vm.client, exec(&new_id(), "true", &[])).await;
     assert_eq!(quick.end.exit_code, 0);
-    assert!(quick.end.elapsed_ms < 5000, "{:?}", quick.end);
+    assert!(quick.end.elapsed_ms < 60_000, "{:?}", quick.end);
     let silent = run(&vm.client, script("cat; echo end of input")).await;
     assert_eq!(silent.stdout, "end of input\n");
 }
@@ -121,11 +123,11 @@ async fn command_over_its_time_is_killed_with_children_that_left_its_session() {
     let vm = Vm::boot().await;
     let mut request =
         script("setsid sleep 1000 & setsid setsid sleep 1000 & echo begun; sleep 1000");
-    request.timeout_ms = 700;
+    request.timeout_ms = 5000;
     let outcome = run(&vm.client, request).await;
     assert_eq!((outcome.end.exit_code, outcome.end.timed_out), (137, true));
     assert_eq!(outcome.stdout, "begun\n");
-    assert!((700..20_000).contains(&outcome.end.elapsed_ms), "{:?}", outcome.end);
+    assert!((5000..60_000).contains(&outcome.end.elapsed_ms), "{:?}", outcome.end);
     assert_eq!(
         print(&vm.client, "cat /proc/[0-9]*/comm 2>/dev/null | grep -c sleep; :").await,
         "0\n"
@@ -140,7 +142,7 @@ async fn background_child_neither_delays_the_end_nor_dies_of_it() {
     let started = Instant::now();
     let outcome = run(&vm.client, request).await;
     assert!(outcome.stdout.contains("done\n"), "{outcome:?}");
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(started.elapsed() < WITHIN, "{:?}", started.elapsed());
     // It goes on writing into a pipe that is still read.
     let alive = "sleep 0.5; kill -0 $(cat /root/pid) && echo alive";
     assert_eq!(print(&vm.client, alive).await, "alive\n");
@@ -191,27 +193,19 @@ async fn twenty_thousand_lines_reach_a_slow_follower_whole_while_the_command_is_
     let mut stream = attach(&vm.client, &id, 0).await.unwrap();
     let (mut text, mut acked, mut held_back) = (Vec::new(), 0, false);
     let end = loop {
-        // Nothing more comes before an ack: the buffer is full and the command waits.
-        let event = if held_back {
-            Some(next(&mut stream).await)
-        } else {
-            let wait = Duration::from_secs(2);
-            match tokio::time::timeout(wait, stream.message()).await {
-                Ok(message) => message.unwrap().unwrap().event,
-                Err(_) => {
-                    assert_eq!(text.len() - acked, EXEC_BUFFER, "held back by a full buffer");
-                    held_back = true;
-                    None
-                }
-            }
-        };
-        match event {
-            Some(Event::Output(output)) => {
+        if !held_back && text.len() >= EXEC_BUFFER {
+            // Nothing more comes before an ack: the buffer is full and the command waits.
+            let more = tokio::time::timeout(Duration::from_secs(2), stream.message()).await;
+            assert!(more.is_err(), "held back by a full buffer: {more:?}");
+            assert_eq!(text.len(), EXEC_BUFFER);
+            held_back = true;
+        }
+        match next(&mut stream).await {
+            Event::Output(output) => {
                 assert_eq!(output.offset, text.len() as u64);
                 text.extend(output.data);
             }
-            Some(Event::End(end)) => break end,
-            None => {}
+            Event::End(end) => break end,
         }
         if held_back && text.len() > acked {
             acked = text.len();

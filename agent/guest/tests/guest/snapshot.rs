@@ -1,11 +1,11 @@
 //! Forks of one saved machine.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ovenbird_guest_protocol::v1::attach_exec_response::Event;
 
 use crate::{
-    call::{attach, exec, info, next, print},
+    call::{assert_clock, attach, exec, next, print},
     qmp,
     vm::Vm,
 };
@@ -25,10 +25,8 @@ async fn forks_answer_go_on_with_their_commands_and_differ_in_what_is_random() {
     for _ in 0..2 {
         let started = Instant::now();
         let fork = Vm::fork(saved.folder.path(), saved.token).await;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
-        let off = i64::try_from(now).unwrap() - info(&fork.client).await.clock_unix_ms;
+        assert_clock(&fork.client, 1000).await;
         eprintln!("a fork answered after {:?}", started.elapsed());
-        assert!(off.abs() < 1000, "the clock is off by {off} ms");
         random.push(print(&fork.client, "od -An -tx1 -N16 /dev/urandom").await);
         let mut stream = attach(&fork.client, "count", 0).await.unwrap();
         let mut text = Vec::new();

@@ -113,7 +113,7 @@ impl Vm {
 
     /// Connects again, as after a loss of the host's side.
     pub(crate) async fn reconnect(&self, arrival: Arrival) -> GuestClient {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + READY_WITHIN;
         self.link.connect(arrival, deadline).await.unwrap()
     }
 

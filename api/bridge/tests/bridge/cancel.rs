@@ -217,8 +217,10 @@ async fn message_of_the_api_wakes_the_rules() {
     .await;
     assert!(host.sandboxes().is_empty());
     for build in [queued, running] {
-        let told = states(&rig, &events, build).await;
-        assert_eq!(told.last(), Some(&Status::Cancelled), "{told:?}");
+        wait_until("its end to be told", SOON, || async {
+            states(&rig, &events, build).await.last() == Some(&Status::Cancelled)
+        })
+        .await;
         let said = texts(&rig.streamed(build).await);
         assert_eq!(said, ["cancelled by key_x: a newer commit", "end cancelled"]);
     }

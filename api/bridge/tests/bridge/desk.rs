@@ -152,6 +152,8 @@ async fn finish_waits_for_the_ledger() {
     assert_eq!(rig.row(build).await.log_seq, 0);
 
     rig.start_ledger();
+    wait_until("the ledger to be at work", SOON, || async { rig.row(build).await.log_seq > 0 })
+        .await;
     let (build, runner) = (rig.build("api").await, RunnerId::new());
     let claim = ok(rig.claim(build, 1, runner).await);
     let event_seq = crate::ledger::step_finished(&rig, build, 1, 1).await;

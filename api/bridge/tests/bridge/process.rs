@@ -107,8 +107,12 @@ async fn bridge_believes_redis_by_the_configured_authority_alone() {
         },
     );
     let client = client.unwrap();
+    let patient = ::redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(SOON))
+        .set_response_timeout(Some(SOON));
     let alive = async |_: &Process| {
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let connection = client.get_multiplexed_async_connection_with_config(&patient).await;
+        let mut connection = connection.unwrap();
         let keys: Vec<String> =
             ::redis::cmd("KEYS").arg("ovenbird:*").query_async(&mut connection).await.unwrap();
         !keys.is_empty()

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{self, consumer::PullConsumer, message::PublishMessage};
+use async_nats::jetstream::{
+    self, consumer::PullConsumer, message::PublishMessage, stream::RawMessageErrorKind,
+};
 use chrono::{DateTime, Utc};
 use futures::StreamExt as _;
 use ovenbird_bridge::{
@@ -20,7 +22,8 @@ use ovenbird_bridge::{
 };
 use ovenbird_contract::{
     desk::{
-        Claim, ClaimRequest, FinishRequest, LogPosition, Outcome, Published, Reply, TemplateKind,
+        Claim, ClaimRequest, FinishRequest, LogPosition, Outcome, Published, RefusalCode, Reply,
+        TemplateKind,
     },
     id::{BuildId, RunnerId, TemplateId},
     job::Job,
@@ -38,7 +41,7 @@ use ovenbird_db::{
 };
 use ovenbird_migrations::Migrator;
 use ovenbird_testkit::{Folder, Nats, Postgres, Redis, postgres, redis as test_redis, wait_for};
-use redis::AsyncCommands;
+use redis::{AsyncCommands, aio::ConnectionManagerConfig};
 use sea_orm::ConnectionTrait;
 use sea_orm_migration::MigratorTrait;
 use serde::{Serialize, de::DeserializeOwned};
@@ -107,7 +110,9 @@ pub(crate) struct Rig {
     pub(crate) queue: Queue,
     pub(crate) keys: Keys,
     pub(crate) client: async_nats::Client,
+    /// The test's own, patient.
     pub(crate) js: jetstream::Context,
+    of_services: jetstream::Context,
     pub(crate) names: Names,
     pub(crate) log: Log,
     stop: CancellationToken,
@@ -132,10 +137,14 @@ impl Rig {
         let db = ovenbird_db::connect(&database_url, 8, "bridge-tests").await.unwrap();
         let keys = Keys::new(&prefix);
         let redis_client = redis::Client::open(redis_url.as_str()).unwrap();
-        let redis = redis_client.get_connection_manager().await.unwrap();
+        let patient = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(SOON))
+            .set_response_timeout(Some(SOON));
+        let redis = redis_client.get_connection_manager_with_config(patient).await.unwrap();
         let client = async_nats::connect(&nats_url).await.unwrap();
-        let mut js = jetstream::new(client.clone());
-        js.set_timeout(Duration::from_secs(2));
+        let [mut js, mut of_services] = [(); 2].map(|()| jetstream::new(client.clone()));
+        js.set_timeout(SOON);
+        of_services.set_timeout(Duration::from_secs(2));
         let names = Names::new(&prefix);
         let rig = Self {
             database_url,
@@ -147,8 +156,9 @@ impl Rig {
             redis,
             keys,
             client,
-            log: Log::new(js.clone(), names.clone(), streams::Handle::default()),
+            log: Log::new(of_services.clone(), names.clone(), streams::Handle::default()),
             js,
+            of_services,
             names,
             prefix,
             stop: CancellationToken::new(),
@@ -192,7 +202,7 @@ impl Rig {
             client: self.redis_client.clone(),
             queue: self.queue.clone(),
             store: self.store.clone(),
-            js: self.js.clone(),
+            js: self.of_services.clone(),
             names: self.names.clone(),
             streams: streams::Handle::default(),
             metrics: Metrics::default(),
@@ -210,7 +220,7 @@ impl Rig {
             store: self.store.clone(),
             log: self.log.clone(),
             queue: self.queue.clone(),
-            states: States::new(self.js.clone(), self.names.clone()),
+            states: States::new(self.of_services.clone(), self.names.clone()),
             lease,
             finish_wait: Duration::from_secs(3),
             attempts_max: 3,
@@ -225,7 +235,7 @@ impl Rig {
     pub(crate) fn start_ledger(&mut self) {
         let ledger = ledger::Service::new(
             self.store.clone(),
-            self.js.clone(),
+            self.of_services.clone(),
             self.names.clone(),
             streams::Handle::default(),
             Metrics::default(),
@@ -239,10 +249,10 @@ impl Rig {
             store: self.store.clone(),
             queue: self.queue.clone(),
             log: self.log.clone(),
-            states: States::new(self.js.clone(), self.names.clone()),
+            states: States::new(self.of_services.clone(), self.names.clone()),
             agents: None,
             client: self.client.clone(),
-            js: self.js.clone(),
+            js: self.of_services.clone(),
             names: self.names.clone(),
             attempts_max: 3,
             build_time_max: TIME_MAX,
@@ -328,8 +338,23 @@ impl Rig {
         self.redis.clone().lrange(key, 0, -1).await.unwrap()
     }
 
-    /// Asks the desk until it is there.
+    /// Asks the desk until it can decide, as runners do.
     pub(crate) async fn ask<Q: Serialize, T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        request: &Q,
+    ) -> Reply<T> {
+        let decided = || async {
+            let reply = self.ask_once(verb, request).await;
+            let is_open =
+                matches!(&reply, Reply::Refused(it) if it.code == RefusalCode::Unavailable);
+            (!is_open).then_some(reply)
+        };
+        wait_for("the desk decides", SOON, decided).await.unwrap()
+    }
+
+    /// Asks the desk until it is there.
+    pub(crate) async fn ask_once<Q: Serialize, T: DeserializeOwned>(
         &self,
         verb: &str,
         request: &Q,
@@ -411,7 +436,11 @@ impl Rig {
         let subject = self.names.logs(&build);
         let mut records = Vec::new();
         for seq in 1..=last {
-            let Ok(message) = stream.get_raw_message(seq).await else { continue };
+            let message = match stream.get_raw_message(seq).await {
+                Ok(message) => message,
+                Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => continue,
+                Err(error) => panic!("{error}"),
+            };
             if message.subject.as_str() == subject {
                 let batch: Batch = serde_json::from_slice(&message.payload).unwrap();
                 records.extend(batch.records);

@@ -32,7 +32,7 @@ pub(crate) async fn start_bridge(rig: &mut Rig, settings: &str) {
 #[tokio::test]
 async fn build_goes_its_whole_way() {
     let mut rig = Rig::new().await;
-    start_bridge(&mut rig, "").await;
+    start_bridge(&mut rig, "finish_wait = '8s'\n").await;
     let (build, runner) = (rig.build("web").await, RunnerId::new());
     rig.queue.push(&[build]).await.unwrap();
     let job = rig.job().await;
@@ -91,7 +91,7 @@ async fn bridge_finds_by_itself_what_is_gone() {
 async fn killed_postgres_loses_nothing() {
     let mut servers = Servers::durable().await;
     let mut rig = Rig::on(&servers).await;
-    start_bridge(&mut rig, "").await;
+    start_bridge(&mut rig, "lease = '120s'\n").await;
     let (build, runner) = (rig.build("web").await, RunnerId::new());
     rig.queue.push(&[build]).await.unwrap();
     let job = rig.job().await;
@@ -100,18 +100,18 @@ async fn killed_postgres_loses_nothing() {
     let at = rig.log(build, claim.log, 10).await.unwrap();
     let events = crate::ledger::step_finished(&rig, build, 1, 1).await;
     let renew = RenewRequest { build_id: build, attempt: 1, runner_id: runner };
-    let away: Reply<Renewed> = rig.ask("renew", &renew).await;
+    let away: Reply<Renewed> = rig.ask_once("renew", &renew).await;
     let Reply::Refused(refusal) = away else { panic!("renewed without Postgres") };
     assert_eq!(refusal.code, RefusalCode::Unavailable);
     assert!(refusal.retry_after_ms.is_some());
     servers.postgres.restart().await.unwrap();
-    wait_until("the lease is renewed", SOON, || async {
-        matches!(rig.ask::<_, Renewed>("renew", &renew).await, Reply::Ok(_))
-    })
-    .await;
+    ok(rig.ask::<_, Renewed>("renew", &renew).await);
     ok(rig.ask::<_, Finished>("finish", &finish(&claim, runner, at, events)).await);
     wait_until("the log is stored", SOON, || async { rig.stored(build).await.len() == 11 }).await;
-    assert_eq!(rig.row(build).await.logs[0]["cmd"], "RUN 1");
+    wait_until("the step is stored", SOON, || async {
+        rig.row(build).await.logs[0]["cmd"] == "RUN 1"
+    })
+    .await;
     rig.stop().await;
 }
 

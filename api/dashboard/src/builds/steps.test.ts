@@ -40,9 +40,9 @@ test("recipes are read as the api numbers them", () => {
 });
 
 test("a recipe of nothing but backslashes and blanks is read at once", () => {
-  const began = performance.now();
+  const began = process.cpuUsage();
   const slashes = "\\".repeat(500_001);
   expect(recipeCommands([`${slashes}x${slashes}${" ".repeat(500_000)}`, "b"])).toEqual([`${slashes}x${slashes.slice(1)}b`]);
   expect(recipeCommands([`a ${slashes.slice(1)}`, "b"]).length).toBe(2);
-  expect(performance.now() - began).toBeLessThan(1000);
+  expect(process.cpuUsage(began).user / 1000).toBeLessThan(1000);
 });

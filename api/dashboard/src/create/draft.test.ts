@@ -56,8 +56,8 @@ test("a diagnostic stands under its word, also behind characters of two units", 
 });
 
 test("line ends at the end of a recipe are left out, however many there are", () => {
-  const began = performance.now();
+  const began = process.cpuUsage();
   expect(bodyOf({ ...EMPTY, recipe: `RUN a${"\n".repeat(1_000_000)}` }).recipe).toEqual(["RUN a"]);
   expect(bodyOf({ ...EMPTY, recipe: `${"\n".repeat(200_000)}RUN a` }).recipe.length).toBe(200_001);
-  expect(performance.now() - began).toBeLessThan(1000);
+  expect(process.cpuUsage(began).user / 1000).toBeLessThan(1000);
 });

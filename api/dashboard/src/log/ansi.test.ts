@@ -47,12 +47,12 @@ test("markup and control characters stay text", () => {
 
 test("a line that was made to be slow to read is read at once", () => {
   const many = 100_000;
-  const began = performance.now();
+  const began = process.cpuUsage();
   expect(plain(`${"\r".repeat(many)}x${"\r".repeat(many)}`)).toBe("x");
   expect(styleAfter(`\u001b[${"38;".repeat(many)}1m`, PLAIN)).toEqual({ bold: true });
   expect(styleAfter(`\u001b[${"48;5;7;".repeat(many)}1m`, PLAIN)).toEqual({ background: 7, bold: true });
   expect(plain(`${"\u001b[".repeat(many)}x`)).not.toContain("\u001b");
   expect(plain(`\u001b[${"1".repeat(many)}${" ".repeat(many)}\u0007`)).not.toContain("\u001b");
   expect(plain(`${"\u001b]".repeat(many)}x`)).toBe("");
-  expect(performance.now() - began).toBeLessThan(3000);
+  expect(process.cpuUsage(began).user / 1000).toBeLessThan(3000);
 });

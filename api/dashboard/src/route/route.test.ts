@@ -37,8 +37,8 @@ test("what is no page is told, and what is no value is left out", () => {
 });
 
 test("a path of nothing but slashes is read at once", () => {
-  const began = performance.now();
+  const began = process.cpuUsage();
   expect(parsed(`/admin${"/".repeat(1_000_000)}`)).toEqual(TEMPLATES);
   expect(parsed(`/admin${"/".repeat(500_000)}x`).page).toBe("none");
-  expect(performance.now() - began).toBeLessThan(1000);
+  expect(process.cpuUsage(began).user / 1000).toBeLessThan(1000);
 });

@@ -9,7 +9,7 @@ test("an end is counted up to the first other character, or to the beginning", (
 
 test("a text of a million such characters takes no time", () => {
   const text = "\r".repeat(1_000_000);
-  const began = performance.now();
+  const began = process.cpuUsage();
   expect([ending(text, "\r"), withoutEnding(`${text}x`, "\r").length]).toEqual([1_000_000, 1_000_001]);
-  expect(performance.now() - began).toBeLessThan(500);
+  expect(process.cpuUsage(began).user / 1000).toBeLessThan(500);
 });

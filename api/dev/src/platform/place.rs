@@ -49,7 +49,7 @@ impl Place {
             real
         };
         fs::set_permissions(&real, std::fs::Permissions::from_mode(0o755))?;
-        let owner = lock(&real)?.context("a new folder is already somebody's")?;
+        let owner = exclusive(&real.join(OWNER))?.context("a new folder is already somebody's")?;
         Ok(Self { name: made, real, owner: Some(owner) })
     }
 
@@ -69,12 +69,15 @@ impl Place {
                 continue;
             }
             match fs::canonicalize(&name) {
-                Ok(real) => match lock(&real) {
-                    Ok(Some(owner)) => found.push(Self { name, real, owner: Some(owner) }),
-                    Ok(None) => {}
-                    // Its owner was removing it.
-                    Err(_) if !real.exists() => {}
-                    Err(error) => return Err(error),
+                Ok(real) => match fs::File::open(real.join(OWNER)) {
+                    Ok(file) => {
+                        if let Some(owner) = lock(file.into(), &real)? {
+                            found.push(Self { name, real, owner: Some(owner) });
+                        }
+                    }
+                    // Its owner is making or removing it.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
                 },
                 // A link to a folder that a reboot took away, or a folder that its owner has just removed.
                 Err(_) => match fs::remove_file(&name) {
@@ -105,6 +108,17 @@ impl Place {
         if self.owner.is_none() {
             return Ok(());
         }
+        // Its owner goes last: a folder without one is nobody's to remove.
+        for entry in fs::read_dir(&self.real)? {
+            let entry = entry?;
+            if entry.file_name() == OWNER {
+                continue;
+            }
+            match entry.file_type()?.is_dir() {
+                true => fs::remove_dir_all(entry.path())?,
+                false => fs::remove_file(entry.path())?,
+            }
+        }
         fs::remove_dir_all(&self.real)?;
         if self.name != self.real {
             fs::remove_file(&self.name)?;
@@ -122,17 +136,15 @@ impl Drop for Place {
     }
 }
 
-/// The owner's lock, unless somebody has it.
-fn lock(folder: &Path) -> anyhow::Result<Option<Flock<File>>> {
-    exclusive(&folder.join(OWNER))
-}
-
 /// The lock on a file, unless somebody has it.
 ///
 /// # Errors
 /// When the file cannot be made or locked.
 pub fn exclusive(path: &Path) -> anyhow::Result<Option<Flock<File>>> {
-    let file: File = fs::File::create(path)?.into();
+    lock(fs::File::create(path)?.into(), path)
+}
+
+fn lock(file: File, path: &Path) -> anyhow::Result<Option<Flock<File>>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),

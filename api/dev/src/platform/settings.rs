@@ -146,6 +146,8 @@ impl Platform {
             "subnet": format!("10.{}.{}.0/20", 200 + number / 16, number % 16 * 16),
             "uid_base": 2_000_000 + u32::from(number) * 4096,
             "storage": self.disk.driver(),
+            // An emulated machine beside others boots slowly.
+            "ready_timeout": "60s",
             // A platform leaves nothing behind.
             "sandboxes_on_exit": "destroy",
             "telemetry": self.telemetry(),

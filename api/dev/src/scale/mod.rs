@@ -39,9 +39,6 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A load that is not over by then hangs.
 const LONGEST: Duration = Duration::from_secs(600);
-/// What a build that was handed over may take longer than the slowest one that was not: its runner notices the end of
-/// its drain time, the desk writes, another runner claims.
-const HAND_OVER: Duration = Duration::from_secs(4);
 
 /// How much.
 #[derive(Debug, Clone, clap::Args)]
@@ -67,6 +64,9 @@ pub struct Plan {
     pub work: Duration,
     /// Builds at once in each runner.
     pub slots: usize,
+    /// What a build that was handed over may take longer than the slowest one that was not: its runner notices the end
+    /// of its drain time, the desk writes, another runner claims.
+    pub hand_over: Duration,
     /// When there are how many runners.
     pub rule: Rule,
 }
@@ -83,6 +83,7 @@ impl Plan {
             falls: Duration::from_secs(50),
             work: Duration::from_secs(8),
             slots: 2,
+            hand_over: Duration::from_secs(4),
             rule: Rule::of_deploy()?,
         })
     }
@@ -255,14 +256,14 @@ pub async fn drive(ui: &Ui, platform: &mut Platform, plan: &Plan) -> anyhow::Res
         }
     }
     let built = built.unwrap_or_default();
-    let mut wrong = wrong(&built);
+    let mut wrong = wrong(&built, plan.hand_over);
     wrong.extend(platform.errors_logged());
     bar.done("");
     Ok(Outcome { curve, built, sent_away_busy: fleet.sent_away_busy(), wrong })
 }
 
 /// Builds that failed, began again, or took long because their runner was sent away.
-fn wrong(built: &[Built]) -> Vec<String> {
+fn wrong(built: &[Built], hand_over: Duration) -> Vec<String> {
     let untouched = built.iter().filter(|build| build.attempts == 1);
     let usual = untouched.map(|build| build.took).max().unwrap_or_default();
     let mut wrong = Vec::new();
@@ -273,7 +274,7 @@ fn wrong(built: &[Built]) -> Vec<String> {
         if build.restarted {
             wrong.push(format!("{} began again from the first step", build.name));
         }
-        if build.attempts > 1 && build.took > usual + HAND_OVER {
+        if build.attempts > 1 && build.took > usual + hand_over {
             wrong.push(format!("{} took {:?}, others at most {usual:?}", build.name, build.took));
         }
     }

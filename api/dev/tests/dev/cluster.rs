@@ -12,7 +12,7 @@ use ovenbird_dev::{
     platform::{Hypervisor, Options, Platform},
     progress::Ui,
 };
-use ovenbird_testkit::wait_for;
+use ovenbird_testkit::{wait_for, wait_until};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -45,6 +45,14 @@ async fn leader(client: &async_nats::Client, stream: &str) -> (String, usize) {
     .unwrap()
 }
 
+/// Until all three servers have a stream.
+async fn replicated(client: &async_nats::Client, stream: &str) {
+    wait_until("three servers with the stream", LONG, || async {
+        leader(client, stream).await.1 == 2
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn nothing_is_lost_when_a_server_of_the_nats_cluster_is_killed_under_builds() {
     let (ui, artifacts) = (Ui::new(), Artifacts::locate(&Cache::open().unwrap()).unwrap());
@@ -61,7 +69,7 @@ async fn nothing_is_lost_when_a_server_of_the_nats_cluster_is_killed_under_build
     let client = platform.record().nats_client().await.unwrap();
     let names = Names::default();
     for stream in [names.builds_stream(), names.logs_stream(), names.events_stream()] {
-        assert_eq!(leader(&client, &stream.name).await.1, 2, "{} has two replicas", stream.name);
+        replicated(&client, &stream.name).await;
     }
 
     let mut builds = Vec::new();
@@ -109,9 +117,6 @@ async fn nothing_is_lost_when_a_server_of_the_nats_cluster_is_killed_under_build
     println!("{led} was killed; all builds were over after {:?}", killed.elapsed());
 
     platform.nats().restart().await.unwrap();
-    let all = wait_for("three servers with the log", LONG, || async {
-        Some(leader(&client, &names.logs_stream().name).await.1).filter(|others| *others == 2)
-    });
-    all.await.unwrap();
+    replicated(&client, &names.logs_stream().name).await;
     platform.stop(&ui).await.unwrap();
 }

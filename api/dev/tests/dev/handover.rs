@@ -5,8 +5,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use nix::sys::signal::Signal;
-use ovenbird_dev::{host::Host, platform::Options};
-use ovenbird_testkit::wait_for;
+use ovenbird_dev::{
+    host::Host,
+    platform::{Options, member::Kind},
+};
+use ovenbird_testkit::{Stalls, wait_for};
 use serde_json::{Value, json};
 
 use crate::platform::Stage;
@@ -86,9 +89,12 @@ impl Watched {
 pub(crate) async fn runner_of(stage: &Stage, build: &str) -> String {
     let logs = stage.platform.logs();
     wait_for("a runner that has the build", LONG, || async {
+        let attempt = stage.api.build_get(build).await.ok()?["attempt"].clone();
+        let attempt = format!("attempt={attempt} ");
+        let told = ["build claimed", build, &attempt];
         ["runner-1", "runner-2"].into_iter().find(|name| {
             let log = std::fs::read_to_string(logs.join(format!("{name}.log"))).unwrap();
-            log.lines().any(|line| line.contains("build claimed") && line.contains(build))
+            log.lines().any(|line| told.iter().all(|it| line.contains(it)))
         })
     })
     .await
@@ -107,18 +113,20 @@ async fn gap_of_a_killed_runner(options: Options, lines: u32) -> Duration {
     let mut build = Watched::submit(&stage, &request).await;
     build.until(&stage, "line 3").await;
     let runner = runner_of(&stage, &build.id).await;
-    let killed = Utc::now();
+    let had = stage.api.build_get(&build.id).await.unwrap();
+    let (killed, stalls) = (Utc::now(), Stalls::watch());
     stage.platform.member(&runner).unwrap().process().kill();
-    build.until(&stage, "Attempt 2 goes on in step 3").await;
-    let sandbox = stage.api.build_get(&build.id).await.unwrap()["sandbox_id"].clone();
+    // With a lease of two seconds a machine that stands still for one and a half costs an attempt, too.
+    build.until(&stage, " goes on in step 3").await;
     // The next line of the command, which was running all the while.
     let before = build.texts("stdout").len() + 1;
     let again = build.until(&stage, &format!("line {before}")).await;
-    let gap = (again - killed).to_std().unwrap();
+    let gap = (again - killed).to_std().unwrap().saturating_sub(stalls.sum());
     println!("killed in the middle of a step; the log goes on after {gap:?}");
     let ended = build.end(&stage).await;
     assert_eq!(ended["status"], "succeeded", "{ended:#}");
-    assert_eq!((&ended["attempt"], &ended["sandbox_id"]), (&json!(2), &sandbox));
+    assert_eq!(ended["sandbox_id"], had["sandbox_id"]);
+    assert!(ended["attempt"].as_u64() > had["attempt"].as_u64(), "{ended:#}");
     build.assert_whole(lines);
     assert!(build.texts("stdout").contains(&"in /srv as first: 1 run"), "{:#?}", build.records);
     let step = ended["logs"].as_array().unwrap().iter().find(|log| log["step"] == 3).unwrap();
@@ -152,11 +160,11 @@ async fn step_of_a_killed_runner_goes_on_within_its_lease_by_default() {
 
 #[tokio::test]
 async fn runner_that_was_cut_off_and_comes_back_changes_nothing() {
-    let options = Options { lease: Some(Duration::from_secs(2)), ..Options::default() };
+    let options = Options { lease: Some(Duration::from_secs(8)), ..Options::default() };
     let mut stage = Stage::set_with(options).await;
     let request = json!({
         "name": "goes-on", "memory_mb": 256,
-        "recipe": [counting(16), "RUN echo \"$(wc -l < /root/runs) run\""],
+        "recipe": [counting(30), "RUN echo \"$(wc -l < /root/runs) run\""],
     });
     let mut build = Watched::submit(&stage, &request).await;
     build.until(&stage, "line 3").await;
@@ -167,7 +175,7 @@ async fn runner_that_was_cut_off_and_comes_back_changes_nothing() {
     stage.platform.member(&runner).unwrap().process().signal(Signal::SIGCONT);
     let ended = build.end(&stage).await;
     assert_eq!((&ended["status"], &ended["attempt"]), (&json!("succeeded"), &json!(2)));
-    build.assert_whole(16);
+    build.assert_whole(30);
     assert!(build.texts("stdout").contains(&"1 run"));
     let last = build.records.iter().rposition(|record| record["attempt"] == 1).unwrap();
     let opened = build.records.iter().position(|record| record["attempt"] == 2).unwrap();
@@ -187,7 +195,7 @@ async fn step_of_a_runner_that_is_sent_away_goes_on_at_once_and_shows_no_error()
     let runner = runner_of(&stage, &build.id).await;
     let process = stage.platform.member(&runner).unwrap().process();
     process.signal(Signal::SIGTERM);
-    let status = process.wait(Duration::from_secs(5)).await;
+    let status = process.wait(Kind::Runner.patience()).await;
     assert!(status.is_some_and(|status| status.success()), "it ended with {status:?}");
     build.until(&stage, "Attempt 2 goes on in step 1").await;
     let running = stage.api.build_get(&build.id).await.unwrap();
@@ -203,7 +211,7 @@ async fn step_of_a_runner_that_is_sent_away_goes_on_at_once_and_shows_no_error()
 
 #[tokio::test]
 async fn started_process_and_healthcheck_survive_their_runner() {
-    let options = Options { lease: Some(Duration::from_secs(2)), ..Options::default() };
+    let options = Options { lease: Some(Duration::from_secs(8)), ..Options::default() };
     let mut stage = Stage::set_with(options).await;
     let serve = "START echo run >> /root/runs; i=0; \
                  while true; do i=$((i+1)); echo \"line $i\"; sleep 0.5; done";
@@ -229,12 +237,8 @@ async fn started_process_and_healthcheck_survive_their_runner() {
 
 #[tokio::test]
 async fn build_of_a_lost_host_begins_again_on_another_one_and_says_so() {
-    let options = Options {
-        agents: 2,
-        lease: Some(Duration::from_secs(5)),
-        host_away: Some(Duration::from_secs(3)),
-        ..Options::default()
-    };
+    let options =
+        Options { agents: 2, host_away: Some(Duration::from_secs(3)), ..Options::default() };
     let mut stage = Stage::set_with(options).await;
     let agents = stage.platform.record().agents;
     // The platform is ready when one agent is.
@@ -280,7 +284,8 @@ async fn build_of_a_lost_host_begins_again_on_another_one_and_says_so() {
     };
     let host = tokio::time::timeout(LONG, back).await.expect("the agent is back");
     for left in host.sandboxes().await.unwrap() {
-        host.destroy(&left.sandbox_id).await.unwrap();
+        // The sweep does it, too.
+        let _ = host.destroy(&left.sandbox_id).await;
     }
     stage.strike().await;
 }

@@ -92,7 +92,6 @@ async fn builds_go_to_both_hosts_follow_their_base_and_outlive_a_host() {
     let options = Options {
         agents: 2,
         apart: true,
-        lease: Some(Duration::from_secs(5)),
         host_away: Some(Duration::from_secs(3)),
         ..Options::default()
     };

@@ -188,7 +188,7 @@ async fn commands(sandbox: &Of<'_>) {
         (&done["exit_code"], &done["stdout"], &done["stderr"]),
         (&json!(3), &json!("out\n"), &json!("err\n"))
     );
-    let done = exec(json!({"script": "echo started; sleep 60", "timeout_sec": 1})).await;
+    let done = exec(json!({"script": "echo started; sleep 60", "timeout_sec": 5})).await;
     assert_eq!(
         (&done["timed_out"], &done["stdout"]),
         (&json!(true), &json!("started\n")),

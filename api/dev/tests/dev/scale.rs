@@ -23,6 +23,7 @@ async fn runners_follow_the_number_that_nats_tells_and_no_build_is_restarted() {
         falls: Duration::from_secs(8),
         work: Duration::from_secs(4),
         slots: 2,
+        hand_over: Duration::from_secs(12),
         rule: Rule {
             max: 3,
             polling: Duration::from_secs(1),
@@ -41,7 +42,7 @@ async fn runners_follow_the_number_that_nats_tells_and_no_build_is_restarted() {
     // Nobody takes them yet: they wait, of both lanes.
     let mut builds = Vec::new();
     for (name, lane) in [("a", "default"), ("b", "high"), ("c", "default")] {
-        let request = json!({ "name": name, "recipe": ["RUN bench-lines 40 5"], "lane": lane });
+        let request = json!({ "name": name, "recipe": ["RUN bench-lines 100 5"], "lane": lane });
         let build = api.build_create(&request).await.unwrap();
         builds.push(build["id"].as_str().unwrap().to_owned());
     }
@@ -72,7 +73,7 @@ async fn runners_follow_the_number_that_nats_tells_and_no_build_is_restarted() {
     platform.runner_start(101, &[]).unwrap();
     let mut attempts = Vec::new();
     for id in &builds {
-        let ended = wait_for("the build's end", 3 * SOON, async || {
+        let ended = wait_for("the build's end", 6 * SOON, async || {
             let build = api.build_get(id).await.ok()?;
             (!build["completed_at"].is_null()).then_some(build)
         });

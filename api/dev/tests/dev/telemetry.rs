@@ -71,7 +71,7 @@ async fn build_is_one_trace_through_all_processes_also_when_another_runner_goes_
         "recipe": [
             "ENV SECRET_OF_RECIPE=never-in-a-trace",
             "RUN --retries=1 test -e /root/tried || { touch /root/tried; exit 3; }",
-            "RUN i=0; while [ $i -lt 8 ]; do i=$((i+1)); echo \"line $i\"; sleep 1; done",
+            "RUN i=0; while [ $i -lt 30 ]; do i=$((i+1)); echo \"line $i\"; sleep 1; done",
         ],
     });
     let build = stage.api.build_create(&request).await.unwrap();
@@ -99,6 +99,7 @@ async fn build_is_one_trace_through_all_processes_also_when_another_runner_goes_
         let is_last = |span: &Span| span.name == "attempt" && span.field("ending") == "succeeded";
         let is_all = spans.iter().any(is_last)
             && spans.iter().any(|span| span.name == "desk finish")
+            && spans.iter().any(|span| span.name == "FlattenRootfs")
             && spans.iter().all(|it| it.parent.is_empty() || ids.contains(&*it.parent));
         is_all.then_some(spans)
     })
