@@ -200,17 +200,17 @@ async fn twenty_thousand_lines_reach_a_slow_follower_whole_while_the_command_is_
             assert_eq!(text.len(), EXEC_BUFFER);
             held_back = true;
         }
+        if held_back && text.len() > acked {
+            acked = text.len();
+            let ack = AckExecRequest { exec_id: id.clone(), offset: acked as u64 };
+            vm.client.clone().ack_exec(ack).await.unwrap();
+        }
         match next(&mut stream).await {
             Event::Output(output) => {
                 assert_eq!(output.offset, text.len() as u64);
                 text.extend(output.data);
             }
             Event::End(end) => break end,
-        }
-        if held_back && text.len() > acked {
-            acked = text.len();
-            let ack = AckExecRequest { exec_id: id.clone(), offset: acked as u64 };
-            vm.client.clone().ack_exec(ack).await.unwrap();
         }
     };
     assert!(held_back, "the output is larger than the buffer");
