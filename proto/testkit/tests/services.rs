@@ -59,11 +59,11 @@ async fn copy_of_a_template_database_has_its_tables_and_its_own_rows() {
     assert!(server.database_from("template", "a").await.is_err(), "the name is taken");
 }
 
-async fn connect(client: &redis::Client) -> redis::aio::MultiplexedConnection {
+async fn connect(client: &redis::Client) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
     let config = redis::AsyncConnectionConfig::new()
         .set_connection_timeout(Some(SOON))
         .set_response_timeout(Some(SOON));
-    client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
+    client.get_multiplexed_async_connection_with_config(&config).await
 }
 
 #[tokio::test]
@@ -75,15 +75,15 @@ async fn redis_keeps_appended_data_over_a_kill_and_loses_the_rest() {
         let mut server = Redis::start(&dir, options).await.unwrap();
         let other = Redis::start(&folder.join("other"), options).await.unwrap();
         let client = redis::Client::open(server.url()).unwrap();
-        let mut connection = connect(&client).await;
+        let mut connection = connect(&client).await.unwrap();
         let () = connection.set("n", 5).await.unwrap();
         server.kill9();
         server.restart().await.unwrap();
-        let mut connection = connect(&client).await;
+        let mut connection = connect(&client).await.unwrap();
         assert_eq!(connection.get::<_, Option<i32>>("n").await.unwrap(), kept);
 
         let client = redis::Client::open(other.url()).unwrap();
-        let mut connection = connect(&client).await;
+        let mut connection = connect(&client).await.unwrap();
         assert_eq!(connection.get::<_, Option<i32>>("n").await.unwrap(), None);
         let pid = server.process().pid();
         drop(server);
