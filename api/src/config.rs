@@ -8,7 +8,7 @@ use std::{
 };
 
 use ovenbird_kit::{Secret, config::Error, telemetry, tls};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -189,9 +189,19 @@ pub struct Rate {
     pub address_per_second: NonZeroU32,
     /// Requests of one address without a valid key at once.
     pub address_burst: NonZeroU32,
-    /// What a request waits for Redis at most. Without an answer it goes on, and none is limited for a second.
-    #[serde(with = "humantime_serde")]
+    /// What one question to Redis may take; a request asks up to three. Without an answer it goes on, and none is
+    /// limited for a second.
+    #[serde(deserialize_with = "positive")]
     pub redis_deadline: Duration,
+}
+
+/// At zero nothing would be limited.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let duration: Duration = humantime_serde::deserialize(deserializer)?;
+    if duration.is_zero() {
+        return Err(D::Error::custom("it must be longer than zero, as \"250ms\""));
+    }
+    Ok(duration)
 }
 
 /// Browsers that are signed in.
@@ -294,6 +304,10 @@ mod tests {
         let config: Config =
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
         assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
+        let endless = DEFAULTS.replace("redis_deadline = \"250ms\"", "redis_deadline = \"0s\"");
+        let refused =
+            ovenbird_kit::config::load::<Config>(&endless, None, "OVENBIRD_NO_SUCH").unwrap_err();
+        assert!(format!("{refused:?}").contains("longer than zero"), "{refused:?}");
         assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
         let authority = config.registration.authority;
         assert!(authority.is_none() && DEFAULTS.contains("# [registration.authority]"));

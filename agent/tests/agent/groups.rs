@@ -12,6 +12,7 @@ use ovenbird_host::{
     cgroup::{Cgroups, Limits, Mode},
 };
 use ovenbird_hostagent::v1 as host;
+use ovenbird_testkit::wait_until;
 
 use crate::support::*;
 
@@ -22,7 +23,7 @@ const LIMITS: Limits = Limits { memory_bytes: 32 << 20, vcpus: 2, pids: 7 };
 #[tokio::test]
 async fn version_2_is_laid_out_entered_counted_and_removed_in_a_guest() {
     if std::env::var_os(INSIDE).is_some() {
-        groups_below_the_root();
+        groups_below_the_root().await;
         groups_below_a_delegated_one();
         return;
     }
@@ -64,7 +65,7 @@ fn own() -> String {
     text.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned()
 }
 
-fn groups_below_the_root() {
+async fn groups_below_the_root() {
     let cgroups = open("root");
     assert_eq!(cgroups.version(), "v2");
     let group = cgroups.ensure(Slot(7), &LIMITS).unwrap().unwrap();
@@ -83,6 +84,10 @@ fn groups_below_the_root() {
         "echo 0 > $0/cgroup.procs; head -c 80000000 /dev/zero | tail -c 80000000 >/dev/null";
     Command::new("sh").args(["-c", greedy]).arg(&dir).status().unwrap();
     assert!(group.oom_kills() > 0, "{}", value(&dir, "memory.events"));
+    wait_until("whoever it began to be gone, too", PATIENCE, || async {
+        value(&dir, "pids.current") == "0"
+    })
+    .await;
 
     let mut waiting = Command::new("sh")
         .args(["-c", "echo 0 > $0/cgroup.procs; echo in; exec sleep 1000"])

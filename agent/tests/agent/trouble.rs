@@ -1,6 +1,7 @@
 //! What goes wrong: bad arguments, no room, guests that never come up, an agent that is killed.
 
 use ovenbird_hostagent::v1::{self as host, host_agent_service_client::HostAgentServiceClient};
+use ovenbird_testkit::wait_for;
 use tonic::Code;
 
 use crate::support::*;
@@ -146,8 +147,9 @@ async fn caller_that_hangs_up_leaves_a_whole_sandbox() {
     let host = Host::start().await;
     let mut client = host.client.clone();
     let call = tokio::spawn(async move { client.create_sandbox(sandbox("minimal", "a")).await });
-    host.wait_for_status("a", "creating").await;
+    wait_for("the creation to begin", PATIENCE, || host.status("a")).await.unwrap();
     call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
     host.wait_for_status("a", "running").await;
     assert_eq!(host.shell("a", "echo whole").await, "whole");
     host.stop().await;

@@ -55,7 +55,7 @@ pub(crate) fn boot() -> Result<(), Failed> {
             .arg(DISK_SIZE),
     )?;
     std::fs::remove_dir_all(&root)?;
-    let patience = Duration::from_secs(900);
+    let patience = Duration::from_secs(780);
     let arguments = &format!("{variables} PATH=/usr/bin");
     Machine { folder: folder.path(), disk: &disk, memory: "2G", arguments, patience }.run()
 }

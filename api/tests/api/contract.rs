@@ -104,7 +104,7 @@ async fn no_request_gets_an_answer_outside_of_the_specification() {
         if cases >= effort.cases_min && number("tested") == number("selected") {
             return;
         }
-        said = format!("only {cases} cases\n{shown}");
+        said = format!("too little was asked, with {cases} cases\n{shown}");
     }
     panic!("{said}");
 }

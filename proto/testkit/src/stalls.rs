@@ -9,7 +9,7 @@ use std::{
 
 const STEP: Duration = Duration::from_millis(10);
 /// What is less is a busy machine's everyday.
-const LEAST: Duration = Duration::from_millis(100);
+const LEAST: Duration = Duration::from_millis(500);
 
 /// Watches until it is dropped.
 #[derive(Debug)]
@@ -38,9 +38,11 @@ impl Stalls {
         Self { seen }
     }
 
-    /// The time since then in which not even a thread that only sleeps could run, each tenth of a second or more.
-    pub fn sum(&self) -> Duration {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).look()
+    /// What is left of `took`, which has just passed, without the times of half a second or more in which not even a
+    /// thread that only sleeps could run; never less than half of it.
+    pub fn without(&self, took: Duration) -> Duration {
+        let stalled = self.seen.lock().unwrap_or_else(PoisonError::into_inner).look();
+        took.saturating_sub(stalled).max(took / 2)
     }
 }
 

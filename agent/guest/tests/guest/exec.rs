@@ -31,9 +31,10 @@ async fn command_says_what_it_printed_where_and_how_it_ended() {
 
     let killed = run(&vm.client, script("kill -SEGV $$")).await;
     assert_eq!(killed.end.exit_code, 128 + 11);
+    let begun = Instant::now();
     let quick = run(&vm.client, exec(&new_id(), "true", &[])).await;
     assert_eq!(quick.end.exit_code, 0);
-    assert!(quick.end.elapsed_ms < 60_000, "{:?}", quick.end);
+    assert!(u128::from(quick.end.elapsed_ms) <= begun.elapsed().as_millis(), "{:?}", quick.end);
     let silent = run(&vm.client, script("cat; echo end of input")).await;
     assert_eq!(silent.stdout, "end of input\n");
 }

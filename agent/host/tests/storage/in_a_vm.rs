@@ -30,7 +30,7 @@ pub(crate) fn boot() -> Result<(), Failed> {
     let disk = folder.path().join("disk");
     File::create(&disk)?.set_len(DISK_BYTES)?;
     succeed(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk))?;
-    let patience = Duration::from_secs(900);
+    let patience = Duration::from_secs(780);
     Machine { folder: folder.path(), disk: &disk, memory: "512M", arguments: "", patience }.run()
 }
 

@@ -131,9 +131,16 @@ impl World {
 
     /// Of a runner that could have been heard.
     pub(crate) async fn lease_runs_out(&self, build: BuildId) {
-        self.heard_for("1 hour", "0 seconds").await;
+        self.lease_runs_out_after(build, "1 hour", "0 seconds").await;
+    }
+
+    /// A second ago, where desks heard from `since` ago until `last` ago.
+    pub(crate) async fn lease_runs_out_after(&self, build: BuildId, since: &str, last: &str) {
+        // One statement: both go by one `now()`.
         self.sql(&format!(
-            "UPDATE template_builds SET lease_until = now() - interval '1 second' WHERE id = '{}'",
+            "WITH heard AS ({}) UPDATE template_builds
+             SET lease_until = now() - interval '1 second' WHERE id = '{}'",
+            hearing(since, last),
             build.uuid()
         ))
         .await;
@@ -141,11 +148,7 @@ impl World {
 
     /// Desks heard from so long ago until so long ago.
     pub(crate) async fn heard_for(&self, since: &str, last: &str) {
-        self.sql(&format!(
-            "INSERT INTO hearing (since, last) VALUES (now() - interval '{since}', now() - interval '{last}')
-             ON CONFLICT (id) DO UPDATE SET since = EXCLUDED.since, last = EXCLUDED.last"
-        ))
-        .await;
+        self.sql(&hearing(since, last)).await;
     }
 
     pub(crate) async fn cancel(&self, build: BuildId) {
@@ -201,4 +204,11 @@ pub(crate) fn success() -> Outcome {
 
 pub(crate) fn finish_of(holder: &Holder, outcome: Outcome) -> finish::Request {
     finish::Request { holder: holder.clone(), outcome }
+}
+
+fn hearing(since: &str, last: &str) -> String {
+    format!(
+        "INSERT INTO hearing (since, last) VALUES (now() - interval '{since}', now() - interval '{last}')
+         ON CONFLICT (id) DO UPDATE SET since = EXCLUDED.since, last = EXCLUDED.last"
+    )
 }

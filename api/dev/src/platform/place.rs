@@ -49,7 +49,10 @@ impl Place {
             real
         };
         fs::set_permissions(&real, std::fs::Permissions::from_mode(0o755))?;
-        let owner = exclusive(&real.join(OWNER))?.context("a new folder is already somebody's")?;
+        // Locked before it has its name, so that nobody takes it for an abandoned one.
+        let unnamed = real.join("owner.new");
+        let owner = exclusive(&unnamed)?.context("a new folder is already somebody's")?;
+        fs::rename(unnamed, real.join(OWNER))?;
         Ok(Self { name: made, real, owner: Some(owner) })
     }
 
@@ -71,11 +74,13 @@ impl Place {
             match fs::canonicalize(&name) {
                 Ok(real) => match fs::File::open(real.join(OWNER)) {
                     Ok(file) => {
-                        if let Some(owner) = lock(file.into(), &real)? {
+                        let owner = lock(file.into(), &real)?;
+                        // Else its owner was removing it.
+                        if let Some(owner) = owner.filter(|_| real.join(OWNER).exists()) {
                             found.push(Self { name, real, owner: Some(owner) });
                         }
                     }
-                    // Its owner is making or removing it.
+                    // Its owner is making or removing it. One that was killed just then leaves it for good, empty.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error.into()),
                 },

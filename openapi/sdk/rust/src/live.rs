@@ -39,7 +39,7 @@ pub async fn connect(url: &str, key: &str) -> Result<async_nats::Client, Error> 
 }
 
 /// A build's log as it is written, each record once and in order. A record whose `seq` is not the next one comes after
-/// records that are lost.
+/// records that are lost; where the last line is, the end has its `seq`.
 #[derive(Debug)]
 pub struct Live<'c> {
     client: &'c Client,
@@ -90,7 +90,8 @@ impl<'c> Live<'c> {
         })
     }
 
-    /// The next record, as soon as it is written; none after the one that has `end`. May be dropped and called again.
+    /// The next record, as soon as it is written; none after the one that has `end`, and none at all where the log has
+    /// ended at the place asked for. May be dropped and called again.
     ///
     /// # Errors
     /// [`Error::Refused`] when the key may not read this log; [`Error::Nats`] when the connection was closed;
@@ -112,7 +113,7 @@ impl<'c> Live<'c> {
                     self.is_behind = true;
                     self.count(Passing(format!("record {} is missing", self.last + 1)))?;
                 } else if self.is_stored && record.end.is_some() {
-                    // The log has ended here. Who came from here knows; others have a line of this number, which is
+                    // The log has ended here: who came from here has its end, others a line in its place, which is
                     // lost.
                     self.ended = true;
                     if self.last > self.began {
@@ -137,7 +138,7 @@ impl<'c> Live<'c> {
         Ok(None)
     }
 
-    /// Takes what REST has after the last record; where there is nothing, the one of its number if it ends the log.
+    /// Takes what REST has after the last record, and the one of its number if it ends the log.
     async fn read_page(&mut self) -> Result<(), Error> {
         match self.page().await {
             Ok(records) => {
@@ -159,12 +160,13 @@ impl<'c> Live<'c> {
 
     async fn page(&self) -> Result<Vec<LogRecord>, rest::Error<rest::types::Error>> {
         let page = || self.client.build_logs().id(self.build.as_str());
-        let records = page().from_seq(self.last + 1).send().await?.into_inner().records;
-        if !records.is_empty() || self.last == 0 {
-            return Ok(records);
+        let mut records = page().from_seq(self.last.max(1)).send().await?.into_inner().records;
+        if records.is_empty() && self.last > 0 {
+            // It may have ended before this number.
+            records = page().from_seq(self.last + 1).send().await?.into_inner().records;
         }
-        let last = page().from_seq(self.last).limit(1u32).send().await?.into_inner().records;
-        Ok(last.into_iter().filter(|record| record.end.is_some()).collect())
+        records.retain(|record| record.seq.get() > self.last || record.end.is_some());
+        Ok(records)
     }
 
     fn count(&mut self, passing: Passing) -> Result<(), Error> {

@@ -21,7 +21,8 @@ const TRIES_MAX = 20;
 
 /**
  * A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`. A record
- * whose `seq` is not the next one comes after records that are lost.
+ * whose `seq` is not the next one comes after records that are lost; where the last line is, the end has its `seq`.
+ * There is nothing, and no `end`, where the log has ended at `after`.
  *
  * Throws `Refused` when the key may not read this log, `Unreachable` when REST does not answer.
  */
@@ -58,7 +59,7 @@ export async function* followLive(
           count(`record ${after + 1} is missing`);
           break;
         } else if (isStored && record.end) {
-          // The log has ended here. Who came from here knows; others have a line of this number, which is lost.
+          // The log has ended here: who came from here has its end, others a line in its place, which is lost.
           if (after > began) yield record;
           return;
         }
@@ -67,7 +68,7 @@ export async function* followLive(
       if (isBehind) {
         const { data, error, response } = await page(client, id, after);
         if (data) {
-          waiting = data.records;
+          waiting = data.records.filter((record) => record.seq > after || record.end);
           isBehind = isStored = waiting.length > 0;
         } else if (response && !passes(response.status)) {
           throw refusal(response.status, error);
@@ -94,10 +95,9 @@ export async function* followLive(
   }
 }
 
-/** The records after `after`; where there are none, the one of this number if it ends the log. */
+/** What REST has of the log from `after` on, or, should it have ended before, from the next number on. */
 async function page(client: Client, id: string, after: number) {
-  const next = await buildLogs({ client, path: { id }, query: { from_seq: after + 1 } });
-  if (after === 0 || next.data?.records.length !== 0) return next;
-  const last = await buildLogs({ client, path: { id }, query: { from_seq: after, limit: 1 } });
-  return last.data && !last.data.records[0]?.end ? next : last;
+  const read = (from_seq: number) => buildLogs({ client, path: { id }, query: { from_seq } });
+  const records = await read(Math.max(after, 1));
+  return after > 0 && records.data?.records.length === 0 ? read(after + 1) : records;
 }

@@ -35,7 +35,8 @@ async def follow(
     client: AuthenticatedClient, connection: NatsClient, build_id: str, after: int = 0
 ) -> AsyncIterator[LogRecord]:
     """A build's log after the record `after` as it is written: each record once, in order, up to the one with `end`. A
-    record whose `seq` is not the next one comes after records that are lost.
+    record whose `seq` is not the next one comes after records that are lost; where the last line is, the end has its
+    `seq`. There is nothing, and no `end`, where the log has ended at `after`.
 
     Raises `Refused` when the key may not read this log, `Unreachable` when REST does not answer.
     """
@@ -60,7 +61,7 @@ async def follow(
                     is_behind = True
                     tries = _count(tries, f"record {after + 1} is missing")
                 elif is_stored and record.end:
-                    # The log has ended here. Who came from here knows; others have a line of this number, which is lost.
+                    # The log has ended here: who came from here has its end, others a line in its place, which is lost.
                     if after > began:
                         yield record
                     return
@@ -90,15 +91,18 @@ async def follow(
 
 
 async def _page(client: AuthenticatedClient, build_id: str, after: int) -> list[LogRecord]:
-    """The records after `after`; where there are none, the one of this number if it ends the log."""
-    records = await _records(client, build_id, from_seq=after + 1)
-    if records or not after:
-        return records
-    return [record for record in await _records(client, build_id, from_seq=after, limit=1) if record.end]
+    """The records after `after`, and the one of this number if it ends the log."""
+    records = await _records(client, build_id, from_seq=max(after, 1))
+    if not records and after:
+        # It may have ended before this number.
+        records = await _records(client, build_id, from_seq=after + 1)
+    return [record for record in records if record.seq > after or record.end]
 
 
-async def _records(client: AuthenticatedClient, build_id: str, **place: int) -> list[LogRecord]:
-    answer = await client.get_async_httpx_client().get(f"/v1/admin/builds/{build_id}/logs", params=place)
+async def _records(client: AuthenticatedClient, build_id: str, from_seq: int) -> list[LogRecord]:
+    answer = await client.get_async_httpx_client().get(
+        f"/v1/admin/builds/{build_id}/logs", params={"from_seq": from_seq}
+    )
     if passes(answer.status_code):
         raise httpx.TransportError(str(refusal(answer)))
     if not answer.is_success:
