@@ -8,7 +8,10 @@ use std::{
 };
 
 use ovenbird_kit::{Secret, config::Error, telemetry, tls};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, Unexpected},
+};
 
 /// The documented defaults.
 pub const DEFAULTS: &str = include_str!("../default.toml");
@@ -199,7 +202,8 @@ pub struct Rate {
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let duration: Duration = humantime_serde::deserialize(deserializer)?;
     if duration.is_zero() {
-        return Err(D::Error::custom("it must be longer than zero, as \"250ms\""));
+        let zero = Unexpected::Other("zero");
+        return Err(D::Error::invalid_value(zero, &"a time longer than zero, such as 250ms"));
     }
     Ok(duration)
 }
@@ -307,7 +311,8 @@ mod tests {
         let unlimited = DEFAULTS.replace("redis_deadline = \"250ms\"", "redis_deadline = \"0s\"");
         let refused =
             ovenbird_kit::config::load::<Config>(&unlimited, None, "OVENBIRD_NO_SUCH").unwrap_err();
-        assert!(refused.to_string().contains("rate.redis_deadline"), "{refused}");
+        let why = "key `rate.redis_deadline` in TOML source string must be a time longer than zero";
+        assert!(refused.to_string().contains(why), "{refused}");
         assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
         let authority = config.registration.authority;
         assert!(authority.is_none() && DEFAULTS.contains("# [registration.authority]"));
