@@ -1,11 +1,11 @@
 //! A host agent that is a script of faults: guests that do not become ready, streams that break, commands
 //! that never end. It has no sandbox in it; a command's script says what it is to do:
 //!
-//! `print N` writes N lines; `loud N` writes N lines and ends with 3; `exit N` ends with N; `hang` never ends; `break` loses the connection once in
-//! the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt; `gate` writes and ends
-//! when the test says so, and has forgotten what was acknowledged; `twice` fails at the first try and is a gate at the
-//! second; `poweroff` turns its machine off. A fence that was passed by a higher attempt refuses the lower one, and a command that is
-//! known is not started again.
+//! `print N` writes N lines; `loud N` writes N lines and ends with 3; `exit N` ends with N; `hang` never ends; `break`
+//! loses the connection once in the middle of its output; `pass N` is a healthcheck that passes at its N-th attempt;
+//! `gate` writes and ends when the test says so, and has forgotten what was acknowledged; `twice` fails at the first
+//! try and is a gate at the second; `poweroff` turns its machine off. A fence that was passed by a higher attempt
+//! refuses the lower one, and a command that is known is not started again.
 
 mod service;
 
