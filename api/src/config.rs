@@ -308,16 +308,20 @@ mod tests {
         let config: Config =
             ovenbird_kit::config::load(DEFAULTS, None, "OVENBIRD_NO_SUCH").unwrap();
         assert_eq!(config.logs.heartbeat, Duration::from_secs(15));
-        let unlimited = DEFAULTS.replace("redis_deadline = \"250ms\"", "redis_deadline = \"0s\"");
-        let refused =
-            ovenbird_kit::config::load::<Config>(&unlimited, None, "OVENBIRD_NO_SUCH").unwrap_err();
-        let why = "key `rate.redis_deadline` in TOML source string must be a time longer than zero";
-        assert!(refused.to_string().contains(why), "{refused}");
         assert!(config.agents.tls.is_none() && DEFAULTS.contains("# [agents.tls]"));
         let authority = config.registration.authority;
         assert!(authority.is_none() && DEFAULTS.contains("# [registration.authority]"));
         for authority in ["database_ca", "redis_ca", "nats_ca", "otlp_ca"] {
             assert!(DEFAULTS.contains(&format!("# {authority} = ")), "{authority}");
         }
+    }
+
+    #[test]
+    fn limiter_that_would_wait_for_nothing_is_refused() {
+        let unlimited = DEFAULTS.replace("redis_deadline = \"250ms\"", "redis_deadline = \"0s\"");
+        let refused =
+            ovenbird_kit::config::load::<Config>(&unlimited, None, "OVENBIRD_NO_SUCH").unwrap_err();
+        let why = "key `rate.redis_deadline` in TOML source string must be a time longer than zero";
+        assert!(refused.to_string().contains(why), "{refused}");
     }
 }

@@ -184,11 +184,7 @@ async fn fork_is_paused_whole_at_first_and_cheaply_from_then_on() {
     assert_eq!(host.shell("three", "cat /run/m/mark").await, "shared\nown");
 
     let (pausing, destroyed) = tokio::join!(host.pause("two"), async {
-        wait_for("two to be paused", PATIENCE, || async {
-            (host.status("two").await.as_deref() != Some("running")).then_some(())
-        })
-        .await
-        .unwrap();
+        host.runs_no_more("two").await;
         host.destroy("two").await;
     });
     let ((), ()) = (pausing.unwrap(), destroyed);

@@ -2,7 +2,6 @@
 //! descriptor, so that a new call has to find its place here.
 
 use ovenbird_hostagent::v1 as host;
-use ovenbird_testkit::wait_for;
 use prost_reflect::Value;
 use tonic::{Code, Status};
 
@@ -285,11 +284,7 @@ async fn sandbox_that_is_destroyed_while_it_becomes_a_template_is_gone_with_a_wh
     let host = Host::start().await;
     host.create("minimal", "a").await;
     let (saved, ()) = tokio::join!(host.snapshot("a", "snap"), async {
-        wait_for("a to be saved", PATIENCE, || async {
-            (host.status("a").await.as_deref() != Some("running")).then_some(())
-        })
-        .await
-        .unwrap();
+        host.runs_no_more("a").await;
         let destroyed = Call::named("DestroySandbox").made(host.channel()).await;
         // It may have gone between the two calls.
         if let Err(status) = destroyed {

@@ -397,6 +397,15 @@ impl Host {
         .await
         .unwrap();
     }
+
+    /// Returns once the sandbox is running no more, or gone: what comes next may pass by quickly.
+    pub(crate) async fn runs_no_more(&self, id: &str) {
+        wait_for(&format!("{id} to run no more"), PATIENCE, || async {
+            (self.status(id).await.as_deref() != Some("running")).then_some(())
+        })
+        .await
+        .unwrap();
+    }
 }
 
 impl Drop for Host {

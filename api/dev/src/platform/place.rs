@@ -80,7 +80,7 @@ impl Place {
                             found.push(Self { name, real, owner: Some(owner) });
                         }
                     }
-                    // Its owner is making or removing it. One that was killed just then leaves it for good, empty.
+                    // Its owner is making or removing it. One that was killed just then leaves it, all but empty.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error.into()),
                 },
